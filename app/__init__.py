@@ -1,0 +1,12 @@
+"""Registry sync as an API, drawn as a house: request → job → plan → copy → report.
+
+    DOORS          api/ (programs)                   HTTP in, JSON out, no decisions
+    ENGINE ROOM    jobs/                             the life of a job
+    WORKSHOP       sync/                             what a sync does; knows registries, no databases
+    ROAD           registry/                         the distribution-spec client
+    CELLAR         store/                            the only room that speaks SQL
+    WORDS          domain/                           pure values, imported by every room
+
+Beside them `security.py` (keys, seals, address rules), `wiring.py` (settings become live services), `main.py` (the web
+application) and `cli.py` (every process and chore). Imports go down only; `pyproject.toml` holds the contract.
+"""

@@ -1,0 +1,313 @@
+"""Manifests, indexes and descriptors: parsed from raw bytes, never written back.
+
+The bytes a registry sent are the truth: their digest names them, and they are pushed as they came. What is parsed here
+is only looked at. Rules come from the OCI image spec (manifest, index, descriptor) and docker's manifest v2 schema 2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+from app.domain.errors import ContentError
+from app.domain.reference import Digest, InvalidReferenceError
+
+MAX_MANIFEST_BYTES = 4 * 1024 * 1024
+"""What registries are asked to take at least, and what Distribution takes at most (distribution spec, "Push")."""
+MAX_CHILDREN = 1_000
+"""Descriptors in one manifest or index; the largest real ones have a few hundred."""
+MAX_BLOB_BYTES = 2**40
+_MAX_JSON_DEPTH = 64
+_MAX_INT_DIGITS = 19
+
+
+class MediaType(StrEnum):
+    """The media types this service gives a meaning to; every other one is carried as it is."""
+
+    OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+    OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+    OCI_ARTIFACT_MANIFEST = "application/vnd.oci.artifact.manifest.v1+json"
+    DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+    DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+    DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
+    DOCKER_SCHEMA1_SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+
+
+INDEX_TYPES = frozenset({MediaType.OCI_INDEX, MediaType.DOCKER_LIST})
+MANIFEST_TYPES = frozenset({MediaType.OCI_MANIFEST, MediaType.DOCKER_MANIFEST, MediaType.OCI_ARTIFACT_MANIFEST})
+SCHEMA1_TYPES = frozenset({MediaType.DOCKER_SCHEMA1, MediaType.DOCKER_SCHEMA1_SIGNED})
+FOREIGN_LAYER_TYPES = frozenset(
+    {
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+    }
+)
+EMPTY_DESCRIPTOR_DIGEST = Digest("sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a")
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What an index entry runs on (image spec, "Image Index Property Descriptions")."""
+
+    os: str
+    architecture: str
+    variant: str | None = None
+    os_version: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `os/architecture[/variant]`; raise `ValueError`."""
+        if not re.fullmatch(r"[a-z0-9_.-]+(/[a-z0-9_.-]+){1,2}", text):
+            message = f"{text!r} is not os/architecture[/variant], such as linux/amd64 or linux/arm/v7"
+            raise ValueError(message)
+        return cls(*text.split("/"))
+
+    def selects(self, other: Platform) -> bool:
+        """Say whether a wish for this platform takes `other`; a wish without a variant takes every variant."""
+        same = (self.os, self.architecture) == (other.os, other.architecture)
+        return same and (self.variant is None or self.variant == _default_variant(other))
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A pointer to content: what it is, how large, and its digest (image spec, "OCI Content Descriptors")."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    platform: Platform | None = None
+    artifact_type: str | None = None
+    annotations: tuple[tuple[str, str], ...] = ()
+    urls: tuple[str, ...] = ()
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the content is to be fetched from `urls` elsewhere and not from the registry."""
+        return self.media_type in FOREIGN_LAYER_TYPES
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A parsed manifest or index beside the exact bytes it came as."""
+
+    raw: bytes = field(repr=False)
+    media_type: str
+    digest: Digest
+    children: tuple[Descriptor, ...] = ()
+    """Manifests an index points at; empty for an image or artifact manifest."""
+    blobs: tuple[Descriptor, ...] = ()
+    """Config and layers, in the manifest's order; empty for an index."""
+    subject: Descriptor | None = None
+    artifact_type: str | None = None
+    """`artifactType`, or the config's media type where that is empty: what a referrers list shows."""
+    annotations: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_index(self) -> bool:
+        """Whether this is an OCI index or a docker manifest list."""
+        return self.media_type in INDEX_TYPES
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """A descriptor that points at this manifest."""
+        return Descriptor(
+            media_type=self.media_type,
+            digest=self.digest,
+            size=len(self.raw),
+            artifact_type=self.artifact_type,
+            annotations=self.annotations,
+        )
+
+
+def digest_of(raw: bytes, algorithm: str = "sha256") -> Digest:
+    """Compute the digest of bytes at hand."""
+    return Digest(f"{algorithm}:{hashlib.new(algorithm, raw).hexdigest()}")
+
+
+def parse_manifest(raw: bytes, *, media_type: str | None, digest: Digest) -> Manifest:
+    """Parse bytes whose digest was checked; raise `ContentError` where they are no manifest we may pass on.
+
+    `media_type` is what the registry or the parent said; the document's own `mediaType` must agree with it, and a
+    document that could be read as both an image and an index is refused (CVE-2021-41190).
+    """
+    if len(raw) > MAX_MANIFEST_BYTES:
+        raise _invalid(f"manifest has {len(raw)} bytes, more than {MAX_MANIFEST_BYTES}", code="limit_exceeded")
+    document = load_json_object(raw)
+    kind = _media_type(document, media_type)
+    entries = _list(document, "manifests")
+    layers = _list(document, "layers") or _list(document, "blobs")
+    children: tuple[Descriptor, ...] = ()
+    blobs: tuple[Descriptor, ...] = ()
+    if kind in INDEX_TYPES:
+        if "layers" in document or "config" in document:
+            raise _invalid("document is both an index and an image manifest")
+        children = tuple(parse_descriptor(entry) for entry in entries)
+    else:
+        if "manifests" in document:
+            raise _invalid("document is both an image manifest and an index")
+        config = document.get("config")
+        if config is None and kind != MediaType.OCI_ARTIFACT_MANIFEST:
+            raise _invalid("image manifest has no config")
+        heads = [config] if config is not None else []
+        blobs = tuple(parse_descriptor(entry) for entry in [*heads, *layers])
+    if len(children) + len(blobs) > MAX_CHILDREN:
+        raise _invalid(f"manifest has more than {MAX_CHILDREN} descriptors", code="limit_exceeded")
+    subject = document.get("subject")
+    return Manifest(
+        raw=raw,
+        media_type=kind,
+        digest=digest,
+        children=children,
+        blobs=blobs,
+        subject=parse_descriptor(subject) if subject is not None else None,
+        artifact_type=_artifact_type(document),
+        annotations=_annotations(document),
+    )
+
+
+def parse_descriptor(value: Any) -> Descriptor:
+    """Read one descriptor from JSON; raise `ContentError` naming what is wrong with it."""
+    if not isinstance(value, dict):
+        raise _invalid("descriptor is not an object")
+    size, media_type = value.get("size"), value.get("mediaType")
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_BLOB_BYTES:
+        raise _invalid(f"descriptor size {size!r} is not a size", code="limit_exceeded" if size else None)
+    if not isinstance(media_type, str) or not media_type:
+        raise _invalid("descriptor has no mediaType")
+    try:
+        digest = Digest(str(value.get("digest")))
+    except InvalidReferenceError as error:
+        raise _invalid(f"descriptor: {error}") from error
+    artifact_type = value.get("artifactType")
+    return Descriptor(
+        media_type=media_type,
+        digest=digest,
+        size=size,
+        platform=_platform(value.get("platform")),
+        artifact_type=artifact_type if isinstance(artifact_type, str) and artifact_type else None,
+        annotations=_annotations(value),
+        urls=tuple(url for url in _list(value, "urls") if isinstance(url, str)),
+    )
+
+
+def load_json_object(raw: bytes) -> dict[str, Any]:
+    """Parse untrusted JSON that must be an object; raise `ContentError`.
+
+    Duplicate keys, NaN, integers beyond 64 bits and deep nesting are refused: two readers could understand them
+    differently, or fail on them.
+    """
+    try:
+        document = json.loads(raw, object_pairs_hook=_unique_pairs, parse_constant=_no_constant, parse_int=_bounded_int)
+    except (ValueError, RecursionError) as error:
+        raise _invalid(f"not valid JSON: {str(error)[:200]}") from error
+    if not isinstance(document, dict):
+        raise _invalid("not a JSON object")
+    if _depth(document) > _MAX_JSON_DEPTH:
+        raise _invalid("JSON is nested too deeply", code="limit_exceeded")
+    return document
+
+
+def _media_type(document: dict[str, Any], given: str | None) -> str:
+    named = document.get("mediaType")
+    given = given.partition(";")[0].strip().lower() if given else None
+    if document.get("schemaVersion") == 1 or given in SCHEMA1_TYPES or named in SCHEMA1_TYPES:
+        raise _invalid("docker manifest schema 1 is not supported; push the image again with a current client")
+    if named is not None and not isinstance(named, str):
+        raise _invalid("mediaType is not a string")
+    known = INDEX_TYPES | MANIFEST_TYPES
+    if named and given in known and named != given:
+        raise _invalid(f"mediaType {named!r} differs from the Content-Type {given!r}")
+    kind = named or given or ""
+    if kind in known:
+        return kind
+    if not named:
+        # Static registries serve manifests without mediaType as text/plain or octet-stream: their shape decides.
+        return MediaType.OCI_INDEX if "manifests" in document else MediaType.OCI_MANIFEST
+    raise _invalid(f"media type {kind!r} is no manifest this service knows")
+
+
+def _artifact_type(document: dict[str, Any]) -> str | None:
+    named = document.get("artifactType")
+    if isinstance(named, str) and named:
+        return named
+    config = document.get("config")
+    kind = config.get("mediaType") if isinstance(config, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
+def _platform(value: Any) -> Platform | None:
+    if not isinstance(value, dict):
+        return None
+    names = (value.get("os"), value.get("architecture"), value.get("variant"), value.get("os.version"))
+    os, architecture, variant, os_version = (name if isinstance(name, str) and name else None for name in names)
+    if os is None or architecture is None:
+        return None
+    return Platform(os, architecture, variant, os_version)
+
+
+def _default_variant(platform: Platform) -> str | None:
+    # containerd's platforms package: arm64 means v8 and arm means v7 when nothing is said.
+    return platform.variant or {"arm64": "v8", "arm": "v7"}.get(platform.architecture)
+
+
+def _annotations(document: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    value = document.get("annotations")
+    if not isinstance(value, dict):
+        return ()
+    return tuple((key, text) for key, text in value.items() if isinstance(text, str))
+
+
+def _list(document: dict[str, Any], key: str) -> list[Any]:
+    value = document.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise _invalid(f"{key} is not a list")
+    return value
+
+
+def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        message = "an object repeats a key"
+        raise ValueError(message)
+    return document
+
+
+def _no_constant(text: str) -> None:
+    message = f"{text} is no JSON"
+    raise ValueError(message)
+
+
+def _bounded_int(text: str) -> int:
+    if len(text.lstrip("-")) > _MAX_INT_DIGITS:
+        message = "an integer has too many digits"
+        raise ValueError(message)
+    return int(text)
+
+
+def _depth(document: Any) -> int:
+    depth, level = 0, [document]
+    while level and depth <= _MAX_JSON_DEPTH:
+        depth += 1
+        level = [
+            item
+            for value in level
+            for item in (value.values() if isinstance(value, dict) else value)
+            if isinstance(item, dict | list)
+        ]
+    return depth
+
+
+def _invalid(message: str, *, code: str | None = None) -> ContentError:
+    return ContentError(message, code=code or "manifest_invalid")

@@ -1,0 +1,225 @@
+"""Names of things in registries: registry, repository, tag, digest, reference; parse and format.
+
+Rules are those of the OCI distribution spec ("Pulling manifests": the two regular expressions), and of the docker
+command line for short names (github.com/distribution/reference): a first part without `.`, `:`, capital letters and
+not `localhost` is no host, so the host is Docker Hub, and a single part there lives in `library/`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic_core import CoreSchema, core_schema
+
+DOCKER_HUB = "docker.io"
+DOCKER_HUB_ALIASES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
+MAX_NAME_LENGTH = 255
+"""Host, slash and repository together: many registries refuse more (distribution spec, "Pulling manifests")."""
+MAX_TAG_LENGTH = 128
+
+_HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_REPOSITORY = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_DIGEST_HEX = {"sha256": 64, "sha512": 128}
+_MAX_PORT = 65_535
+
+
+class InvalidReferenceError(ValueError):
+    """A name that no registry would take. `code` names the part at fault."""
+
+    def __init__(self, message: str, *, code: str = "invalid_reference") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _Word(str):
+    """A string that was checked when it was made; in JSON and in SQL it is that string."""
+
+    __slots__ = ()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
+
+
+class Registry(_Word):
+    """A registry's host, lower case, with the port if it is not the default one; Docker Hub's aliases become one."""
+
+    __slots__ = ()
+
+    def __new__(cls, value: str) -> Self:
+        """Check and normalise; raise `InvalidReferenceError`."""
+        host = value.lower()
+        name, port = _split_port(host)
+        if not _is_host(name) or (port is not None and not 1 <= port <= _MAX_PORT):
+            message = f"{_shown(value)} is not a registry host"
+            raise InvalidReferenceError(message, code="invalid_host")
+        return super().__new__(cls, DOCKER_HUB if host in DOCKER_HUB_ALIASES else host)
+
+    @property
+    def hostname(self) -> str:
+        """The host without its port, IPv6 addresses without brackets."""
+        return _split_port(self)[0].strip("[]")
+
+
+class Tag(_Word):
+    """A tag: at most 128 characters out of letters, digits, `_`, `.` and `-`."""
+
+    __slots__ = ()
+
+    def __new__(cls, value: str) -> Self:
+        """Check; raise `InvalidReferenceError`."""
+        if not _TAG.fullmatch(value):
+            why = f"is longer than {MAX_TAG_LENGTH} characters" if len(value) > MAX_TAG_LENGTH else "is not a tag"
+            message = f"{_shown(value)} {why}"
+            raise InvalidReferenceError(message, code="invalid_tag")
+        return super().__new__(cls, value)
+
+
+class Digest(_Word):
+    """`sha256:<64 hex>` or `sha512:<128 hex>`; checked before it gets into any URL (CVE-2024-3727)."""
+
+    __slots__ = ()
+
+    def __new__(cls, value: str) -> Self:
+        """Check; raise `InvalidReferenceError`."""
+        algorithm, _, encoded = value.partition(":")
+        if len(encoded) != _DIGEST_HEX.get(algorithm, -1) or not re.fullmatch(r"[0-9a-f]+", encoded):
+            message = f"{_shown(value)} is not a sha256 or sha512 digest"
+            raise InvalidReferenceError(message, code="invalid_digest")
+        return super().__new__(cls, value)
+
+    @property
+    def algorithm(self) -> str:
+        """`sha256` or `sha512`: the name hashlib knows it by."""
+        return self.partition(":")[0]
+
+    @property
+    def encoded(self) -> str:
+        """The hexadecimal part."""
+        return self.partition(":")[2]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Repository:
+    """A repository of one registry."""
+
+    registry: Registry
+    path: str
+
+    def __post_init__(self) -> None:
+        """Refuse a path that no registry takes."""
+        if not _REPOSITORY.fullmatch(self.path):
+            hint = "; repositories are lower case" if self.path != self.path.lower() else ""
+            message = f"{_shown(self.path)} is not a repository name{hint}"
+            raise InvalidReferenceError(message, code="invalid_repository")
+        if len(self.registry) + 1 + len(self.path) > MAX_NAME_LENGTH:
+            message = f"host and repository together are longer than {MAX_NAME_LENGTH} characters"
+            raise InvalidReferenceError(message, code="invalid_repository")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `host/path` or a Docker Hub short name; raise `InvalidReferenceError`."""
+        registry, path = split_host(text)
+        return cls(registry, path)
+
+    @property
+    def namespace(self) -> str:
+        """All of the path but its last part; empty for a path of one part."""
+        return self.path.rpartition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return f"{self.registry}/{self.path}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reference:
+    """A manifest in a repository: by tag, by digest, or by digest with a tag to be known by."""
+
+    repository: Repository
+    tag: Tag | None = None
+    digest: Digest | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `host/path[:tag][@digest]`; raise `InvalidReferenceError`."""
+        name, tag, digest = split_reference(text)
+        return cls(Repository.parse(name), Tag(tag) if tag else None, Digest(digest) if digest else None)
+
+    @property
+    def target(self) -> Tag | Digest:
+        """What to ask the registry for: the digest where there is one, else the tag."""
+        target = self.digest or self.tag
+        if target is None:
+            message = f"{self} names neither a tag nor a digest"
+            raise InvalidReferenceError(message)
+        return target
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.repository}{tag}{digest}"
+
+
+def split_host(text: str) -> tuple[Registry, str]:
+    """Divide `host/path` the way the docker command line does; the path is not checked yet."""
+    first, slash, rest = text.partition("/")
+    if not slash or not looks_like_host(first):
+        path = text if slash else f"library/{text}"
+        return Registry(DOCKER_HUB), path
+    registry = Registry(first)
+    if registry == DOCKER_HUB and "/" not in rest and rest not in {"", "**"}:
+        rest = f"library/{rest}"
+    return registry, rest
+
+
+def split_reference(text: str) -> tuple[str, str, str]:
+    """Divide `name[:tags][@digest]` into its three texts, the missing ones empty; nothing is checked yet."""
+    rest, _, digest = text.partition("@")
+    head, slash, last = rest.rpartition("/")
+    name, _, tags = last.partition(":")
+    if not slash and is_bare_host(last):
+        return rest, "", digest
+    return f"{head}{slash}{name}", tags, digest
+
+
+def looks_like_host(part: str) -> bool:
+    """Say whether the first part of a name is a host rather than a Docker Hub namespace."""
+    if part == "localhost" or "." in part or part.startswith("[") or part != part.lower():
+        return True
+    name, colon, port = part.partition(":")
+    return bool(colon and name and port.isdigit())
+
+
+def is_bare_host(text: str) -> bool:
+    """Say whether a text without a slash is a host (`registry.example.com:5000`) and not `name:tag`."""
+    name = text if text.startswith("[") else text.partition(":")[0]
+    return "/" not in text and (name == "localhost" or "." in name or name.startswith("["))
+
+
+def _split_port(host: str) -> tuple[str, int | None]:
+    match = re.fullmatch(r"(\[[0-9a-f:.]+\]|[^:]*)(?::([0-9]{1,5}))?", host)
+    if match is None:
+        return "", None
+    return match[1], int(match[2]) if match[2] else None
+
+
+def _is_host(name: str) -> bool:
+    if name.startswith("["):
+        try:
+            return ipaddress.ip_address(name.strip("[]")).version == 6  # noqa: PLR2004 — the protocol's name
+        except ValueError:
+            return False
+    return 0 < len(name) <= MAX_NAME_LENGTH and all(_HOST_LABEL.fullmatch(label) for label in name.split("."))
+
+
+def _shown(text: str, limit: int = 80) -> str:
+    return repr(text if len(text) <= limit else f"{text[:limit]}…")
