@@ -11,7 +11,7 @@
     │   ├── ContentError               bytes are not what their descriptor says
     │   └── CopyError                  any of these, with the side and step it happened on
     ├── HookError                      a push event could not be verified or understood
-    └── JobInterrupted                 this process gives the work back (shutdown, lost claim); never a failure of the job
+    └── JobInterrupted                 the work goes back (shutdown, lost claim); never a failure of the job
 
 HTTP statuses of our own answers live in `app.api.errors` only.
 """
