@@ -17,19 +17,20 @@ demo:  ## copy one real registry to another and show it, from nothing
 	$(PYTHON_IN_VENV) -m tests.demo
 
 test: setup  ## run all tests (PYTEST_ARGS="-k name" picks some)
-	$(PYTHON_IN_VENV) -m pytest $(PYTEST_ARGS)
+	@echo "$(PYTHON_IN_VENV) -m pytest $(PYTEST_ARGS)"
+	@$(PYTHON_IN_VENV) -m pytest $(PYTEST_ARGS) || { code=$$?; echo $$code > "$${PYTEST_CODE_FILE:-/dev/null}"; exit $$code; }
 
 lint:  ## formatting and lint (ruff)
-	@.ci/setup venv
+	@.ci/setup --quiet venv
 	.venv/bin/ruff format --check --quiet .
 	.venv/bin/ruff check --quiet .
 
 types:  ## types (mypy, strict)
-	@.ci/setup venv
+	@.ci/setup --quiet venv
 	.venv/bin/mypy $(wildcard $(CHECKED))
 
 imports:  ## which room imports which (import-linter)
-	@.ci/setup venv
+	@.ci/setup --quiet venv
 	.venv/bin/lint-imports --no-cache
 
 # One after the other even under -j, fastest first: the first answer is the cheapest one.
@@ -40,7 +41,7 @@ check:  ## what CI runs: lint, types, imports, test
 	@$(MAKE) --no-print-directory test
 
 openapi:  ## write openapi/openapi.json from the code
-	@.ci/setup venv
+	@.ci/setup --quiet venv
 	@mkdir -p openapi
 	.venv/bin/registry-sync openapi > openapi/openapi.json.new
 	@mv openapi/openapi.json.new openapi/openapi.json
@@ -49,12 +50,12 @@ openapi:  ## write openapi/openapi.json from the code
 LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 lock:  ## write both lock files anew from pyproject.toml (LOCK_ARGS=--upgrade takes newer versions)
-	@.ci/setup venv
+	@.ci/setup --quiet venv
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --output-file requirements.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --group dev --constraints requirements.lock --output-file requirements-dev.lock
 
 bench:  ## measure against peers on this machine
-	@.ci/setup venv registry
+	@.ci/setup --quiet venv registry
 	$(PYTHON_IN_VENV) -m tests.benchmarks
 
 clean:  ## remove .venv and everything that tools wrote
