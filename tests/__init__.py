@@ -1,0 +1,1 @@
+"""Tests: a mirror of `app/`, with the lanes described in `tests/support`."""
