@@ -31,7 +31,7 @@ types:  ## types (mypy, strict)
 
 imports:  ## which room imports which (import-linter)
 	@.ci/setup --quiet venv
-	.venv/bin/lint-imports --no-cache
+	.venv/bin/lint-imports --no-cache --no-logo
 
 # One after the other even under -j, fastest first: the first answer is the cheapest one.
 check:  ## what CI runs: lint, types, imports, test
@@ -46,13 +46,14 @@ openapi:  ## write openapi/openapi.json from the code
 	.venv/bin/registry-sync openapi > openapi/openapi.json.new
 	@mv openapi/openapi.json.new openapi/openapi.json
 
-# --universal: one lock for every platform and every Python from 3.11 on; neither file names an index or a machine.
+# --universal: one lock for every platform and every Python from 3.11 on; no file names an index or a machine.
 LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-lock:  ## write both lock files anew from pyproject.toml (LOCK_ARGS=--upgrade takes newer versions)
+lock:  ## write the lock files anew from pyproject.toml (LOCK_ARGS=--upgrade takes newer versions)
 	@.ci/setup --quiet venv
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --output-file requirements.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --group dev --constraints requirements.lock --output-file requirements-dev.lock
+	$(LOCK) $(LOCK_ARGS) --group build --constraints requirements-dev.lock --output-file requirements-build.lock
 
 bench:  ## measure against peers on this machine
 	@.ci/setup --quiet venv registry
