@@ -1,0 +1,175 @@
+"""Settings: frozen, read once from environment variables that begin with `REGISTRY_SYNC_`.
+
+Each field is a setting and its description a row of the README's table. Nobody but the command line and the wiring
+reads this module; every room below gets plain values.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "REGISTRY_SYNC_"
+CLIENT_VARIABLES = frozenset({"URL", "KEY"})
+"""What `registry-sync watch` reads to find the service; no settings of the service itself."""
+_DURATION = re.compile(r"(\d{1,9})(s|m|h|d)")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_SERVICE_LINK = re.compile(r"(PORT_.*|.*SERVICE_(HOST|PORT)(_.*)?)")
+"""Kubernetes puts such variables into pods beside a Service called registry-sync; `PORT` itself it sets to an URL."""
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message is one line for people and holds no secret."""
+
+
+def _seconds(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value)
+    if match is None:
+        raise ValueError("it is a duration such as 30s, 5m, 1h or 2d")
+    return int(match[1]) * _UNIT_SECONDS[match[2]]
+
+
+def _comma_separated(value: Any) -> Any:
+    return tuple(part for part in re.split(r"[\s,]+", value) if part) if isinstance(value, str) else value
+
+
+Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+"""Seconds, written as `30s`, `5m`, `1h` or `2d`."""
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
+SecretKeys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_comma_separated)]
+
+
+class Settings(BaseSettings):
+    """All there is to set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    database_url: str = Field(
+        default="sqlite+aiosqlite:///registry-sync.db",
+        repr=False,
+        description="Where jobs are kept: an SQLite file for one process, `postgresql+asyncpg://…` for many.",
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on; anything but loopback needs an API key to exist.",
+    )
+    port: int = Field(default=8080, ge=0, le=65_535, description="Port to listen on; 0 takes a free one and logs it.")
+    secret_keys: SecretKeys = Field(
+        default=(),
+        repr=False,
+        description="Keys that seal registries' passwords, newest first, with commas between; each is 32 bytes in "
+        "URL-safe base64. Without any, an embedded database gets a key file beside it.",
+    )
+    secret_keys_file: Path | None = Field(default=None, description="File with such keys, one a line, newest first.")
+    bootstrap_key: SecretStr | None = Field(
+        default=None,
+        repr=False,
+        description="First API key (scope `admin`), for containers: made at start unless it exists; 32 characters or "
+        "more.",
+    )
+    bootstrap_key_file: Path | None = Field(default=None, description="File that holds that key.")
+    metrics_without_key: bool = Field(
+        default=False, description="Whether `/metrics` answers callers without an API key, once keys exist."
+    )
+    max_body_bytes: int = Field(
+        default=1024 * 1024, ge=1024, description="Largest request body; larger ones are answered with 413."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="`json`, `console`, or `auto`: console on a terminal, json elsewhere."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least level that is logged."
+    )
+    worker_concurrency: int = Field(
+        default=4, ge=1, le=256, description="Units of work (batches of images) that one process runs at once."
+    )
+    grace_period: Duration = Field(
+        default=30, description="How long running work may go on after SIGTERM before it is put back into the queue."
+    )
+    job_retention: Duration = Field(
+        default=30 * 86_400, description="How long jobs that are done are kept, with their images and events."
+    )
+    connect_timeout: Duration = Field(default=10, description="Limit for a connection to a registry, TLS included.")
+    read_timeout: Duration = Field(default=60, description="Limit for a registry's silence in the middle of an answer.")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _any_case(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _no_service_link(cls, value: Any) -> Any:
+        return 8080 if isinstance(value, str) and value.startswith("tcp://") else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        scheme, separator, rest = value.partition("://")
+        drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+        driver = drivers.get(scheme, scheme)
+        if not separator or driver not in drivers.values():
+            message = "it begins with sqlite:/// or postgresql://"
+            raise ValueError(message)
+        return f"{driver}://{rest}"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment; what is given by name goes before it. Raise `SettingsError` for anything wrong."""
+    _refuse_unknown_names()
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError("; ".join(_line(found["loc"], found["msg"]) for found in error.errors())) from None
+
+
+def settings_table() -> str:
+    """Render the README's table."""
+    rows = [
+        f"| `{PREFIX}{name.upper()}` | {_default(name)} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join(["| Variable | Default | What |", "| --- | --- | --- |", *rows])
+
+
+def _refuse_unknown_names() -> None:
+    known = {name.upper() for name in Settings.model_fields}
+    names = {name.removeprefix(PREFIX) for name in os.environ if name.startswith(PREFIX)}
+    for name in sorted(names - known - CLIENT_VARIABLES):
+        if not _SERVICE_LINK.fullmatch(name):
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {PREFIX}{close[0]}?" if close else ""
+            raise SettingsError(f"there is no setting {PREFIX}{name}{hint}")
+
+
+def _line(location: tuple[int | str, ...], message: str) -> str:
+    return f"{PREFIX}{str(location[0]).upper()}: {message.removeprefix('Value error, ')}"
+
+
+def _default(name: str) -> str:
+    value = Settings.model_fields[name].default
+    match value:
+        case None | ():
+            return ""
+        case bool():
+            return f"`{str(value).lower()}`"
+        case float() | int() if Settings.__annotations__[name] == "Duration":
+            return f"`{_duration(int(value))}`"
+        case _:
+            return f"`{value}`"
+
+
+def _duration(seconds: int) -> str:
+    unit = next(unit for unit in reversed(_UNIT_SECONDS) if seconds % _UNIT_SECONDS[unit] == 0)
+    return f"{seconds // _UNIT_SECONDS[unit]}{unit}"
