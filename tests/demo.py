@@ -4,28 +4,21 @@ A story in the order it happens: start, fill, serve, submit, watch, compare, and
 copied twice. Everything it starts it ends, and nothing of it stays.
 """
 
-import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from tests.support.images import Blob, artifact, blob, docker_image, oci_image, oci_index
 from tests.support.plain_client import PlainClient, differences
-from tests.support.processes import Program, free_port
 from tests.support.registries import RegistryOptions, RegistryProcess
+from tests.support.service import ServiceProcess
 
-SERVICE_READY_SECONDS = 60
-JOB_SECONDS = 120
-POLL_SECONDS = 0.1
 MIB = 1024 * 1024
 
 console = Console(highlight=False)
@@ -47,18 +40,15 @@ def main() -> int:
         fill(source_reader)
 
         step("Starting the service on its defaults: an SQLite file, the worker in the same process")
-        service = stack.enter_context(running_service(folder))
+        service = stack.enter_context(ServiceProcess(folder))
+        console.print(f"  {service.client.base_url} is ready; its documentation is at /docs")
         for name, registry in (("old", source), ("new", destination)):
-            entry = {"host": registry.host, "insecure": True}
-            answer = service.put(f"/v1/registries/{name}", json=entry)
-            answer.raise_for_status()
-            console.print(f"  PUT /v1/registries/{name} {entry} → {answer.status_code}")
+            service.enter(name, registry)
+            console.print(f"  http PUT :{service.port}/v1/registries/{name} host={registry.host} insecure:=true")
 
         request = {"source": f"{source.host}/**", "destination": destination.host}
         step("Submitting one request for the whole registry")
-        console.print(
-            f"  http POST {service.base_url}/v1/jobs source='{source.host}/**' destination={destination.host}"
-        )
+        console.print(f"  http POST :{service.port}/v1/jobs source='{source.host}/**' destination={destination.host}")
         first = run_job(service, request)
         show_images(service, first)
 
@@ -113,42 +103,10 @@ def fill(client: PlainClient) -> None:
     console.print(f"  {len(names)} repositories, {sum(len(client.list_tags(name)) for name in names)} tags")
 
 
-@contextmanager
-def running_service(folder: Path) -> Iterator[httpx.Client]:
-    """Run `registry-sync serve` in an empty folder and hand out a client of it."""
-    port = free_port()
-    inherited = {name for name in os.environ if name.startswith("REGISTRY_SYNC_")}
-    command = [sys.executable, "-m", "app", "serve", "--port", str(port)]
-    environment = {"PYTHONPATH": str(Path(__file__).parent.parent), "REGISTRY_SYNC_LOG_FORMAT": "json"}
-    program = Program(
-        ["env", *(f"--unset={name}" for name in sorted(inherited)), *command],
-        log=folder / "service.log",
-        environment=environment,
-        folder=folder,
-    )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
-            program.wait_until(lambda: answers(client), seconds=SERVICE_READY_SECONDS)
-            console.print(f"  {client.base_url} is ready; its documentation is at /docs")
-            yield client
-    finally:
-        program.end()
-
-
-def answers(client: httpx.Client) -> bool:
-    """Say whether the service is ready."""
-    try:
-        return client.get("/readyz").is_success
-    except httpx.TransportError:
-        return False
-
-
-def run_job(service: httpx.Client, request: dict[str, Any]) -> dict[str, Any]:
+def run_job(service: ServiceProcess, request: dict[str, Any]) -> dict[str, Any]:
     """Submit a request and show its progress until it is done."""
-    submitted = service.post("/v1/jobs", json=request)
-    submitted.raise_for_status()
-    location = submitted.headers["Location"]
-    console.print(f"  {submitted.status_code} {location}")
+    job = service.submit(request)
+    console.print(f"  202 /v1/jobs/{job['id']}")
     columns = (TextColumn("  {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console) as bars:
         bar = bars.add_task("planning", total=None)
@@ -157,20 +115,7 @@ def run_job(service: httpx.Client, request: dict[str, Any]) -> dict[str, Any]:
             size = job["progress"]["bytes"]
             bars.update(bar, description=summary(job), completed=size["done"], total=size["total"] or None)
 
-        return follow(service, location, show)
-
-
-def follow(service: httpx.Client, location: str, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Poll a job until it is done."""
-    deadline = time.monotonic() + JOB_SECONDS
-    while True:
-        job: dict[str, Any] = service.get(location).raise_for_status().json()
-        show(job)
-        if job["done"]:
-            return job
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{location} was not done within {JOB_SECONDS} s")
-        time.sleep(POLL_SECONDS)
+        return service.follow(job["id"], show=show)
 
 
 def summary(job: dict[str, Any]) -> str:
@@ -182,18 +127,14 @@ def summary(job: dict[str, Any]) -> str:
     return f"{job['state']}: {done}; blobs: {', '.join(f'{count} {what}' for what, count in blobs.items())}"
 
 
-def show_images(service: httpx.Client, job: dict[str, Any]) -> None:
+def show_images(service: ServiceProcess, job: dict[str, Any]) -> None:
     """Print a row for every image of the job."""
     table = Table("source", "state", "digest", "blobs sent / mounted / there", "bytes", box=None, pad_edge=False)
-    following: str | None = f"/v1/jobs/{job['id']}/images?limit=200"
-    while following:
-        page = service.get(following).raise_for_status()
-        for image in page.json()["items"]:
-            blobs = image["blobs"]
-            counts = f"{blobs['transferred']} / {blobs['mounted']} / {blobs['present']}"
-            name = image["source"].partition("/")[2]
-            table.add_row(name, image["state"], (image["digest"] or "")[:19], counts, f"{image['bytes']['total']:,}")
-        following = page.links.get("next", {}).get("url")
+    for image in service.images(job["id"]):
+        blobs = image["blobs"]
+        counts = f"{blobs['transferred']} / {blobs['mounted']} / {blobs['present']}"
+        name = image["source"].partition("/")[2]
+        table.add_row(name, image["state"], (image["digest"] or "")[:19], counts, f"{image['bytes']['total']:,}")
     console.print(table)
 
 
