@@ -2,9 +2,10 @@
 #
 #   docker build --tag registry-sync .
 #   docker run --rm registry-sync --help
+#   docker run --read-only --tmpfs /tmp --volume registry-sync:/data …
 #
-# It runs as a numeric user without a name, with a read-only root file system: only /data (the embedded database, where one
-# is used) and /tmp are written to.
+# It runs as a numeric user without a name, and with a read-only root file system: only /tmp is written to, and /data where
+# the database is the embedded one.
 ARG PYTHON_IMAGE=python:3.13-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
@@ -53,7 +54,6 @@ ENV PATH=/opt/registry-sync/bin:$PATH \
 
 USER 10001:10001
 WORKDIR /data
-VOLUME /data
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 
