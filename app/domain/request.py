@@ -1,7 +1,8 @@
 """A sync request: rules, selection, options; checked when it is made, JSON both ways.
 
 Everything that can be known to be wrong without asking a registry is refused here, with the field named. Input errors
-are pydantic's, so that a door can turn their location into a JSON pointer; `code` is the pydantic error type.
+are pydantic's, so that a door can turn their location into a JSON pointer; `code` is the pydantic error type, and
+where a check looks at more than one field, the context's `field` is the path to the one at fault.
 """
 
 from __future__ import annotations
@@ -198,7 +199,11 @@ class Rule(_Value):
 
     source: Source
     destination: Annotated[
-        tuple[Destination, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=MAX_DESTINATIONS)
+        tuple[Destination, ...],
+        BeforeValidator(
+            _as_list, json_schema_input_type=str | Annotated[list[str], Field(max_length=MAX_DESTINATIONS)]
+        ),
+        Field(min_length=1, max_length=MAX_DESTINATIONS),
     ]
     repositories: RepositorySelection = RepositorySelection()
     tags: TagSelection = TagSelection()
@@ -227,11 +232,17 @@ class Rule(_Value):
     def _selection_fits_source(self) -> Self:
         pattern = self.source_pattern
         if not pattern.is_pattern and self.repositories != RepositorySelection():
-            code = "selection_without_pattern"
-            raise PydanticCustomError(code, "`repositories` selects among those of a source that ends in /**")
+            code, message = (
+                "selection_without_pattern",
+                "`repositories` selects among those of a source that ends in /**",
+            )
+            raise PydanticCustomError(code, message, {"field": ("repositories",)})
         if (pattern.tags or pattern.digest) and self.tags != TagSelection():
-            code = "selection_without_pattern"
-            raise PydanticCustomError(code, "`tags` selects among all tags, but the source already lists what to take")
+            code, message = (
+                "selection_without_pattern",
+                "`tags` selects among all tags, but the source lists what to take",
+            )
+            raise PydanticCustomError(code, message, {"field": ("tags",)})
         for template in self.destination_templates:
             _renames_fit(pattern, template)
         return self
@@ -266,12 +277,12 @@ class SyncRequest(_Value):
     @model_validator(mode="after")
     def _no_destination_twice(self) -> Self:
         seen: dict[str, str] = {}
-        for rule in self.rules:
+        for index, rule in enumerate(self.rules):
             for destination, source in _fixed_destinations(rule):
                 if seen.setdefault(destination, source) != source:
                     code, message = "destination_conflict", "{first} and {second} would both become {destination}"
                     facts = {"first": seen[destination], "second": source, "destination": destination}
-                    raise PydanticCustomError(code, message, facts)
+                    raise PydanticCustomError(code, message, facts | {"field": ("rules", index, "destination")})
         return self
 
 
@@ -326,7 +337,7 @@ def _renames_fit(pattern: SourcePattern, template: DestinationTemplate) -> None:
         code = "rename_count"
         message = "the destination names {count} tags for {wanted}: renames go by position, so the numbers must match"
         shown = "a source that lists none" if wanted == 0 else f"{wanted} in the source"
-        raise PydanticCustomError(code, message, {"count": count, "wanted": shown})
+        raise PydanticCustomError(code, message, {"count": count, "wanted": shown, "field": ("destination",)})
 
 
 def _split_prefix(text: str) -> tuple[Registry, str]:
