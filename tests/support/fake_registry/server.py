@@ -1,0 +1,255 @@
+"""The fake registry on real sockets: uvicorn's HTTP protocol, several loopback ports, plain or TLS."""
+
+import asyncio
+import base64
+import functools
+import ssl
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from tests.support.certificates import ServerCertificate, make_server_certificate
+from tests.support.fake_registry.application import Application
+from tests.support.fake_registry.auth import Auth
+from tests.support.fake_registry.content import Content, Session, Violation
+from tests.support.fake_registry.faults import Faults
+from tests.support.fake_registry.journal import FOREIGN, Entry, Journal, Origin
+from tests.support.fake_registry.quirks import Quirks
+from tests.support.fake_registry.site import Site
+from tests.support.images import Manifest
+
+LOOPBACK = "127.0.0.1"
+ORIGINS: tuple[Origin, ...] = ("registry", "auth", "storage", "stranger", "plain")
+ACCOUNT = ("ann", "secret")
+STOP_SECONDS = 2.0
+KEEP_ALIVE_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a registry has to complain about after a test."""
+
+    violations: tuple[Violation, ...]
+    """Tags that were put while something below them was missing."""
+    open_sessions: tuple[Session, ...]
+    """Uploads neither closed nor cancelled."""
+    leaks: tuple[Entry, ...]
+    """Credentials that reached a server they do not belong to."""
+    bugs: tuple[BaseException, ...]
+    """Errors of the fake itself."""
+
+
+class FakeRegistry:
+    """A registry in memory, from `start` to `stop`; both may be called again, content and port stay."""
+
+    def __init__(
+        self,
+        quirks: Quirks | None = None,
+        *,
+        tls: bool = False,
+        accounts: Mapping[str, str] | None = None,
+        identity_tokens: Mapping[str, str] | None = None,
+        anonymous_actions: frozenset[str] = frozenset({"pull"}),
+        clock: Callable[[], datetime] | None = None,
+        hostnames: Mapping[Origin, str] | None = None,
+    ) -> None:
+        self.site = Site(
+            quirks or Quirks(),
+            clock=clock or _now,
+            accounts=dict([ACCOUNT]) if accounts is None else accounts,
+            identity_tokens=identity_tokens or {},
+            anonymous_actions=anonymous_actions,
+        )
+        self.application = Application(self.site)
+        self._certificate = _certificate() if tls else None
+        self._hostnames = hostnames or {}
+        self._ports: dict[Origin, int] = {}
+        self._servers: list[_Server] = []
+
+    @property
+    def quirks(self) -> Quirks:
+        return self.site.quirks
+
+    @property
+    def content(self) -> Content:
+        """What it holds, to read and to change."""
+        return self.site.content
+
+    @property
+    def journal(self) -> Journal:
+        return self.site.journal
+
+    @property
+    def faults(self) -> Faults:
+        return self.application.faults
+
+    @property
+    def auth(self) -> Auth:
+        """The tokens issued so far, and `revoke_all()`."""
+        return self.application.auth
+
+    @property
+    def url(self) -> str:
+        return self.site.urls["registry"]
+
+    @property
+    def host(self) -> str:
+        """The registry as references name it: `127.0.0.1:34567`."""
+        return self.url.partition("//")[2]
+
+    @property
+    def urls(self) -> Mapping[Origin, str]:
+        """The base URL of each server."""
+        return self.site.urls
+
+    @property
+    def ca_file(self) -> Path | None:
+        """The authority to trust, when it serves https."""
+        return self._certificate.ca_file if self._certificate else None
+
+    @property
+    def verify(self) -> ssl.SSLContext | bool:
+        """What httpx wants as `verify` to talk to it."""
+        return ssl.create_default_context(cafile=str(self.ca_file)) if self.ca_file else True
+
+    def change(self, **switches: Any) -> None:
+        """Turn switches while it runs."""
+        self.site.quirks = replace(self.site.quirks, **switches)
+
+    def load(self, repository: str, manifest: Manifest, *tags: str) -> str:
+        """Put a manifest of `tests.support.images`, everything below it and its tags; return its digest."""
+        return self.content.load(repository, manifest, *tags)
+
+    def reference(self, repository: str, tag: str = "") -> str:
+        """Return a reference as callers write it; a digest is told by its colon."""
+        return f"{self.host}/{repository}{'@' if ':' in tag else ':' if tag else ''}{tag}"
+
+    def basic(self, name: str = ACCOUNT[0]) -> str:
+        """Return the `Authorization` header of an account."""
+        return "Basic " + base64.b64encode(f"{name}:{self.site.accounts[name]}".encode()).decode()
+
+    def findings(self) -> Findings:
+        """Return everything that should not have happened, see `check`."""
+        sessions = tuple(self.content.sessions.values())
+        leaks = tuple(entry for entry in self.journal if entry.secrets and entry.origin in FOREIGN)
+        return Findings(tuple(self.content.violations), sessions, leaks, tuple(self.application.bugs))
+
+    def check(self, *, sparse: bool = False, open_sessions: bool = False) -> None:
+        """Raise AssertionError for anything in the findings; sparse indexes and open uploads may be allowed."""
+        found = self.findings()
+        violations = [one for one in found.violations if one.missing_blobs or not sparse]
+        assert not violations, f"tags put too early: {violations}"
+        assert open_sessions or not found.open_sessions, f"uploads left open: {found.open_sessions}"
+        assert not found.leaks, f"credentials leaked: {[(str(entry), entry.secrets) for entry in found.leaks]}"
+        assert not found.bugs, f"the fake registry failed: {found.bugs}"
+
+    async def start(self) -> None:
+        """Listen on all ports, those of before if there were any."""
+        for origin in ORIGINS:
+            certificate = None if origin == "plain" else self._certificate
+            server = _Server(self.application.at(origin), certificate=certificate)
+            self._ports[origin] = await server.start(self._ports.get(origin, 0))
+            self._servers.append(server)
+            scheme = "https" if certificate else "http"
+            self.site.urls[origin] = f"{scheme}://{self._hostnames.get(origin, LOOPBACK)}:{self._ports[origin]}"
+
+    async def stop(self) -> None:
+        """Break all connections and stop listening."""
+        for server in self._servers:
+            await server.stop()
+        self._servers.clear()
+
+
+@asynccontextmanager
+async def fake_registry(quirks: Quirks | None = None, **options: Any) -> AsyncIterator[FakeRegistry]:
+    """Run a fake registry in this event loop; options as of `FakeRegistry`."""
+    registry = FakeRegistry(quirks, **options)
+    try:
+        await registry.start()
+        yield registry
+    finally:
+        await registry.stop()
+
+
+@contextmanager
+def fake_registry_thread(quirks: Quirks | None = None, **options: Any) -> Iterator[FakeRegistry]:
+    """Run a fake registry in a thread of its own, for tests without an event loop."""
+    registry = FakeRegistry(quirks, **options)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="fake-registry")
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(registry.start(), loop).result()
+        yield registry
+    finally:
+        asyncio.run_coroutine_threadsafe(registry.stop(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's protocol, which an application finds in its scope to break the connection."""
+
+    def __init__(self, config: Config, server_state: ServerState) -> None:
+        super().__init__(config, server_state, {"protocol": self})
+
+
+class _Server:
+    """One listening socket; `uvicorn.Server` would take the process's signals and poll."""
+
+    def __init__(self, app: ASGIApp, *, certificate: ServerCertificate | None) -> None:
+        self._state = ServerState()
+        self._config = Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            ssl_certfile=certificate.certificate_file if certificate else None,
+            ssl_keyfile=certificate.key_file if certificate else None,
+        )
+        self._config.load()
+        self._server: asyncio.Server | None = None
+
+    async def start(self, port: int) -> int:
+        """Listen; return the port."""
+        loop = asyncio.get_running_loop()
+        make = functools.partial(_Protocol, self._config, self._state)
+        self._server = await loop.create_server(make, LOOPBACK, port, ssl=self._config.ssl)
+        taken: int = self._server.sockets[0].getsockname()[1]
+        return taken
+
+    async def stop(self) -> None:
+        """Break the connections, and end what is in work."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        if tasks := list(self._state.tasks):
+            _, late = await asyncio.wait(tasks, timeout=STOP_SECONDS)
+            for task in late:
+                task.cancel()
+        if self._server is not None:
+            await self._server.wait_closed()
+
+
+@functools.cache
+def _certificate() -> ServerCertificate:
+    """Make a certificate once per process; making keys takes long."""
+    return make_server_certificate(Path(tempfile.mkdtemp(prefix="registry-sync-fake-")))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
