@@ -278,7 +278,7 @@ class SyncRequest(_Value):
     def _no_destination_twice(self) -> Self:
         seen: dict[str, str] = {}
         for index, rule in enumerate(self.rules):
-            for destination, source in _fixed_destinations(rule):
+            for destination, source in fixed_destinations(rule):
                 if seen.setdefault(destination, source) != source:
                     code, message = "destination_conflict", "{first} and {second} would both become {destination}"
                     facts = {"first": seen[destination], "second": source, "destination": destination}
@@ -286,8 +286,8 @@ class SyncRequest(_Value):
         return self
 
 
-def _fixed_destinations(rule: Rule) -> list[tuple[str, str]]:
-    # What can be known before any registry is asked: rules that name one repository and list their tags.
+def fixed_destinations(rule: Rule) -> list[tuple[str, str]]:
+    """List (destination, source) as far as known before any registry is asked: one repository, its tags listed."""
     pattern = rule.source_pattern
     if pattern.repository is None or not pattern.tags:
         return []

@@ -25,7 +25,7 @@ MAX_JITTER_SECONDS = 24 * 60 * 60
 """A day: more would be another schedule."""
 MIN_URL_TOKEN_LENGTH = 22
 """128 bits in base64url: the address is all that proves such a sender."""
-_DURATION = re.compile(r"(\d{1,9})(s|m|h|d)")
+_DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d)")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 

@@ -1,0 +1,1 @@
+"""What is brought along from other tools."""
