@@ -164,3 +164,42 @@ class Image:
     error: ExecutionError | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """What a caller calls a request: the same key and fingerprint are the same request, sent again."""
+
+    principal: str
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a submit came to; `replayed` when the job was there already, by its idempotency key."""
+
+    job: Job
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs a list shows; what is None does not matter."""
+
+    state: JobState | None = None
+    policy: str | None = None
+    label: tuple[str, str] | None = None
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """Something about a job changed: what it is now. Numbers rise within a job; `end` is the last.
+
+    Events tell the present, not the past: one who comes late, or reads slowly, sees each image once, as it is.
+    """
+
+    number: int
+    name: Literal["job", "image", "progress", "end"]
+    data: Job | Image | Progress

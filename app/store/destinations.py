@@ -1,0 +1,83 @@
+"""Destination tags in use: held by the unit that writes one, and marked by who wrote it last.
+
+Two jobs that want the same tag do not fight. While one writes it the other waits; and what a later job has written, an
+earlier one that comes to it afterwards leaves alone: the outcome is the later request's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+
+from sqlalchemy import case, delete, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.store.tables import DestinationHoldRow, JobRow, table_of
+from app.store.upsert import insert_into
+
+_holds = table_of(DestinationHoldRow)
+_jobs = table_of(JobRow)
+
+
+class DestinationStore:
+    """Holds of destination tags in the transaction of a session."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def hold(self, destinations: Collection[str], *, job_number: int, unit_id: int) -> dict[str, int]:
+        """Hold what is free of these; return what is held, each with the number of the job that wrote it last, or 0."""
+        if not destinations:
+            return {}
+        keys = {_key(text): text for text in destinations}
+        rows = [{"key": key, "job_number": job_number, "unit_id": unit_id} for key in sorted(keys)]
+        statement = insert_into(self._session, _holds).values(rows)
+        statement = statement.on_conflict_do_update(
+            index_elements=["key"],
+            set_={"job_number": statement.excluded.job_number, "unit_id": statement.excluded.unit_id},
+            where=or_(_holds.c.unit_id.is_(None), _holds.c.unit_id == statement.excluded.unit_id),
+        )
+        held = await self._session.execute(statement.returning(_holds.c.key, _holds.c.written_by))
+        return {keys[row.key]: row.written_by for row in held}
+
+    async def release(
+        self, destinations: Collection[str], *, unit_id: int, written_by: int = 0, may_be_wanted: bool = False
+    ) -> None:
+        """Let go of what a unit holds of these.
+
+        `written_by` is the job that has written them, 0 for none; that is remembered while an earlier one may come to
+        them.
+        """
+        mine = _holds.c.key.in_(sorted(_key(text) for text in destinations)) & (_holds.c.unit_id == unit_id)
+        if written_by and may_be_wanted:
+            latest = case((_holds.c.written_by < written_by, written_by), else_=_holds.c.written_by)
+            free = {"job_number": None, "unit_id": None, "written_by": latest}
+            await self._session.execute(update(_holds).where(mine).values(**free))
+            return
+        await self._session.execute(
+            update(_holds).where(mine, _holds.c.written_by > 0).values(job_number=None, unit_id=None)
+        )
+        await self._session.execute(delete(_holds).where(mine))
+
+    async def release_job(self, job_number: int) -> None:
+        """Let go of all that an ended job may still hold."""
+        mine = _holds.c.job_number == job_number
+        await self._session.execute(
+            update(_holds).where(mine, _holds.c.written_by > 0).values(job_number=None, unit_id=None)
+        )
+        await self._session.execute(delete(_holds).where(mine))
+
+    async def forget_settled(self) -> None:
+        """Drop marks that no unfinished job is early enough to need."""
+        oldest = (
+            select(_jobs.c.number).where(_jobs.c.state.in_(["queued", "running"])).order_by(_jobs.c.number).limit(1)
+        )
+        first = (await self._session.execute(oldest)).scalar_one_or_none()
+        settled = _holds.c.unit_id.is_(None)
+        if first is not None:
+            settled &= _holds.c.written_by <= first
+        await self._session.execute(delete(_holds).where(settled))
+
+
+def _key(destination: str) -> bytes:
+    return hashlib.blake2b(destination.encode(), digest_size=16).digest()

@@ -1,0 +1,35 @@
+"""The job engine's own tables on PostgreSQL: what PgQueuer calls them here, and the statements that make them.
+
+They hold nothing that can't be told again from ours, so its log and statistics are not written to the write-ahead log.
+"""
+
+from __future__ import annotations
+
+from pgqueuer.adapters.persistence import schema_ddl
+from pgqueuer.domain.schema.declaration import target
+from pgqueuer.domain.settings import DBSettings, Durability
+
+ENGINE_PREFIX = "engine_"
+
+
+def engine_settings() -> DBSettings:
+    """Name the engine's tables and its channel, whatever the environment says."""
+    return DBSettings.model_validate({"prefix": ENGINE_PREFIX, "durability": Durability.balanced})
+
+
+def install_statements() -> list[str]:
+    """List what makes the engine's tables, one statement each."""
+    settings = engine_settings()
+    schema = target(settings)
+    return [
+        *(schema_ddl.render_enum(entry, settings) for entry in schema.enums),
+        *(schema_ddl.render_table(entry, settings) for entry in schema.tables),
+        *(schema_ddl.render_index(entry, settings) for entry in schema.indexes),
+        *(schema_ddl.render_function(entry, settings) for entry in schema.functions),
+        *(schema_ddl.render_trigger(entry, settings) for entry in schema.triggers),
+    ]
+
+
+def uninstall_statements() -> list[str]:
+    """List what removes the engine's tables again, one statement each."""
+    return schema_ddl.render_uninstall(engine_settings()).splitlines()

@@ -1,0 +1,31 @@
+"""Bring a database to the current schema."""
+
+from __future__ import annotations
+
+from alembic import command
+from sqlalchemy import Connection, text
+
+from app.store.database import Database
+from app.store.schema import migration_config
+
+_LOCK = 7_202_153_040_917
+"""An advisory lock's number: two processes that migrate at once take turns."""
+
+
+async def migrate(url: str, *, revision: str = "head") -> None:
+    """Make or bring up the schema; raise `UnavailableError` when the database does not answer."""
+    database = Database(url)
+    try:
+        async with database.transaction() as session:
+            connection = await session.connection()
+            if not database.is_sqlite:
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
+            await connection.run_sync(_upgrade, revision)
+    finally:
+        await database.aclose()
+
+
+def _upgrade(connection: Connection, revision: str) -> None:
+    config = migration_config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)

@@ -1,0 +1,107 @@
+"""Named registries. Secrets never lie beside the rest of an entry: each is sealed for its own place in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.domain.errors import ConflictError, NotFoundError
+from app.domain.registry import RegistryEntry
+from app.security import Sealer
+from app.store.tables import RegistryRow, table_of
+
+_registries = table_of(RegistryRow)
+
+
+class RegistryStore:
+    """Named registries in the transaction of a session; what comes out has its secrets open, in memory."""
+
+    def __init__(self, session: AsyncSession, sealer: Sealer) -> None:
+        self._session = session
+        self._sealer = sealer
+
+    async def put(self, entry: RegistryEntry, *, now: datetime) -> bool:
+        """Enter or replace a registry; return whether it is new.
+
+        Raise `ConflictError` (`host_taken`) when another entry is for the same host and prefix.
+        """
+        host = f"{entry.registry}/{entry.prefix}".rstrip("/")
+        same_host = select(_registries.c.name).where(_registries.c.host == host, _registries.c.name != entry.name)
+        if (other := (await self._session.execute(same_host)).scalar_one_or_none()) is not None:
+            raise ConflictError(f"{host} is entered already, as {other!r}", code="host_taken")
+        document, secrets = self._sealed(entry)
+        values = {"host": host, "entry": document, "secrets": secrets or None, "updated_at": now}
+        mine = update(_registries).where(_registries.c.name == entry.name)
+        changed = mine.values(version=_registries.c.version + 1).returning(_registries.c.name)
+        if (await self._session.execute(changed, values)).one_or_none() is not None:
+            return False
+        await self._session.execute(insert(_registries), {"name": entry.name, "created_at": now, **values})
+        return True
+
+    async def find(self, name: str) -> RegistryEntry | None:
+        """Read an entry."""
+        row = (await self._session.execute(select(_registries).where(_registries.c.name == name))).one_or_none()
+        return None if row is None else self._entry(row)
+
+    async def get(self, name: str) -> RegistryEntry:
+        """Read an entry; raise `NotFoundError`."""
+        entry = await self.find(name)
+        if entry is None:
+            raise NotFoundError(f"there is no registry {name[:64]!r}")
+        return entry
+
+    async def list(self) -> tuple[RegistryEntry, ...]:
+        """Read all entries, by name."""
+        rows = await self._session.execute(select(_registries).order_by(_registries.c.name))
+        return tuple(self._entry(row) for row in rows)
+
+    async def delete(self, name: str) -> None:
+        """Remove an entry; raise `NotFoundError`."""
+        statement = delete(_registries).where(_registries.c.name == name).returning(_registries.c.name)
+        if (await self._session.execute(statement)).one_or_none() is None:
+            raise NotFoundError(f"there is no registry {name[:64]!r}")
+
+    async def rotate(self) -> int:
+        """Seal all secrets anew, with the newest key; return how many entries that were."""
+        sealed = _registries.c.secrets.is_not(None)
+        rows = (await self._session.execute(select(_registries).where(sealed))).all()
+        for row in rows:
+            secrets = {place: self._sealer.rotate(token) for place, token in row.secrets.items()}
+            mine = update(_registries).where(_registries.c.name == row.name)
+            await self._session.execute(mine, {"secrets": secrets})
+        return len(rows)
+
+    def _sealed(self, entry: RegistryEntry) -> tuple[dict[str, Any], dict[str, str]]:
+        document = entry.model_dump()
+        secrets = {}
+        for place, holder, key in list(_secrets(document)):
+            secret: SecretStr = holder.pop(key)
+            secrets[place] = self._sealer.seal(secret.get_secret_value(), context=_context(entry.name, place))
+        return document, secrets
+
+    def _entry(self, row: Row[Any]) -> RegistryEntry:
+        document = row.entry
+        for place, token in (row.secrets or {}).items():
+            *path, key = place.split(".")
+            holder = document
+            for part in path:
+                holder = holder[part]
+            holder[key] = self._sealer.unseal(token, context=_context(row.name, place))
+        return RegistryEntry.model_validate(document)
+
+
+def _secrets(document: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any], str]]:
+    for key, value in document.items():
+        if isinstance(value, SecretStr):
+            yield f"{path}{key}", document, key
+        elif isinstance(value, dict):
+            yield from _secrets(value, f"{path}{key}.")
+
+
+def _context(name: str, place: str) -> str:
+    return f"registry/{name}/{place}"

@@ -1,0 +1,200 @@
+"""Units: what one worker does in one go. Claimed under a fence, so that a claim that was lost can't write any more."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Row, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.domain.errors import JobInterrupted
+from app.store.job_rows import HELD_COLUMNS, HeldJob, held_job_of
+from app.store.tables import JobRow, UnitRow, table_of
+
+_jobs = table_of(JobRow)
+_units = table_of(UnitRow)
+
+
+class UnitKind(StrEnum):
+    """What is done in a unit."""
+
+    PLAN = "plan"
+    COPY = "copy"
+
+
+class UnitState(StrEnum):
+    """Where a unit is."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class NewUnit:
+    """A unit to be made."""
+
+    index: int
+    kind: UnitKind
+    priority: int
+    first_image: int = 0
+    last_image: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit as it is."""
+
+    id: int
+    job_number: int
+    index: int
+    kind: UnitKind
+    state: UnitState
+    priority: int
+    first_image: int
+    last_image: int
+    fence: int
+    worker: str | None
+    claims: int
+    failures: int
+    not_before: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Nudge:
+    """What the engine is told of a unit: that there is something to do, and how soon."""
+
+    unit_id: int
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSign:
+    """What a running unit's worker has to know every second."""
+
+    unit_id: int
+    fence: int
+    is_stopping: bool
+
+
+class UnitStore:
+    """Units in the transaction of a session."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def add(self, job_number: int, units: Sequence[NewUnit], *, now: datetime) -> list[Nudge]:
+        """Add units, queued, and return what the engine is to be told."""
+        rows = [
+            {
+                "job_number": job_number,
+                "unit_index": unit.index,
+                "kind": unit.kind,
+                "state": UnitState.QUEUED,
+                "priority": unit.priority,
+                "first_image": unit.first_image,
+                "last_image": unit.last_image,
+                "updated_at": now,
+            }
+            for unit in units
+        ]
+        statement = insert(_units).returning(_units.c.id, _units.c.priority)
+        return [Nudge(row.id, row.priority) for row in await self._session.execute(statement, rows)]
+
+    async def hold(self, unit_id: int, *, fence: int | None = None) -> tuple[HeldJob, Unit]:
+        """Hold a unit and its job for a change; raise `JobInterrupted` when it is gone, or another claim has it."""
+        statement = (
+            select(*HELD_COLUMNS, *(column.label(f"unit_{column.name}") for column in _units.c))
+            .select_from(_jobs.join(_units, _units.c.job_number == _jobs.c.number))
+            .where(_units.c.id == unit_id)
+            .with_for_update()
+        )
+        row = (await self._session.execute(statement)).one_or_none()
+        if row is None:
+            raise JobInterrupted(f"unit {unit_id} is gone: its job was deleted")
+        unit = _unit(row)
+        if fence is not None and (unit.fence != fence or unit.state != UnitState.RUNNING):
+            raise JobInterrupted(f"unit {unit_id} was claimed by another worker, {unit.worker}")
+        return held_job_of(row), unit
+
+    async def claim(self, unit: Unit, *, worker: str, now: datetime) -> Unit:
+        """Give a held unit to a worker; every older claim of it is void from now on."""
+        claimed = replace(
+            unit, state=UnitState.RUNNING, fence=unit.fence + 1, worker=worker, claims=unit.claims + 1, not_before=None
+        )
+        await self._change(claimed, now)
+        return claimed
+
+    async def give_back(self, unit: Unit, *, now: datetime, not_before: datetime | None = None) -> None:
+        """Queue a held unit again; a claim that ended so does not count against it."""
+        await self._change(
+            replace(unit, state=UnitState.QUEUED, worker=None, claims=unit.claims - 1, not_before=not_before), now
+        )
+
+    async def retry(self, unit: Unit, *, now: datetime, not_before: datetime) -> None:
+        """Queue a held unit again after a temporary failure."""
+        await self.give_back(replace(unit, failures=unit.failures + 1), now=now, not_before=not_before)
+
+    async def finish(self, unit: Unit, *, now: datetime) -> None:
+        """End a held unit."""
+        await self._change(replace(unit, state=UnitState.DONE, worker=None), now)
+
+    async def finish_queued(self, job_number: int, *, now: datetime) -> int:
+        """End a held job's units that nobody has begun; return how many."""
+        queued = (_units.c.job_number == job_number) & (_units.c.state == UnitState.QUEUED)
+        statement = update(_units).where(queued).values(state=UnitState.DONE, updated_at=now).returning(_units.c.id)
+        return len((await self._session.execute(statement)).all())
+
+    async def list_signs(self, unit_ids: Collection[int]) -> list[UnitSign]:
+        """Read what the workers of these running units have to know."""
+        stopping = or_(_jobs.c.cancel_requested, _jobs.c.is_failing_fast).label("is_stopping")
+        statement = (
+            select(_units.c.id, _units.c.fence, stopping)
+            .select_from(_units.join(_jobs, _units.c.job_number == _jobs.c.number))
+            .where(_units.c.id.in_(unit_ids), _units.c.state == UnitState.RUNNING)
+        )
+        return [UnitSign(row.id, row.fence, row.is_stopping) for row in await self._session.execute(statement)]
+
+    async def list_unfinished(self, *, now: datetime) -> list[Nudge]:
+        """List all that is to be done now or has been begun, most urgent first."""
+        due = or_(_units.c.not_before.is_(None), _units.c.not_before <= now)
+        statement = (
+            select(_units.c.id, _units.c.priority)
+            .where(_units.c.state != UnitState.DONE, due)
+            .order_by(_units.c.priority.desc(), _units.c.id)
+        )
+        return [Nudge(row.id, row.priority) for row in await self._session.execute(statement)]
+
+    async def _change(self, unit: Unit, now: datetime) -> None:
+        values = {
+            "state": unit.state,
+            "fence": unit.fence,
+            "worker": unit.worker,
+            "claims": unit.claims,
+            "failures": unit.failures,
+            "not_before": unit.not_before,
+            "updated_at": now,
+        }
+        await self._session.execute(update(_units).where(_units.c.id == unit.id), values)
+
+
+def _unit(row: Row[Any]) -> Unit:
+    return Unit(
+        id=row.unit_id,
+        job_number=row.unit_job_number,
+        index=row.unit_unit_index,
+        kind=UnitKind(row.unit_kind),
+        state=UnitState(row.unit_state),
+        priority=row.unit_priority,
+        first_image=row.unit_first_image,
+        last_image=row.unit_last_image,
+        fence=row.unit_fence,
+        worker=row.unit_worker,
+        claims=row.unit_claims,
+        failures=row.unit_failures,
+        not_before=row.unit_not_before,
+    )

@@ -1,0 +1,1 @@
+"""The schema's revisions; Alembic finds them by path, `app.store.migrate` runs them."""
