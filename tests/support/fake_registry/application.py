@@ -203,14 +203,13 @@ class Application:
         if answer.with_length and has_body:
             length = len(answer.body) if answer.length is None else answer.length
             answer.headers.append(("Content-Length", str(length)))
-        entry.answer_headers = tuple(answer.headers)
+        entry.status, entry.answer_headers = answer.status, tuple(answer.headers)
 
     async def _send(self, request: Request, answer: Answer, *, send: Send) -> None:
         """Send an answer, as far as it goes."""
         entry = request.entry
         headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        entry.status = answer.status
         body = b"" if request.method == "HEAD" else answer.body
         stops = [stop for stop in (answer.cut_after_bytes, answer.stall_after_bytes) if stop is not None]
         stop = min(stops, default=None)

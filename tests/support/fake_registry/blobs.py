@@ -15,6 +15,7 @@ from tests.support.images import digest_of
 WRONG_DIGEST = digest_of(b"another blob")
 # Letters that a client which decodes and encodes again would change.
 SIGNATURE = "X-Signature=a%2fB%2B~c%3d%3D"
+RANGE_REFUSAL = b"invalid range: failed to overlap\n"
 PLAIN = Quirks()
 
 
@@ -89,6 +90,8 @@ class Blobs:
             return answer
         answer.body = self._wrong(quirks, digest, data)
         self._cut_to_range(request, answer, quirks=quirks)
+        if answer.status == 416:
+            return answer
         if quirks.blob_gzip:
             answer.headers.append(("Content-Encoding", "gzip"))
             answer.body = gzip.compress(answer.body)
@@ -119,6 +122,9 @@ class Blobs:
         if quirks.ranges == "refused" or begin >= size:
             answer.status, answer.body = 416, b""
             answer.set_header("Content-Range", f"bytes */{size}")
+            if quirks.refused_range_breaks:
+                answer.body, answer.length = RANGE_REFUSAL, max(size, len(RANGE_REFUSAL) + 1)
+                answer.cut_after_bytes = len(RANGE_REFUSAL)
             return
         if quirks.ranges == "wrong_start":
             begin = max(0, begin - 1)

@@ -1,5 +1,6 @@
 """Lists of the fake registry: tags, catalog, referrers, and the pages they come in."""
 
+import gzip
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Lists:
         body: dict[str, Any] = {"name": name, "tags": None if quirks.tags_null and not page else page}
         if quirks.tags_extra_fields:
             body |= {"child": [], "manifest": {digest: {"tag": [tag]} for tag, digest in self._pairs(name)}}
-        return self._with_link(json_answer(body), link)
+        return self._with_link(self._swell(json_answer(body)), link)
 
     def catalog(self, request: Request) -> Answer:
         """Answer `GET /v2/_catalog` (Distribution's own)."""
@@ -42,7 +43,7 @@ class Lists:
             return error(status, "UNSUPPORTED" if status == 404 else "UNAUTHORIZED")
         names: list[str | None] = [*sorted(self.site.content.repositories)]
         page, link = self._page(request, names)
-        return self._with_link(json_answer({"repositories": page}), link)
+        return self._with_link(self._swell(json_answer({"repositories": page})), link)
 
     def referrers(self, request: Request) -> Answer:
         """Answer `GET /v2/<name>/referrers/<digest>` (distribution-spec, "Listing Referrers")."""
@@ -139,9 +140,19 @@ class Lists:
                 url = f"{self.site.urls['stranger']}{target}"
             case "plain_http":
                 url = f"{self.site.urls['plain']}{target}"
+            case "http_same_port":
+                url = f"{self.site.urls['registry'].replace('https:', 'http:')}{target}"
             case "to_itself":
                 url = request.entry.target
         return f"<{url}>; rel=next" if quirks.link == "unquoted" else f'<{url}>; rel="next"'
+
+    def _swell(self, answer: Answer) -> Answer:
+        quirks = self.site.quirks
+        answer.body = answer.body.ljust(quirks.lists_padded_to_bytes or 0)
+        if quirks.lists_gzip:
+            answer.headers.append(("Content-Encoding", "gzip"))
+            answer.body = gzip.compress(answer.body)
+        return answer
 
     def _with_link(self, answer: Answer, link: str) -> Answer:
         if link and not self.site.quirks.link_missing:

@@ -3,12 +3,14 @@
 A field's docstring names the registries known to behave so (see docs of the handlings in `app.registry`).
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 from tests.support.fake_registry.quirks_content import BlobQuirks, ManifestQuirks, UploadQuirks
 
-LinkForm = Literal["relative", "absolute", "query_only", "other_host", "plain_http", "to_itself", "unquoted"]
+LinkForm = Literal[
+    "relative", "absolute", "query_only", "other_host", "plain_http", "http_same_port", "to_itself", "unquoted"
+]
 ChallengeForm = Literal[
     "plain", "two_headers", "one_header", "odd_case", "quoted", "negotiate_first", "basic_first", "garbage", "missing"
 ]
@@ -124,13 +126,18 @@ class ListQuirks:
     """A greater `n` is refused with 400: ECR above 1000, Distribution 2.8 for the catalog."""
     link: LinkForm = "relative"
     """How `Link` points on: `absolute` names the host; `other_host` the stranger (an internal name behind a proxy);
-    `to_itself` is the same page for ever; `unquoted` is `rel=next`."""
+    `http_same_port` the registry itself with the wrong scheme; `to_itself` the same page for ever; `unquoted` is
+    `rel=next`."""
     link_missing: bool = False
     """Full pages without `Link`; only `last` leads on."""
     link_tokens_opaque: bool = False
     """The next page is named by a token, `last` does nothing: ECR."""
     endless: bool = False
     """Lists never end: each page invents new entries and a new `Link`."""
+    lists_padded_to_bytes: int | None = None
+    """Tags and catalog have so many bytes."""
+    lists_gzip: bool = False
+    """Tags and catalog are gzip'd whatever `Accept-Encoding` says; with padding, a bomb."""
     catalog_status: int | None = None
     """`_catalog` answers this: 404, 401 or 403 on nearly all hosted registries."""
     referrers: Literal["api", "missing", "html", "json_error", "manifest"] = "api"
@@ -155,8 +162,6 @@ class Quirks(AuthQuirks, PressureQuirks, ListQuirks, ManifestQuirks, BlobQuirks,
     read_only: bool = False
     """Writes are answered 405 UNSUPPORTED: Distribution in maintenance, pull-through caches."""
 
-
-SWITCHES = tuple(field.name for field in fields(Quirks))
 
 DOCKER_HUB = Quirks(
     auth="token",
@@ -193,7 +198,13 @@ ACR = Quirks(
     blob_redirect="storage",
 )
 DISTRIBUTION_2 = Quirks(
-    referrers="missing", uploads_with_state=True, cut_uploads="killed", cancel_needs_delete=True, location="absolute"
+    refused_range_breaks=True,
+    content_range_ignored=True,
+    referrers="missing",
+    uploads_with_state=True,
+    cut_uploads="killed",
+    cancel_needs_delete=True,
+    location="absolute",
 )
 NEXUS = Quirks(extra_tags=(None,), mount="session", referrers="missing", immutable_tags="nexus", n_limit=None)
 ARTIFACTORY = Quirks(

@@ -28,7 +28,7 @@ class ManifestQuirks:
     manifest_padded_to_bytes: int | None = None
     """GET of a manifest sends so many bytes, without saying how many beforehand."""
     manifest_gzip: bool = False
-    """`Content-Encoding: gzip` when the client does not refuse it, and when it does."""
+    """Manifests are gzip'd whatever `Accept-Encoding` says; with padding, a bomb."""
     missing_manifest_status: int = 404
     """403 on Artifactory and some Harbors."""
     missing_manifest_code: str = "MANIFEST_UNKNOWN"
@@ -101,6 +101,8 @@ class BlobQuirks:
     ranges: Literal["honoured", "ignored", "wrong_start", "wrong_header", "no_header", "refused"] = "honoured"
     """`Range`: `ignored` answers 200 with all, `wrong_start` bytes from elsewhere that `Content-Range` admits,
     `wrong_header` right bytes and a wrong `Content-Range`, `no_header` none, `refused` 416."""
+    refused_range_breaks: bool = False
+    """416 announces the whole blob's length, sends an error page and breaks the connection: Distribution 2."""
     blob_redirect: RedirectTo = ""
     """GET of a blob is redirected: to `storage` (S3, Azure, CloudFront), `plain_http` (a downgrade), `link_local`
     (cloud metadata), in a `loop`, to the `stranger`, or `nowhere` (no `Location`)."""
@@ -125,13 +127,14 @@ class UploadQuirks:
         "scheme_less",
         "last_segment",
         "plain_http",
+        "http_same_port",
         "stranger",
         "storage",
         "link_local",
         "missing",
     ] = "relative"
-    """`Location` of an upload; `plain_http` is a proxy that forgets `X-Forwarded-Proto`, `storage` and `stranger` are
-    other hosts (CVE-2026-50151)."""
+    """`Location` of an upload; `http_same_port` is a proxy that forgets `X-Forwarded-Proto`, `plain_http` a downgrade,
+    `storage` and `stranger` are other hosts (CVE-2026-50151)."""
     uploads_with_state: bool = False
     """`Location` has a signed `_state` that changes with each answer and has to come back letter for letter; an older
     one is refused: Distribution."""
@@ -165,6 +168,8 @@ class UploadQuirks:
     """A greater PATCH is answered 416 with a text: GHCR, 4 MiB."""
     chunk_needs_range: bool = False
     """PATCH without `Content-Range` is refused with 400."""
+    content_range_ignored: bool = False
+    """A chunk is appended wherever it says it begins: Distribution 2."""
     later_chunks_dropped: bool = False
     """Only the first PATCH is kept; `Range` says so, the status does not: ECR (containers-roadmap #2831)."""
     chunk_range: Literal["plain", "bytes", "missing", "wrong"] = "plain"

@@ -103,7 +103,7 @@ class Uploads:
         if status >= HTTPStatus.BAD_REQUEST:
             return error(status, "UNAUTHORIZED" if status == 401 else "UNSUPPORTED")
         del self.site.content.sessions[session.id]
-        return Answer(status)
+        return Answer(status, [("Docker-Upload-UUID", session.id)])
 
     def _mount(self, request: Request) -> Answer | None:
         """Return the answer to a mount, None when it becomes an upload."""
@@ -160,7 +160,7 @@ class Uploads:
     def _refuse_range(self, request: Request, session: Session) -> Answer | None:
         """Return 416 with what is there, for a chunk that does not begin where the last one ended."""
         told = request.header("content-range")
-        if told is None:
+        if told is None or self.site.quirks.content_range_ignored:
             return None
         found = re.fullmatch(r"(\d+)-(\d+)", told)
         if found is None:
@@ -239,6 +239,8 @@ class Uploads:
                 return f"{session.id}{query}"
             case "plain_http":
                 return f"{urls['plain']}{path}"
+            case "http_same_port":
+                return f"{urls['registry'].replace('https:', 'http:')}{path}"
             case "stranger":
                 return f"{urls['stranger']}{path}"
             case "storage":
