@@ -78,6 +78,7 @@ def bomb(levels: int) -> str:
         "loop",
         "unknown",
         "deep",
+        "dashes",
         "deeper",
         "many",
         "json",
