@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import httpx
 import pytest
@@ -28,6 +28,7 @@ from tests.support.fake_registry import (
     fake_registry_thread,
     on,
 )
+from tests.support.fake_registry.server import Options
 from tests.support.images import OCI_MANIFEST, artifact, blob, fallback_tag, oci_image, oci_index
 from tests.support.plain_client import ACCEPT, PlainClient
 
@@ -43,7 +44,7 @@ def client_of(registry: FakeRegistry) -> httpx.AsyncClient:
 
 @asynccontextmanager
 async def registry_with(
-    quirks: Quirks | None = None, **options: Any
+    quirks: Quirks | None = None, **options: Unpack[Options]
 ) -> AsyncIterator[tuple[FakeRegistry, httpx.AsyncClient]]:
     """Run a registry that holds `app:1.0`, and a client of it."""
     async with (

@@ -136,8 +136,10 @@ class UploadQuirks:
     """`Location` of an upload; `http_same_port` is a proxy that forgets `X-Forwarded-Proto`, `plain_http` a downgrade,
     `storage` and `stranger` are other hosts (CVE-2026-50151)."""
     uploads_with_state: bool = False
-    """`Location` has a signed `_state` that changes with each answer and has to come back letter for letter; an older
-    one is refused: Distribution."""
+    """`Location` has a signed `_state` that changes with each answer; an older one is refused: Distribution."""
+    signed_locations: bool = False
+    """`Location` has a query that has to come back letter for letter, not decoded and encoded again: S3's and GCS's
+    signatures."""
     upload_start_status: int | None = None
     """POST is refused so."""
     monolithic_refused: int | None = None

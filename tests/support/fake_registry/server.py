@@ -1,8 +1,10 @@
 """The fake registry on real sockets: uvicorn's HTTP protocol, several loopback ports, plain or TLS."""
 
 import asyncio
+import atexit
 import base64
 import functools
+import shutil
 import ssl
 import tempfile
 import threading
@@ -11,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from starlette.types import ASGIApp
 from uvicorn.config import Config
@@ -23,7 +25,7 @@ from tests.support.fake_registry.application import Application
 from tests.support.fake_registry.auth import Auth
 from tests.support.fake_registry.content import Content, Session, Violation
 from tests.support.fake_registry.faults import Faults
-from tests.support.fake_registry.journal import FOREIGN, Entry, Journal, Origin
+from tests.support.fake_registry.journal import Entry, Journal, Origin
 from tests.support.fake_registry.quirks import Quirks
 from tests.support.fake_registry.site import Site
 from tests.support.images import Manifest
@@ -49,30 +51,41 @@ class Findings:
     """Errors of the fake itself."""
 
 
+class Options(TypedDict, total=False):
+    """What a fake registry is, beside its switches."""
+
+    tls: bool
+    """Serve https on all servers but `plain`, with a certificate for 127.0.0.1 and localhost; trust `ca_file`."""
+    accounts: Mapping[str, str]
+    """Name → password of those who may do everything; `ann`, `secret` unless given."""
+    identity_tokens: Mapping[str, str]
+    """Refresh token → name."""
+    anonymous_actions: frozenset[str]
+    """What a token without credentials is good for; `pull` unless given."""
+    clock: Callable[[], datetime]
+    """Tells when tokens end and windows roll; the real time unless given."""
+    hostnames: Mapping[Origin, str]
+    """How servers are named in URLs, all of which listen on 127.0.0.1; 127.0.0.1 unless given."""
+
+
 class FakeRegistry:
     """A registry in memory, from `start` to `stop`; both may be called again, content and port stay."""
 
     def __init__(
         self,
         quirks: Quirks | None = None,
-        *,
-        tls: bool = False,
-        accounts: Mapping[str, str] | None = None,
-        identity_tokens: Mapping[str, str] | None = None,
-        anonymous_actions: frozenset[str] = frozenset({"pull"}),
-        clock: Callable[[], datetime] | None = None,
-        hostnames: Mapping[Origin, str] | None = None,
+        **options: Unpack[Options],
     ) -> None:
         self.site = Site(
             quirks or Quirks(),
-            clock=clock or _now,
-            accounts=dict([ACCOUNT]) if accounts is None else accounts,
-            identity_tokens=identity_tokens or {},
-            anonymous_actions=anonymous_actions,
+            clock=options.get("clock", _now),
+            accounts=options.get("accounts", dict([ACCOUNT])),
+            identity_tokens=options.get("identity_tokens", {}),
+            anonymous_actions=options.get("anonymous_actions", frozenset({"pull"})),
         )
         self.application = Application(self.site)
-        self._certificate = _certificate() if tls else None
-        self._hostnames = hostnames or {}
+        self._certificate = _certificate() if options.get("tls") else None
+        self._hostnames = options.get("hostnames", {})
         self._ports: dict[Origin, int] = {}
         self._servers: list[_Server] = []
 
@@ -141,7 +154,7 @@ class FakeRegistry:
     def findings(self) -> Findings:
         """Return everything that should not have happened, see `check`."""
         sessions = tuple(self.content.sessions.values())
-        leaks = tuple(entry for entry in self.journal if entry.secrets and entry.origin in FOREIGN)
+        leaks = tuple(self.journal.leaks())
         return Findings(tuple(self.content.violations), sessions, leaks, tuple(self.application.bugs))
 
     def check(self, *, sparse: bool = False, open_sessions: bool = False) -> None:
@@ -171,7 +184,7 @@ class FakeRegistry:
 
 
 @asynccontextmanager
-async def fake_registry(quirks: Quirks | None = None, **options: Any) -> AsyncIterator[FakeRegistry]:
+async def fake_registry(quirks: Quirks | None = None, **options: Unpack[Options]) -> AsyncIterator[FakeRegistry]:
     """Run a fake registry in this event loop; options as of `FakeRegistry`."""
     registry = FakeRegistry(quirks, **options)
     try:
@@ -182,7 +195,7 @@ async def fake_registry(quirks: Quirks | None = None, **options: Any) -> AsyncIt
 
 
 @contextmanager
-def fake_registry_thread(quirks: Quirks | None = None, **options: Any) -> Iterator[FakeRegistry]:
+def fake_registry_thread(quirks: Quirks | None = None, **options: Unpack[Options]) -> Iterator[FakeRegistry]:
     """Run a fake registry in a thread of its own, for tests without an event loop."""
     registry = FakeRegistry(quirks, **options)
     loop = asyncio.new_event_loop()
@@ -248,7 +261,9 @@ class _Server:
 @functools.cache
 def _certificate() -> ServerCertificate:
     """Make a certificate once per process; making keys takes long."""
-    return make_server_certificate(Path(tempfile.mkdtemp(prefix="registry-sync-fake-")))
+    folder = Path(tempfile.mkdtemp(prefix="registry-sync-fake-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return make_server_certificate(folder)
 
 
 def _now() -> datetime:

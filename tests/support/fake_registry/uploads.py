@@ -1,15 +1,19 @@
 """Upload sessions: start, chunks, close, status, cancel, mount (distribution-spec, "Pushing blobs")."""
 
 import asyncio
+import base64
 import re
 from dataclasses import dataclass
 from http import HTTPStatus
+from urllib.parse import quote
 
 from tests.support.fake_registry.content import Session, agrees
 from tests.support.fake_registry.messages import Answer, ClientGoneError, ConnectionCutError, Request, error
 from tests.support.fake_registry.site import Site
 from tests.support.images import digest_of
 
+# Letters that a client which decodes and encodes again would change.
+SIGNATURE = "X-Signature=a%2fB%2B~c%3d%3D"
 WRONG_DIGEST = digest_of(b"another upload")
 
 
@@ -130,8 +134,11 @@ class Uploads:
         lives = self.site.quirks.sessions_live_requests
         if lives is not None and session.requests > lives:
             return error(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
-        if self.site.quirks.uploads_with_state and _state(session) not in request.entry.query.split("&"):
+        quirks, query = self.site.quirks, request.entry.query
+        if quirks.uploads_with_state and request.query.get("_state") != _state(session):
             return error(404, "BLOB_UPLOAD_INVALID", "the state in the URL is not the upload's")
+        if quirks.signed_locations and SIGNATURE not in query.split("&"):
+            return error(403, "DENIED", "SignatureDoesNotMatch")
         return session
 
     async def _refuse_body(self, request: Request) -> Answer | None:
@@ -225,10 +232,13 @@ class Uploads:
         return answer
 
     def _location(self, session: Session) -> str:
-        query = f"?{_state(session)}" if self.site.quirks.uploads_with_state else ""
-        path = f"/v2/{session.repository}/blobs/uploads/{session.id}{query}"
+        quirks = self.site.quirks
+        state = [f"_state={quote(_state(session))}"] if quirks.uploads_with_state else []
+        query = "&".join([*state, *([SIGNATURE] if quirks.signed_locations else [])])
+        last = f"{session.id}?{query}" if query else session.id
+        path = f"/v2/{session.repository}/blobs/uploads/{last}"
         urls = self.site.urls
-        match self.site.quirks.location:
+        match quirks.location:
             case "relative":
                 return path
             case "absolute":
@@ -236,7 +246,7 @@ class Uploads:
             case "scheme_less":
                 return f"{urls['registry'].partition(':')[2]}{path}"
             case "last_segment":
-                return f"{session.id}{query}"
+                return last
             case "plain_http":
                 return f"{urls['plain']}{path}"
             case "http_same_port":
@@ -259,5 +269,4 @@ class Uploads:
 
 
 def _state(session: Session) -> str:
-    """Return the state a location carries; decoded and encoded again it would have other letters."""
-    return f"_state={session.id}%2f{session.step}~a%2Bb%3d%3D"
+    return base64.urlsafe_b64encode(f"{session.id}/{session.step}".encode()).decode()
