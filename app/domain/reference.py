@@ -181,6 +181,15 @@ def split_host(text: str) -> tuple[Registry, str]:
     return registry, rest
 
 
+def split_host_prefix(text: str) -> tuple[Registry, str]:
+    """Divide `host[/prefix]`; unlike a repository, a prefix on Docker Hub gets no `library/`."""
+    first, slash, _ = text.partition("/")
+    if not slash and is_bare_host(first):
+        return Registry(first), ""
+    registry, path = split_host(f"{text}/x")
+    return registry, path.removesuffix("/x")
+
+
 def split_reference(text: str) -> tuple[str, str, str]:
     """Divide `name[:tags][@digest]` into its three texts, the missing ones empty; nothing is checked yet."""
     rest, _, digest = text.partition("@")

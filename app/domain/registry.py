@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from app.domain.reference import DOCKER_HUB, Registry, Repository
-from app.domain.request import split_host_prefix
+from app.domain.reference import DOCKER_HUB, Registry, Repository, split_host_prefix
 
 RegistryType = Literal[
     "auto",
@@ -134,6 +135,20 @@ class RegistryEntry(_Value):
         if repository.registry != self.registry:
             return False
         return not self.prefix or repository.path == self.prefix or repository.path.startswith(f"{self.prefix}/")
+
+
+CLOSED = SecretStr("(kept)")
+"""Stands for a secret that is stored and was not opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRegistry:
+    """An entry as it is stored, for those who look at it: each secret in it is `CLOSED`."""
+
+    entry: RegistryEntry
+    version: int
+    created_at: datetime
+    updated_at: datetime
 
 
 def entry_for(entries: tuple[RegistryEntry, ...], repository: Repository) -> RegistryEntry:

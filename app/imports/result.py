@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from app.domain.reference import InvalidReferenceError, Registry, Repository, looks_like_host
+from app.domain.reference import InvalidReferenceError, Registry, Repository, looks_like_host, split_host_prefix
 from app.domain.registry import RegistryEntry
-from app.domain.request import MAX_RULES, Options, Rule, fixed_destinations, split_host_prefix
+from app.domain.request import MAX_RULES, Options, Rule, fixed_destinations
 from app.domain.trigger import Policy, Schedule
 from app.imports.document import Node
 
