@@ -100,8 +100,16 @@ class Settings(BaseSettings):
     job_retention: Duration = Field(
         default=30 * 86_400, description="How long jobs that are done are kept, with their images and events."
     )
-    connect_timeout: Duration = Field(default=10, description="Limit for a connection to a registry, TLS included.")
-    read_timeout: Duration = Field(default=60, description="Limit for a registry's silence in the middle of an answer.")
+    registry_connect_timeout: Duration = Field(
+        default=10, description="Limit for a connection to a registry: resolving, connecting, TLS."
+    )
+    registry_answer_timeout: Duration = Field(default=60, description="Limit for a registry to begin an answer.")
+    registry_idle_timeout: Duration = Field(
+        default=60, description="Limit for a registry's silence in the middle of a blob, either way."
+    )
+    registry_attempts: int = Field(
+        default=5, ge=1, le=100, description="Tries of a request to a registry, when what went wrong may pass."
+    )
 
     @field_validator("log_level", mode="before")
     @classmethod

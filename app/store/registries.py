@@ -11,7 +11,7 @@ from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.errors import ConflictError, NotFoundError
-from app.domain.registry import RegistryEntry
+from app.domain.registry import CLOSED, KeptRegistry, RegistryEntry
 from app.security import Sealer
 from app.store.tables import RegistryRow, table_of
 
@@ -60,6 +60,24 @@ class RegistryStore:
         rows = await self._session.execute(select(_registries).order_by(_registries.c.name))
         return tuple(self._entry(row) for row in rows)
 
+    async def list_kept(self) -> tuple[KeptRegistry, ...]:
+        """Read all entries by name, without opening a secret."""
+        rows = await self._session.execute(select(_registries).order_by(_registries.c.name))
+        return tuple(self._kept(row) for row in rows)
+
+    async def find_kept(self, name: str, *, is_held: bool = False) -> KeptRegistry | None:
+        """Read an entry without opening a secret; held, nobody else changes it before the transaction ends."""
+        wanted = select(_registries).where(_registries.c.name == name)
+        row = (await self._session.execute(wanted.with_for_update() if is_held else wanted)).one_or_none()
+        return None if row is None else self._kept(row)
+
+    async def get_kept(self, name: str, *, is_held: bool = False) -> KeptRegistry:
+        """Read an entry without opening a secret; raise `NotFoundError`."""
+        kept = await self.find_kept(name, is_held=is_held)
+        if kept is None:
+            raise NotFoundError(f"there is no registry {name[:64]!r}")
+        return kept
+
     async def delete(self, name: str) -> None:
         """Remove an entry; raise `NotFoundError`."""
         statement = delete(_registries).where(_registries.c.name == name).returning(_registries.c.name)
@@ -85,14 +103,25 @@ class RegistryStore:
         return document, secrets
 
     def _entry(self, row: Row[Any]) -> RegistryEntry:
-        document = row.entry
-        for place, token in (row.secrets or {}).items():
-            *path, key = place.split(".")
-            holder = document
-            for part in path:
-                holder = holder[part]
-            holder[key] = self._sealer.unseal(token, context=_context(row.name, place))
-        return RegistryEntry.model_validate(document)
+        tokens: dict[str, str] = row.secrets or {}
+        opened = {
+            place: self._sealer.unseal(token, context=_context(row.name, place)) for place, token in tokens.items()
+        }
+        return _with_secrets(row.entry, opened)
+
+    def _kept(self, row: Row[Any]) -> KeptRegistry:
+        entry = _with_secrets(row.entry, dict.fromkeys(row.secrets or {}, CLOSED.get_secret_value()))
+        return KeptRegistry(entry, version=row.version, created_at=row.created_at, updated_at=row.updated_at)
+
+
+def _with_secrets(document: dict[str, Any], secrets: dict[str, str]) -> RegistryEntry:
+    for place, secret in secrets.items():
+        *path, key = place.split(".")
+        holder = document
+        for part in path:
+            holder = holder[part]
+        holder[key] = secret
+    return RegistryEntry.model_validate(document)
 
 
 def _secrets(document: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any], str]]:
