@@ -32,7 +32,12 @@ POOL_SIZE = 10
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 _TRY_AGAIN = ("08", "53", "57P", "40001", "40P01", "55P03", "25006")
 """SQLSTATEs that pass: connections, resources, shutdown and start, deadlocks, locks, a replica not promoted yet."""
+_SQLITE_READING = {"registry_sync_begin": "BEGIN"}
+_POSTGRES_READING = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+"""All statements of a reading see the same moment; on SQLite they do so by themselves."""
 
+Session = AsyncSession
+"""What a transaction is done with; rooms above pass it on to stores."""
 AfterCommit = Callable[[], Awaitable[None]]
 Listener = Callable[[str], None]
 
@@ -50,7 +55,7 @@ class Database:
         self._engine = (
             _sqlite_engine(self.url) if self.is_sqlite else _postgres_engine(self.url, pool_size, application)
         )
-        self._reader = self._engine.execution_options(registry_sync_begin="BEGIN") if self.is_sqlite else self._engine
+        self._reader = self._engine.execution_options(**(_SQLITE_READING if self.is_sqlite else _POSTGRES_READING))
         self._writer = asyncio.Lock()
         self._listeners: set[Listener] = set()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, delete, select, update
+from sqlalchemy import Row, Select, bindparam, delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.job import BlobCounts, ByteCounts, Image, ImageState
@@ -15,6 +15,7 @@ from app.domain.manifest import Platform
 from app.domain.plan import PlannedCopy
 from app.domain.reference import Digest, Reference
 from app.domain.report import Tally
+from app.store.columns import Serial
 from app.store.documents import error_document, read_error
 from app.store.paging import Page, PageRequest, cursor_after
 from app.store.tables import ImageRow, JobRow, table_of
@@ -111,11 +112,22 @@ class ImageStore:
         rows = await self._session.execute(statement.order_by(_images.c.position))
         return tuple(_stored_image(job_id, row) for row in rows)
 
-    async def list_failed_copies(self, job_id: str) -> tuple[PlannedCopy, ...]:
-        """List the copies of a job's images that did not arrive: failed or cancelled."""
-        statement = _of_job(job_id).where(_images.c.state.in_([ImageState.FAILED, ImageState.CANCELLED]))
-        rows = await self._session.execute(statement.order_by(_images.c.position))
-        return tuple(_stored_image(job_id, row).copy for row in rows)
+    async def count_copies(self, job_number: int) -> int:
+        """Count the copies a job's images belong to."""
+        last = select(func.max(_images.c.copy_number)).where(_images.c.job_number == job_number)
+        number = (await self._session.execute(last)).scalar_one()
+        return 0 if number is None else int(number) + 1
+
+    async def divide(self, job_number: int, *, copies_each: int) -> tuple[tuple[int, int], ...]:
+        """Divide a job's images into runs of so many copies; return the first and last position of each."""
+        share = (_images.c.copy_number // copies_each).label("share")
+        statement = (
+            select(func.min(_images.c.position).label("first"), func.max(_images.c.position).label("last"))
+            .where(_images.c.job_number == job_number)
+            .group_by(share)
+            .order_by(share)
+        )
+        return tuple((row.first, row.last) for row in await self._session.execute(statement))
 
     async def read_states(self, job_number: int, positions: Sequence[int]) -> dict[int, tuple[ImageState, Tally]]:
         """Read how far images are, according to their rows."""
@@ -130,18 +142,56 @@ class ImageStore:
             mine = (_images.c.job_number == job_number) & (_images.c.position == bindparam("at_position"))
             await self._session.execute(update(_images).where(mine), rows)
 
-    async def cancel_queued(
-        self, job_number: int, *, first: int, last: int, now: datetime, reason: str | None, revision: int
-    ) -> int:
+    async def cancel_queued(self, job_number: int, *, first: int, last: int, now: datetime, revision: int) -> int:
         """Cancel the images of a range that have not begun; return how many. Revisions are `revision` + position."""
         queued = (
             (_images.c.job_number == job_number)
             & _images.c.position.between(first, last)
             & (_images.c.state == ImageState.QUEUED)
         )
-        values = {"state": ImageState.CANCELLED, "reason": reason, "finished_at": now}
-        statement = update(_images).where(queued).values(**values, revision=_images.c.position + revision)
-        return len((await self._session.execute(statement.returning(_images.c.position))).all())
+        statement = update(_images).where(queued).returning(_images.c.position)
+        statement = statement.values(
+            state=ImageState.CANCELLED, finished_at=now, revision=_images.c.position + revision
+        )
+        return len((await self._session.execute(statement)).all())
+
+    async def add_failed_of(self, old_number: int, new_number: int, *, revision: int) -> int:
+        """Add to a new job, queued, the images of an old one that did not arrive; return how many.
+
+        Revisions rise from the first.
+        """
+        place = func.row_number().over(order_by=_images.c.position) - 1
+        statement = insert(_images).from_select(
+            [
+                "job_number",
+                "position",
+                "copy_number",
+                "source",
+                "destination",
+                "selection",
+                "state",
+                "revision",
+                "attempts",
+            ],
+            select(
+                literal(new_number, Serial),
+                place,
+                func.dense_rank().over(order_by=_images.c.copy_number) - 1,
+                _images.c.source,
+                _images.c.destination,
+                _images.c.selection,
+                literal(ImageState.QUEUED.value),
+                place + revision,
+                literal(0),
+            ).where(
+                _images.c.job_number == old_number,
+                _images.c.state.in_([ImageState.FAILED, ImageState.CANCELLED]),
+            ),
+            include_defaults=False,
+        )
+        await self._session.execute(statement)
+        added = select(func.count()).select_from(_images).where(_images.c.job_number == new_number)
+        return int((await self._session.execute(added)).scalar_one())
 
 
 def image_id(job_id: str, position: int) -> str:

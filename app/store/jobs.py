@@ -56,6 +56,13 @@ class JobStore:
             raise _no_such_job(job_id)
         return job
 
+    async def get_watched(self, job_id: str) -> tuple[Job, int]:
+        """Read a job, and the version in which anything but its progress changed last; raise `NotFoundError`."""
+        row = (await self._session.execute(select(_jobs).where(_jobs.c.id == job_id))).one_or_none()
+        if row is None:
+            raise _no_such_job(job_id)
+        return job_of(row), row.state_version
+
     async def get_number(self, job_id: str) -> int:
         """Read a job's number; raise `NotFoundError`."""
         statement = select(_jobs.c.number).where(_jobs.c.id == job_id)

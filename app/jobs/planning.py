@@ -1,0 +1,164 @@
+"""A plan unit: what a job's request comes to is found and written down, and divided into units to copy.
+
+Images are written as they are found, in short transactions. A planner that is killed is started anew by the next claim
+and finds much the same; so images are put where they were, and what is left over from before is removed at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from app.domain.errors import RegistrySyncError, TransferError
+from app.domain.job import ImageState, Priority
+from app.domain.plan import PlannedCopy
+from app.domain.report import ExecutionError, JobWarning
+from app.jobs.changes import JobChange
+from app.jobs.claims import Claim
+from app.jobs.engine import Engine
+from app.jobs.halting import Reason
+from app.jobs.patience import patiently
+from app.jobs.stopping import end_units, stop_queued
+from app.jobs.workshop import Workshop
+from app.store.database import Database, Session
+from app.store.images import ImageStore, PlannedImage
+from app.store.jobs import JobStore
+from app.store.units import NewUnit, Unit, UnitKind, UnitStore
+
+BATCH_IMAGES = 500
+"""How many images are written down at once."""
+RETRY_SECONDS = (2.0, 10.0)
+"""How long a planning rests after its first and second temporary failure; after the third the job has failed."""
+SHARES = 64
+"""Into how many units a job is divided at least, where it has that many images, so that all workers get some."""
+MOST_IN_UNIT = 64
+"""How many images a unit has at most: more would make it long without making the engine's part any less."""
+PRIORITY_STEP = 1_000_000
+"""Distance between priorities; a unit's index is taken from its job's, so that small jobs overtake long ones."""
+
+
+class Planning:
+    """The planning of one claim."""
+
+    def __init__(self, claim: Claim, database: Database, engine: Engine, *, clock: Callable[[], datetime]) -> None:
+        self._claim = claim
+        self._database = database
+        self._engine = engine
+        self._clock = clock
+        self._batch: list[PlannedImage] = []
+        self._warnings: list[JobWarning] = []
+        self._copies = 0
+        self._images = 0
+
+    async def list_copies(self, workshop: Workshop) -> None:
+        """Find what the request comes to, and write it down; raise what the workshop raises."""
+        async for found in workshop.plan(self._claim.job.request):
+            if isinstance(found, JobWarning):
+                self._warnings.append(found)
+                continue
+            self._take(found)
+            if len(self._batch) >= BATCH_IMAGES:
+                await self._write_batch()
+        await self._write_batch()
+
+    async def divide(self) -> None:
+        """End the planning: make units of what was found and tell the engine; nothing is copied before this."""
+        await patiently(self._divide)
+
+    async def fail(self, error: RegistrySyncError) -> float | None:
+        """End the planning without a plan, or have it come again; return after how many seconds."""
+        return await patiently(lambda: self._fail(error))
+
+    async def stop(self, reason: Reason) -> float | None:
+        """End the planning before its end, or give it back; return after how many seconds it is to come again."""
+        return await patiently(lambda: self._stop(reason))
+
+    # --- below --------------------------------------------------------------------------------------------------------
+
+    def _take(self, copy: PlannedCopy) -> None:
+        for destination in copy.destinations:
+            self._batch.append(PlannedImage(self._images, self._copies, copy, destination))
+            self._images += 1
+        self._copies += 1
+
+    async def _write_batch(self) -> None:
+        if self._batch:
+            await patiently(self._write)
+            self._batch = []
+
+    async def _write(self) -> None:
+        async with self._database.transaction() as session:
+            change, _ = await self._hold(session)
+            known = change.job.progress.images.total
+            change.count_many(None, ImageState.QUEUED, max(0, self._images - known))
+            revision = change.take_revisions(len(self._batch))
+            await ImageStore(session).put_planned(change.job.number, self._batch, revision=revision)
+            await self._save(session, change)
+
+    async def _divide(self) -> None:
+        async with self._database.transaction() as session:
+            change, unit = await self._hold(session)
+            if change.job.is_stopping:
+                await stop_queued(session, change)
+            else:
+                await self._make_units(session, change)
+            await self._finish(session, change, unit)
+
+    async def _make_units(self, session: Session, change: JobChange) -> None:
+        images, number = ImageStore(session), change.job.number
+        if not change.job.progress.planned:
+            await images.delete_from(number, self._images)
+            change.discount(ImageState.QUEUED, change.job.progress.images.total - self._images)
+        copies = await images.count_copies(number)
+        ranges = await images.divide(number, copies_each=min(max(copies // SHARES, 1), MOST_IN_UNIT))
+        units = [
+            NewUnit(index, UnitKind.COPY, unit_priority(change.job.priority, index), first, last)
+            for index, (first, last) in enumerate(ranges, start=1)
+        ]
+        change.plan(units=len(units), warnings=tuple(self._warnings))
+        if units:
+            nudges = await UnitStore(session).add(number, units, now=self._clock())
+            await self._engine.nudge(session, nudges)
+
+    async def _fail(self, error: RegistrySyncError) -> float | None:
+        async with self._database.transaction() as session:
+            change, unit = await self._hold(session)
+            is_temporary = isinstance(error, TransferError) and error.temporary
+            if is_temporary and unit.failures < len(RETRY_SECONDS):
+                rest = RETRY_SECONDS[unit.failures]
+                now = self._clock()
+                await UnitStore(session).retry(unit, now=now, not_before=now + timedelta(seconds=rest))
+                return rest
+            change.fail(ExecutionError.of(error))
+            change.warn(tuple(self._warnings))
+            await stop_queued(session, change)
+            await self._finish(session, change, unit)
+        return None
+
+    async def _stop(self, reason: Reason) -> float | None:
+        async with self._database.transaction() as session:
+            change, unit = await self._hold(session)
+            if reason is Reason.SHUTDOWN:
+                await UnitStore(session).give_back(unit, now=self._clock())
+                return 0.0
+            await stop_queued(session, change)
+            await self._finish(session, change, unit)
+        return None
+
+    async def _hold(self, session: Session) -> tuple[JobChange, Unit]:
+        held, unit = await UnitStore(session).hold(self._claim.unit.id, fence=self._claim.unit.fence)
+        return JobChange(held, now=self._clock()), unit
+
+    async def _finish(self, session: Session, change: JobChange, unit: Unit) -> None:
+        await UnitStore(session).finish(unit, now=self._clock())
+        await end_units(session, change, 1)
+        await self._save(session, change)
+
+    async def _save(self, session: Session, change: JobChange) -> None:
+        await JobStore(session).save(change.result())
+        await self._database.announce(session, self._claim.job.id)
+
+
+def unit_priority(priority: Priority, index: int) -> int:
+    """Say how urgent a unit is, as the engine counts: a job's first units go before the later ones of other jobs."""
+    return (list(Priority).index(priority) + 1) * PRIORITY_STEP - min(index, PRIORITY_STEP - 1)

@@ -1,0 +1,229 @@
+"""Watching jobs: all watchers of a process share one poller, which reads a job once however many look at it.
+
+Changes are announced (in the process, or by PostgreSQL to all processes); the poller looks at once then, and every
+second anyway, in case an announcement was lost. A watcher never holds a database connection while it waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+
+from app.domain.errors import NotFoundError, UnavailableError
+from app.domain.job import Image, ImageState, Job, JobEvent
+from app.jobs.patience import wait_for
+from app.store.database import Database
+from app.store.images import ImageStore
+from app.store.jobs import JobStore
+from app.store.paging import PageRequest
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 1.0
+LEAST_SECONDS = 0.2
+"""A job that changes all the time is read so often at most; its watchers see what has come of it meanwhile."""
+KEPT_EVENTS = 2_000
+"""Events kept for watchers that read slowly; who is further behind reads from the database."""
+READ_EVENTS = 500
+SHOWN_RUNNING = 100
+"""Images at work that a snapshot shows; all workers together rarely have more."""
+
+
+class _Feed:
+    """What is known of one watched job."""
+
+    def __init__(self, job: Job) -> None:
+        self.job: Job | None = job
+        self.events: deque[JobEvent] = deque()
+        self.floor = job.version
+        """All events after this number are kept."""
+        self.latest = job.version
+        self.watchers = 0
+        self.changed = asyncio.Event()
+        """Set, and replaced by another, with each change."""
+
+    def add(self, job: Job, events: Sequence[JobEvent]) -> None:
+        """Take in what happened; the oldest events go."""
+        self.job = job
+        self.latest = max(self.latest, job.version)
+        self.events.extend(events)
+        while len(self.events) > KEPT_EVENTS:
+            self.floor = self.events.popleft().number
+        self._tell()
+
+    def close(self) -> None:
+        """Note that the job is gone."""
+        self.job = None
+        self._tell()
+
+    def since(self, number: int) -> list[JobEvent] | None:
+        """List the events after a number; None when not all of them are kept any more."""
+        if number < self.floor:
+            return None
+        return [event for event in self.events if event.number > number]
+
+    def _tell(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class JobWatch:
+    """All watching of one process."""
+
+    def __init__(self, database: Database, *, poll_seconds: float = POLL_SECONDS) -> None:
+        self._database = database
+        self._poll_seconds = poll_seconds
+        self._feeds: dict[str, _Feed] = {}
+        self._rung = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def wait(self, job_id: str, *, timeout_seconds: float) -> Job:
+        """Wait until a job is done, or so long, and return it as it is then; raise `NotFoundError`."""
+        async with self._watching(job_id) as feed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_seconds):
+                    while feed.job is not None and not feed.job.done:
+                        await feed.changed.wait()
+            return _present(feed, job_id)
+
+    async def watch(self, job_id: str, *, after: int | None = None) -> AsyncIterator[JobEvent]:
+        """Give a job's events as they come, up to its `end`; without `after` the job as it is comes first.
+
+        Raise `NotFoundError` when there is no such job, or no longer.
+        """
+        async with self._watching(job_id) as feed:
+            number = after
+            if number is None:
+                job, images = await self._snapshot(job_id)
+                number = job.version
+                yield JobEvent(number, "job", job)
+                for image in images:
+                    yield JobEvent(number, "image", image)
+            while True:
+                changed, job = feed.changed, _present(feed, job_id)
+                events = feed.since(number)
+                if events is None:
+                    job, events = await self._read(job_id, after=number, limit=READ_EVENTS)
+                for event in events:
+                    number = event.number
+                    yield event
+                if job.done and number >= job.version:
+                    yield _end(job)
+                    return
+                if not events:
+                    await changed.wait()
+
+    async def list_events(self, job_id: str, *, after: int, limit: int) -> tuple[JobEvent, ...]:
+        """Read a job's events after a number; raise `NotFoundError`."""
+        job, events = await self._read(job_id, after=after, limit=limit)
+        is_all = len(events) < limit
+        return (*events, _end(job)) if is_all and job.done and after <= job.version else tuple(events)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    async def _snapshot(self, job_id: str) -> tuple[Job, tuple[Image, ...]]:
+        async with self._database.reading() as session:
+            job = await JobStore(session).get(job_id)
+            page = PageRequest(limit=SHOWN_RUNNING)
+            running = await ImageStore(session).list(job_id, state=ImageState.RUNNING, page=page)
+        return job, running.items
+
+    async def _read(self, job_id: str, *, after: int, limit: int) -> tuple[Job, list[JobEvent]]:
+        async with self._database.reading() as session:
+            job, news_version = await JobStore(session).get_watched(job_id)
+            changed = await ImageStore(session).list_changed(job_id, after=after, limit=limit)
+        events = [JobEvent(revision, "image", image) for revision, image in changed]
+        if len(events) < limit and job.version > after:
+            has_news = news_version > after
+            events.append(
+                JobEvent(job.version, "job", job) if has_news else JobEvent(job.version, "progress", job.progress)
+            )
+        return job, events
+
+    # --- the poller ---------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _watching(self, job_id: str) -> AsyncIterator[_Feed]:
+        async with self._database.reading() as session:
+            job = await JobStore(session).get(job_id)
+        feed = self._feeds.setdefault(job_id, _Feed(job))
+        feed.watchers += 1
+        self._start()
+        try:
+            yield feed
+        finally:
+            feed.watchers -= 1
+            if feed.watchers == 0 and self._feeds.get(job_id) is feed:
+                del self._feeds[job_id]
+            if not self._feeds:
+                await self._stop()
+
+    def _start(self) -> None:
+        if not self._tasks:
+            self._database.add_listener(self._ring)
+            self._tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._listen())]
+
+    async def _stop(self) -> None:
+        tasks, self._tasks = self._tasks, []
+        self._database.remove_listener(self._ring)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ring(self, job_id: str) -> None:
+        if job_id in self._feeds:
+            self._rung.set()
+
+    async def _listen(self) -> None:
+        while True:
+            with suppress(UnavailableError):
+                await self._database.listen()
+            await asyncio.sleep(self._poll_seconds)
+
+    async def _poll(self) -> None:
+        while True:
+            self._rung.clear()
+            try:
+                await self._look()
+            except UnavailableError as error:
+                log.warning("watching_interrupted", error=str(error))
+            await asyncio.sleep(LEAST_SECONDS)
+            await wait_for(self._rung, self._poll_seconds - LEAST_SECONDS)
+
+    async def _look(self) -> None:
+        async with self._database.reading() as session:
+            versions = await JobStore(session).list_versions(list(self._feeds))
+        for job_id, feed in list(self._feeds.items()):
+            if job_id not in versions:
+                feed.close()
+            elif versions[job_id] > feed.latest:
+                await self._feed(job_id, feed)
+
+    async def _feed(self, job_id: str, feed: _Feed) -> None:
+        events: list[JobEvent] = []
+        number = feed.latest
+        while True:
+            try:
+                job, more = await self._read(job_id, after=number, limit=READ_EVENTS)
+            except NotFoundError:
+                feed.close()
+                return
+            events += more
+            if len(more) < READ_EVENTS:
+                feed.add(job, events)
+                return
+            number = more[-1].number
+
+
+def _present(feed: _Feed, job_id: str) -> Job:
+    if feed.job is None:
+        raise NotFoundError(f"the job {job_id!r} was deleted")
+    return feed.job
+
+
+def _end(job: Job) -> JobEvent:
+    return JobEvent(job.version + 1, "end", job)
