@@ -1,0 +1,10 @@
+"""The road: a client for registries that speak the OCI distribution spec, and those that nearly do.
+
+    pool.py → client.py     one method per spec operation: listing, manifests, blobs, uploads, referrers
+              exchange.py   one request and its answer: credentials, turns, redirects, retries, errors
+              auth.py       challenge → token per scope; trust.py says which host may be told what
+              pressure.py   how hard one registry is asked, by everything in this process together
+              transport.py  httpx's seam, over dialer.py: every address is checked before it is connected to
+
+Knows registries only: no database, no jobs. May import `domain` and `security`; it and `hooks` alone know httpx.
+"""

@@ -1,0 +1,272 @@
+"""One request and its answer: a turn, a login, redirects by hand, and another try for what is temporary."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NoReturn, TypeVar
+
+import httpx
+import stamina
+
+from app.domain.errors import RegistryError
+from app.domain.registry import RegistryEntry
+from app.registry.auth import Authenticator
+from app.registry.challenge import Scopes
+from app.registry.failures import Answer, Asked, failure_of_answer, failure_of_exception, make_failure
+from app.registry.limits import MAX_AUTH_ROUNDS, MAX_ERROR_BYTES, MAX_REDIRECTS
+from app.registry.pressure import Pressure, Turn
+from app.registry.quota import retry_after_seconds
+from app.registry.trust import Standing
+from app.registry.url import InvalidUrlError, Url
+from app.registry.wire import Content, Sent, Wire
+
+T = TypeVar("T")
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_SAFE = frozenset({"GET", "HEAD"})
+_JITTER_SHARE = 1.0
+"""Jitter of up to the first wait again: two workers that failed together do not come back together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What is asked of a registry."""
+
+    operation: str
+    method: str
+    url: Url
+    scopes: Scopes
+    expects: frozenset[int]
+    """Statuses that are answers; every other one is an error."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: Content = None
+    length: int = 0
+    """Of a streamed content."""
+    body_limit: int = MAX_ERROR_BYTES
+    is_pull: bool = False
+    """A manifest GET: what Docker Hub counts."""
+    moves_tag: bool = False
+    answer_seconds: float | None = None
+
+
+@dataclass(slots=True)
+class Live:
+    """An answer whose body is still on its way."""
+
+    status: int
+    headers: httpx.Headers
+    url: Url
+    response: httpx.Response = field(repr=False)
+    asked: Asked
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """Yield the body as it comes; raise `RegistryError` (temporary) when it breaks off."""
+        try:
+            async for part in self.response.aiter_raw():
+                yield part
+        except httpx.HTTPError as error:
+            raise failure_of_exception(error, self.asked) from error
+
+
+class Exchange:
+    """Asks one registry entry, with its credentials and under its pressure."""
+
+    def __init__(
+        self,
+        entry: RegistryEntry,
+        wire: Wire,
+        auth: Authenticator,
+        *,
+        pressure: Pressure,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.entry = entry
+        self.wire = wire
+        self.pressure = pressure
+        self.home = wire.trust.home
+        self._auth = auth
+        self._clock = clock
+        self._settings = wire.settings
+
+    def asked(self, operation: str, *, moves_tag: bool = False) -> Asked:
+        """Describe a request for an error's message."""
+        return Asked(self.entry.registry, operation, moves_tag)
+
+    async def fetch(self, call: Call) -> Answer:
+        """Ask and read the whole answer; raise `RegistryError`."""
+        asked = self.asked(call.operation, moves_tag=call.moves_tag)
+
+        async def once() -> Answer:
+            turn, response, url = await self._begin(call, asked)
+            try:
+                body = await self.wire.read(response, asked, limit=call.body_limit)
+            finally:
+                turn.give_back()
+            return Answer(response.status_code, response.headers, body, url, self.wire.standing(url))
+
+        return await self._persist(call, once)
+
+    @asynccontextmanager
+    async def open(self, call: Call) -> AsyncIterator[Live]:
+        """Ask and hand out the answer's head, its body to be read inside the block; raise `RegistryError`."""
+        asked = self.asked(call.operation)
+        turn, response, url = await self._persist(call, lambda: self._begin(call, asked))
+        try:
+            yield Live(response.status_code, response.headers, url, response, asked)
+        finally:
+            try:
+                await response.aclose()
+            finally:
+                turn.give_back()
+
+    async def _persist(self, call: Call, once: Callable[[], Awaitable[T]]) -> T:
+        """Try again what is temporary and may be repeated, later and later; rate limits are borne longer."""
+        settings = self._settings
+        failures = 0
+
+        def may_help(error: Exception) -> bool:
+            nonlocal failures
+            if not isinstance(error, RegistryError) or not error.temporary or _has_begun(call.content):
+                return False
+            if error.retry_after is not None and error.retry_after > self._patience():
+                return False
+            failures += error.code != "rate_limited"
+            return failures < settings.attempts
+
+        async for attempt in stamina.retry_context(
+            on=may_help,
+            attempts=settings.rate_limit_attempts,
+            timeout=None,
+            wait_initial=settings.retry_first_seconds,
+            wait_max=settings.retry_max_seconds,
+            wait_jitter=settings.retry_first_seconds * _JITTER_SHARE,
+        ):
+            with attempt:
+                return await once()
+        raise AssertionError  # the last attempt returned or raised
+
+    def _patience(self) -> float:
+        settings = self._settings
+        return settings.slot_patience_seconds if self.pressure.covers_this_task() else settings.pause_max_seconds
+
+    async def _begin(self, call: Call, asked: Asked) -> tuple[Turn, httpx.Response, Url]:
+        """Return the answer's head if it is an expected one, and the turn that has to be given back."""
+        self._keep_reserve(call, asked)
+        turn = await self.pressure.turn()
+        try:
+            response, url = await self._with_login(call, asked)
+            if self.wire.standing(url) is Standing.HOME:
+                self._listen(response, turn)
+            if response.status_code not in call.expects:
+                await self._fail(response, url, asked)
+        except BaseException:
+            turn.give_back()
+            raise
+        return turn, response, url
+
+    async def _fail(self, response: httpx.Response, url: Url, asked: Asked) -> NoReturn:
+        answer = await self.wire.collect(response, url, asked)
+        raise failure_of_answer(answer, asked, retry_after=retry_after_seconds(answer.headers, now=self._clock()))
+
+    async def _with_login(self, call: Call, asked: Asked) -> tuple[httpx.Response, Url]:
+        for last_round in range(MAX_AUTH_ROUNDS):
+            authorization = await self._auth.authorization(call.scopes)
+            response, url = await self._follow(call, asked, authorization=authorization)
+            if response.status_code != httpx.codes.UNAUTHORIZED or self.wire.standing(url) is not Standing.HOME:
+                break
+            may_help = self._auth.rejected(authorization, response.headers, call.scopes)
+            if not may_help or last_round == MAX_AUTH_ROUNDS - 1:
+                break
+            answer = await self.wire.collect(response, url, asked)
+            if _has_begun(call.content):
+                # The body is gone; whoever made it can make it again, from where the registry says it got to.
+                error = failure_of_answer(answer, asked)
+                raise make_failure(error.message, asked, code="unauthorized", temporary=True)
+        return response, url
+
+    async def _follow(self, call: Call, asked: Asked, *, authorization: str | None) -> tuple[httpx.Response, Url]:
+        url = call.url
+        for hop in range(MAX_REDIRECTS + 1):
+            headers = dict(call.headers)
+            if authorization is not None and self.wire.standing(url) is Standing.HOME:
+                headers["Authorization"] = authorization
+            sent = Sent(
+                method=call.method,
+                url=url,
+                headers=headers,
+                content=call.content,
+                length=call.length,
+                answer_seconds=call.answer_seconds,
+            )
+            response = await self.wire.send(sent, asked)
+            location = response.headers.get("location")
+            if response.status_code not in _REDIRECTS or not location or hop == MAX_REDIRECTS:
+                return response, url
+            following = self._next_hop(call, url, location)
+            if following is None:
+                return response, url
+            await self.wire.collect(response, url, asked)
+            url = following
+        raise AssertionError  # the last hop returned
+
+    def _next_hop(self, call: Call, url: Url, location: str) -> Url | None:
+        """Say where a redirect leads, or None for one that is not followed; the answer then counts as an error."""
+        trust = self.wire.trust
+        try:
+            following = trust.locate(url, location)
+        except InvalidUrlError:
+            return None
+        if not trust.allows_hop(url, following) or following == url:
+            return None
+        if call.method not in _SAFE:
+            may_repeat = call.content is None or isinstance(call.content, bytes)
+            is_ours = trust.standing(following) is not Standing.STRANGER
+            return following if may_repeat and is_ours else None
+        return following
+
+    def _listen(self, response: httpx.Response, turn: Turn) -> None:
+        """Take in what an answer says about how hard the registry may be asked."""
+        status, headers = response.status_code, response.headers
+        loop = asyncio.get_running_loop()
+        self.pressure.quota.see(headers, now=loop.time(), wall_now=self._clock().timestamp())
+        is_rate_limit = status == httpx.codes.TOO_MANY_REQUESTS
+        if is_rate_limit or status == httpx.codes.SERVICE_UNAVAILABLE:
+            retry_after = retry_after_seconds(headers, now=self._clock())
+            self.pressure.was_refused(turn, retry_after=retry_after, is_rate_limit=is_rate_limit)
+        else:
+            self.pressure.went_well()
+
+    def _keep_reserve(self, call: Call, asked: Asked) -> None:
+        """Refuse, for now, what would use up the last of a rate limit, or wait for a pause with slots in hand."""
+        now = asyncio.get_running_loop().time()
+        quota = self.pressure.quota
+        seconds = quota.wait_seconds(now=now, is_pull=call.is_pull)
+        if seconds and quota.counts_pulls:
+            message = f"{asked.registry} has {quota.remaining} pulls left of its rate limit, which are kept"
+            raise make_failure(message, asked, code="rate_limited", temporary=True, retry_after=seconds)
+        if seconds:
+            self.pressure.pause(seconds)
+        pause = self.pressure.pause_seconds
+        if pause > self._patience():
+            message = f"{asked.registry} asked to be left alone for a while"
+            raise make_failure(message, asked, code="rate_limited", temporary=True, retry_after=pause)
+
+
+class StreamedBody:
+    """Marks a streamed body as begun, so that a request is never repeated with half of it."""
+
+    def __init__(self, parts: AsyncIterator[bytes]) -> None:
+        self._parts = parts
+        self.has_begun = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self.has_begun = True
+        async for part in self._parts:
+            yield part
+
+
+def _has_begun(content: Content) -> bool:
+    return isinstance(content, StreamedBody) and content.has_begun

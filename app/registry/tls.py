@@ -1,0 +1,64 @@
+"""TLS contexts: the system's authorities and an operator's own, a client certificate, or no check at all."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import certifi
+
+from app.domain.registry import RegistryEntry, TlsSettings
+from app.registry.failures import Asked, clean, make_failure
+from app.registry.trust import Standing
+
+
+def make_context(entry: RegistryEntry, standing: Standing) -> ssl.SSLContext:
+    """Make the context for hosts of one standing; raise `RegistryError` (`tls_error`) for PEM texts that are none.
+
+    An own authority counts for every host of the entry: it can only add. The check is left out for the registry and
+    the hosts its operator trusts, never for strangers; the client certificate is shown to the registry alone.
+    """
+    tls = entry.tls
+    if tls == TlsSettings():
+        return _plain_context()
+    try:
+        context = _new_context()
+        if tls.ca:
+            context.load_verify_locations(cadata=tls.ca)
+        if not tls.verify and standing is not Standing.STRANGER:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if tls.client_certificate and standing is Standing.HOME:
+            _load_client_certificate(context, tls)
+    except (ssl.SSLError, ValueError) as error:
+        asked = Asked(entry.registry, "connect")
+        message = f"the TLS settings of {entry.name} can't be used: {clean(str(error))}"
+        raise make_failure(message, asked, code="tls_error") from error
+    return context
+
+
+@lru_cache(maxsize=1)
+def _plain_context() -> ssl.SSLContext:
+    return _new_context()
+
+
+def _new_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.load_verify_locations(cafile=certifi.where())  # small containers come without authorities
+    return context
+
+
+def _load_client_certificate(context: ssl.SSLContext, tls: TlsSettings) -> None:
+    # The ssl module reads files only: private ones, gone right after.
+    key = tls.client_key.get_secret_value() if tls.client_key else ""
+    handle, path = tempfile.mkstemp(prefix="registry-sync-", suffix=".pem")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(f"{tls.client_certificate}\n{key}")
+        # Without the function an encrypted key would ask for its password on the terminal.
+        context.load_cert_chain(path, password=lambda: "")
+    finally:
+        Path(path).unlink()

@@ -1,0 +1,144 @@
+"""Registry tokens: asked of a token server, by GET (distribution `spec/auth/token.md`) or POST (`oauth.md`)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+
+from app.domain.errors import RegistryError
+from app.registry.challenge import Scopes
+from app.registry.credentials import Login
+from app.registry.failures import Answer, Asked, failure_of_answer, make_failure
+from app.registry.limits import MAX_TOKEN_ANSWER_BYTES, MAX_TOKEN_LENGTH
+from app.registry.url import Url
+from app.registry.wire import Sent, Wire
+
+CLIENT_ID = "registry-sync"
+_MIN_SECONDS, _MAX_SECONDS = 60, 24 * 3600
+"""The spec's default is 60 s, and some servers say less than they mean."""
+_USED_SHARE = 0.9
+"""A token is replaced when a tenth of its life is left, so that it lasts for the request it is sent with."""
+_NOT_THIS_WAY = frozenset({401, 404, 405, 501})
+"""Some servers that know one way only answer the other like a wrong password."""
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenKey:
+    """What a token was asked for; a token serves this and nothing else."""
+
+    realm: str
+    service: str
+    scopes: Scopes
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token, and until when it is used."""
+
+    text: str = field(repr=False)
+    asked_at: datetime
+    good_until: datetime
+
+    def is_fresh(self, now: datetime) -> bool:
+        """Whether it may still be sent."""
+        return now < self.good_until
+
+
+async def fetch_token(
+    wire: Wire, realm: Url, key: TokenKey, *, login: Login, registry: str, clock: Callable[[], datetime]
+) -> Token:
+    """Ask for a token; raise `RegistryError` (`unauthorized` when the login is not accepted).
+
+    An identity token goes by POST first, everything else by GET; the other way is tried when a server does not know
+    the first one.
+    """
+    ways = [_post, _get] if login.identity_token else [_get, _post]
+    if login.is_anonymous:
+        ways = [_get]
+    asked = Asked(registry, "log_in")
+    begun = clock()
+    refusals: list[Answer] = []
+    for way in ways:
+        sent = way(realm, key, login)
+        response = await wire.send(sent, asked)
+        answer = await _read(wire, response, url=sent.url, asked=asked)
+        if answer.status == httpx.codes.OK:
+            return _parse(answer.body, asked, begun)
+        refusals.append(answer)
+        if answer.status not in _NOT_THIS_WAY:
+            break
+    # "Wrong password" says more than "not this way".
+    raise _refusal(min(refusals, key=lambda answer: answer.status), realm, asked)
+
+
+def _get(realm: Url, key: TokenKey, login: Login) -> Sent:
+    url = realm
+    if key.service:
+        url = url.with_parameter("service", key.service)
+    for scope in key.scopes.texts():
+        url = url.with_parameter("scope", scope)
+    if login.username and not login.identity_token:
+        url = url.with_parameter("account", login.username)
+    headers = {"Accept": "application/json"}
+    if login.password:
+        headers["Authorization"] = login.basic
+    elif login.identity_token:
+        headers["Authorization"] = Login(username=login.username or "<token>", password=login.identity_token).basic
+    return Sent(method="GET", url=url.with_parameter("client_id", CLIENT_ID), headers=headers)
+
+
+def _post(realm: Url, key: TokenKey, login: Login) -> Sent:
+    form = {"client_id": CLIENT_ID, "service": key.service, "scope": " ".join(key.scopes.texts())}
+    if login.identity_token:
+        form |= {"grant_type": "refresh_token", "refresh_token": login.identity_token}
+    else:
+        form |= {"grant_type": "password", "username": login.username, "password": login.password}
+    headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
+    return Sent(method="POST", url=realm, headers=headers, content=urlencode(form).encode())
+
+
+async def _read(wire: Wire, response: httpx.Response, *, url: Url, asked: Asked) -> Answer:
+    if response.status_code != httpx.codes.OK:
+        return await wire.collect(response, url, asked)
+    body = await wire.read(response, asked, limit=MAX_TOKEN_ANSWER_BYTES)
+    return Answer(response.status_code, response.headers, body, url, wire.standing(url))
+
+
+def _refusal(answer: Answer, realm: Url, asked: Asked) -> RegistryError:
+    error = failure_of_answer(answer, asked)
+    if error.code in {"rate_limited", "registry_unreachable"}:
+        return error
+    # GAR answers 400 to a wrong password; whatever the status, no token means that the login is not accepted.
+    return RegistryError(
+        f"no token from {realm.authority}: {error.message}",
+        registry=asked.registry,
+        operation=asked.operation,
+        code="unauthorized",
+        status=answer.status,
+        spec_codes=error.spec_codes,
+    )
+
+
+def _parse(body: bytes, asked: Asked, begun: datetime) -> Token:
+    try:
+        document: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    document = document if isinstance(document, dict) else {}
+    text = document.get("token") or document.get("access_token")
+    if not isinstance(text, str) or len(text) > MAX_TOKEN_LENGTH or not _VISIBLE.fullmatch(text):
+        raise make_failure(f"the token server of {asked.registry} answered without a token", asked, code="unauthorized")
+    seconds = document.get("expires_in")
+    known = isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds == seconds  # noqa: PLR0124
+    life = min(max(float(seconds) if known else 0.0, _MIN_SECONDS), _MAX_SECONDS)
+    # From our own clock and not `issued_at`: servers' clocks differ.
+    return Token(text, begun, begun + timedelta(seconds=life * _USED_SHARE))
