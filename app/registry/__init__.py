@@ -4,7 +4,7 @@
               exchange.py   one request and its answer: credentials, turns, redirects, retries, errors
               auth.py       challenge → token per scope; trust.py says which host may be told what
               pressure.py   how hard one registry is asked, by everything in this process together
-              transport.py  httpx's seam, over dialer.py: every address is checked before it is connected to
+              transport.py  httpx's seam, over app/dialing.py: every address is checked before it is connected to
 
-Knows registries only: no database, no jobs. May import `domain` and `security`; it and `hooks` alone know httpx.
+Knows registries only: no database, no jobs. May import `domain`, `security` and `dialing`; it and `hooks` alone know httpx.
 """

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import ssl
 import tempfile
-from functools import lru_cache
 from pathlib import Path
 
-import certifi
-
+from app.dialing import make_tls_context, shared_tls_context
 from app.domain.registry import RegistryEntry, TlsSettings
 from app.registry.failures import Asked, clean, make_failure
 from app.registry.trust import Standing
@@ -23,9 +21,9 @@ def make_context(entry: RegistryEntry, standing: Standing) -> ssl.SSLContext:
     """
     tls = entry.tls
     if tls == TlsSettings():
-        return _plain_context()
+        return shared_tls_context()
     try:
-        context = _new_context()
+        context = make_tls_context()
         if tls.ca:
             context.load_verify_locations(cadata=tls.ca)
         if not tls.verify and standing is not Standing.STRANGER:
@@ -37,17 +35,6 @@ def make_context(entry: RegistryEntry, standing: Standing) -> ssl.SSLContext:
         asked = Asked(entry.registry, "connect")
         message = f"the TLS settings of {entry.name} can't be used: {clean(str(error))}"
         raise make_failure(message, asked, code="tls_error") from error
-    return context
-
-
-@lru_cache(maxsize=1)
-def _plain_context() -> ssl.SSLContext:
-    return _new_context()
-
-
-def _new_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.load_verify_locations(cafile=certifi.where())  # small containers come without authorities
     return context
 
 

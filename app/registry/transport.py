@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import httpcore
 import httpx
 
+from app.dialing import Dialer
 from app.domain.registry import RegistryEntry
-from app.registry.dialer import Dialer
 from app.registry.tls import make_context
 from app.registry.trust import Standing, Trust
 from app.registry.url import Url

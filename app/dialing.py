@@ -1,5 +1,6 @@
-"""The way out: resolve a name, check every address it has, connect to a checked one, move bytes.
+"""The way out of the house: resolve a name, check every address it has, connect to a checked one, move bytes.
 
+Below `registry` and `hooks`, which must not know each other and both connect to hosts that somebody else named.
 httpcore calls this in place of its own network backend. Sockets are read without blocking until they are empty or a
 buffer is full, and TLS is spoken on the socket itself, so that a blob passes through Python in few, large pieces.
 """
@@ -11,17 +12,31 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import ip_address
 from itertools import chain, zip_longest
 from typing import Any
 
+import certifi
 import httpcore
 
-from app.registry.limits import MIB
 from app.security import AddressRules
 
-_BUFFER_BYTES = MIB
+_BUFFER_BYTES = 1024 * 1024
 """Handed out in one piece at most; larger pieces won nothing, smaller ones cost CPU."""
+
+
+def make_tls_context() -> ssl.SSLContext:
+    """Make a context that trusts the system's authorities and certifi's: small containers come without any."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(cafile=certifi.where())
+    return context
+
+
+@lru_cache(maxsize=1)
+def shared_tls_context() -> ssl.SSLContext:
+    """Give the one such context that nobody changes; reading the authorities takes a while."""
+    return make_tls_context()
 
 
 class Dialer(httpcore.AsyncNetworkBackend):
