@@ -49,6 +49,12 @@ class RegistryClient:
         """What requests are made with."""
         return self._exchange
 
+    async def ping(self) -> None:
+        """See that the registry speaks the API and takes the credentials (distribution spec, "Determining Support")."""
+        url = self._exchange.home.with_target("/v2/")
+        call = Call(operation="ping", method="GET", url=url, scopes=Scopes(), expects=frozenset({200}))
+        await self._exchange.fetch(call)
+
     def list_repositories(self, namespace: str = "") -> AsyncIterator[str]:
         """Yield the paths of the registry's repositories, those below a namespace if one is given."""
         return list_repositories(self._exchange, namespace)
