@@ -1,6 +1,7 @@
 """Registry sync as an API, drawn as a house: request → job → plan → copy → report.
 
     DOORS          api/ (programs)                   HTTP in, JSON out, no decisions
+    DESK           desk/                             what is answered at once: keys, registry entries, checks, previews
     ENGINE ROOM    jobs/                             the life of a job
     WORKSHOP       sync/                             what a sync does; knows registries, no databases
     ROAD           registry/                         the distribution-spec client

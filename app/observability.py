@@ -35,7 +35,7 @@ _SECRET_TEXTS = (
         rf"\1\2{HIDDEN}",
     ),
 )
-_QUIET_LIBRARIES = ("aiosqlite", "asyncio", "httpcore", "httpx", "sqlalchemy", "sse_starlette", "uvicorn.access")
+_QUIET_LIBRARIES = ("alembic", "aiosqlite", "asyncio", "httpcore", "httpx", "sqlalchemy", "sse_starlette", "uvicorn")
 
 # --- metrics ----------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,100 @@
+"""API keys: made once, shown once, told by their digest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from app.domain.access import ApiKey, Caller, Scope
+from app.domain.errors import AccessError
+from app.observability import get_logger
+from app.security import PresentedKey, make_api_key, read_api_key
+from app.store.api_keys import ApiKeyStore
+from app.store.database import Database
+
+BOOTSTRAP_NAME = "bootstrap"
+TOUCH_INTERVAL = timedelta(minutes=1)
+"""`last_used_at` is for people who tidy up; once a minute is one write a key, not one a request."""
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key just made, with its text: the only time there is one."""
+
+    key: ApiKey
+    text: str = field(repr=False)
+
+
+class KeyService:
+    """Make, tell and revoke API keys."""
+
+    def __init__(
+        self, database: Database, *, now: Callable[[], datetime], make_text: Callable[[], str] = make_api_key
+    ) -> None:
+        self._database = database
+        self._now = now
+        self._make_text = make_text
+
+    async def create(self, *, name: str, scope: Scope, expires_seconds: int | None, caller: Caller) -> NewKey:
+        """Make a key; raise `ConflictError` when the name is taken."""
+        text, now = self._make_text(), self._now()
+        expires_at = None if expires_seconds is None else now + timedelta(seconds=expires_seconds)
+        presented = read_api_key(text)
+        key = ApiKey(id=presented.id, name=name, scope=scope, created_at=now, expires_at=expires_at)
+        async with self._database.transaction() as session:
+            await ApiKeyStore(session).add(key, digest=presented.digest)
+        log.info("api_key_created", id=key.id, name=name, scope=scope, by=caller.name, expires_at=str(expires_at))
+        return NewKey(key, text)
+
+    async def ensure_bootstrap(self, text: str) -> None:
+        """See to it that the settings' key is the one called `bootstrap`; raise `AccessError` for a weak one."""
+        presented = read_api_key(text)
+        async with self._database.transaction() as session:
+            store = ApiKeyStore(session)
+            if await store.find(presented.id) is not None:
+                return
+            for key in await store.list():
+                if key.name == BOOTSTRAP_NAME:
+                    await store.delete(key.id)
+            key = ApiKey(id=presented.id, name=BOOTSTRAP_NAME, scope=Scope.ADMIN, created_at=self._now())
+            await store.add(key, digest=presented.digest)
+        log.info("bootstrap_key_set", id=key.id)
+
+    async def authenticate(self, text: str) -> Caller:
+        """Tell whose key this is; raise `AccessError` for one unknown, revoked or expired."""
+        presented = read_api_key(text)
+        async with self._database.reading() as session:
+            found = await ApiKeyStore(session).find(presented.id)
+        key = _matching(found, presented)
+        now = self._now()
+        if not key.is_valid(now):
+            raise AccessError("this API key has expired")
+        if key.last_used_at is None or now - key.last_used_at >= TOUCH_INTERVAL:
+            async with self._database.transaction() as session:
+                await ApiKeyStore(session).touch(key.id, now=now)
+        return key.caller
+
+    async def any_exists(self) -> bool:
+        """Whether there is a key at all, even an expired one: then nobody is served without."""
+        async with self._database.reading() as session:
+            return await ApiKeyStore(session).has_any()
+
+    async def list(self) -> tuple[ApiKey, ...]:
+        """List all keys, by name."""
+        async with self._database.reading() as session:
+            return await ApiKeyStore(session).list()
+
+    async def revoke(self, key_id: str, *, caller: Caller) -> None:
+        """Revoke a key; raise `NotFoundError`."""
+        async with self._database.transaction() as session:
+            await ApiKeyStore(session).delete(key_id)
+        log.info("api_key_revoked", id=key_id, by=caller.name)
+
+
+def _matching(found: tuple[ApiKey, str] | None, presented: PresentedKey) -> ApiKey:
+    if found is None or not presented.matches(found[1]):
+        raise AccessError("this API key is not known here, or was revoked")
+    return found[0]
