@@ -78,7 +78,7 @@ class Claims:
             change = JobChange(held, now=now)
             change.begin()
             await jobs.save(change.result())
-            await self._database.announce(session, held.id)
+            await self._database.announcements.announce(session, held.id)
             claim = Claim(
                 job=await jobs.get(held.id),
                 job_number=held.number,

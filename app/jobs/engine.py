@@ -12,7 +12,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypedDict
 
 import asyncpg  # type: ignore[import-untyped]  # it has no types of its own
@@ -28,9 +28,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.errors import UnavailableError
+from app.store.announcements import after_commit
 from app.store.database import Database
 from app.store.engine_tables import engine_settings
-from app.store.units import Nudge
+from app.store.units import Nudge, UnitStore
 
 HEARTBEAT_TIMEOUT = timedelta(seconds=15)
 """After this long without a sign of life a unit is delivered to another worker."""
@@ -39,7 +40,17 @@ POLL_TIMEOUT = timedelta(seconds=5)
 COMMAND_SECONDS = 10.0
 """Longer than any statement of the engine takes; a connection that died without a word is found out by it."""
 LOG_RETENTION = timedelta(hours=1)
+SWEPT_UNITS = 2_000
 _ENTRYPOINT = "unit"
+_FORGOTTEN_UNITS = f"""
+    SELECT units.id, units.priority FROM units
+    WHERE units.state <> 'done' AND (units.not_before IS NULL OR units.not_before <= :now)
+    AND NOT EXISTS (
+        SELECT FROM {engine_settings().queue_table} AS known
+        WHERE known.dedupe_key = units.id::text AND known.status IN ('queued', 'picked')
+    )
+    ORDER BY units.id LIMIT :limit
+"""  # noqa: S608 — the engine's table is named by us
 _NO_AGGREGATION = timedelta(0)
 _Queries = Queries | InMemoryQueries
 
@@ -66,7 +77,7 @@ class Engine(ABC):
         """Say that there is something to do, when the session's transaction commits. A unit nudged twice is one."""
 
     @abstractmethod
-    async def sweep(self, session: AsyncSession, unfinished: Sequence[Nudge]) -> None:
+    async def sweep(self, session: AsyncSession, *, now: datetime) -> None:
         """Nudge what is unfinished in our rows and unknown to the engine."""
 
     @abstractmethod
@@ -119,11 +130,11 @@ class MemoryEngine(Engine):
             if self._queries is not None:
                 await _enqueue(self._queries, nudges)
 
-        self._database.after_commit(session, tell)
+        after_commit(session, tell)
 
-    async def sweep(self, session: AsyncSession, unfinished: Sequence[Nudge]) -> None:
+    async def sweep(self, session: AsyncSession, *, now: datetime) -> None:
         """Nudge all of it; what the engine knows it takes no second time."""
-        await self.nudge(session, unfinished)
+        await self.nudge(session, await UnitStore(session).list_unfinished(now=now))
 
     async def tidy(self) -> None:
         """Empty the engine's own log."""
@@ -149,16 +160,10 @@ class PostgresEngine(Engine):
         raw = await connection.get_raw_connection()
         await _enqueue(Queries(AsyncpgDriver(raw.driver_connection), **_builders()), nudges)
 
-    async def sweep(self, session: AsyncSession, unfinished: Sequence[Nudge]) -> None:
-        """Nudge what the engine has no row for."""
-        if not unfinished:
-            return
-        table = engine_settings().queue_table
-        known = text(f"SELECT dedupe_key FROM {table} WHERE status IN ('queued', 'picked')")  # noqa: S608 — our name
-        known_ids = {int(row.dedupe_key) for row in await session.execute(known)}
-        forgotten = [nudge for nudge in unfinished if nudge.unit_id not in known_ids]
-        if forgotten:
-            await self.nudge(session, forgotten)
+    async def sweep(self, session: AsyncSession, *, now: datetime) -> None:
+        """Nudge some of what the engine has no row for; the next sweep finds the others."""
+        rows = await session.execute(text(_FORGOTTEN_UNITS), {"now": now, "limit": SWEPT_UNITS})
+        await self.nudge(session, [Nudge(row.id, row.priority) for row in rows])
 
     async def tidy(self) -> None:
         """Empty the engine's own log."""

@@ -218,7 +218,7 @@ class UnitLedger:
 
     async def _save(self, session: Session, change: JobChange) -> None:
         await JobStore(session).save(change.result())
-        await self._database.announce(session, self._claim.job.id)
+        await self._database.announcements.announce(session, self._claim.job.id)
 
 
 def _ended(image: Image, result: CopyResult, now: datetime) -> Image:

@@ -156,7 +156,7 @@ class Planning:
 
     async def _save(self, session: Session, change: JobChange) -> None:
         await JobStore(session).save(change.result())
-        await self._database.announce(session, self._claim.job.id)
+        await self._database.announcements.announce(session, self._claim.job.id)
 
 
 def unit_priority(priority: Priority, index: int) -> int:

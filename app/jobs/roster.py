@@ -6,6 +6,7 @@ be asked counts: after an outage nobody is taken for dead before having had the 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -39,9 +40,9 @@ class Roster:
         self._concurrency = concurrency
         self._clock = clock
         self._monotonic = monotonic
-        self._seen: dict[str, tuple[int, float]] = {}
-        """Each worker's beat, and since when it stands."""
-        self._looked_at: float | None = None
+        self._stands: dict[str, tuple[int | None, float]] = {}
+        """Each worker's beat, None for one that is not on the roster, and since when it stands."""
+        self._looked_at = -math.inf
 
     async def beat(self) -> None:
         """Show that this worker lives, and look at the others; raise `UnavailableError`."""
@@ -65,24 +66,19 @@ class Roster:
         """Say whether a worker will write no more, as far as can be seen from here."""
         if self._database.is_sqlite:
             return worker != self._worker  # one process: any other's work is from before
-        if self._looked_at is None:
-            return False
-        if worker not in self._seen:
-            return True
-        return self._looked_at - self._seen[worker][1] >= DEAD_SECONDS
+        _, since = self._stands.setdefault(worker, (None, self._looked_at))
+        return self._looked_at - since >= DEAD_SECONDS
 
     @property
     def alive(self) -> int:
         """How many workers there are, this one included."""
-        return max(1, sum(not self.is_dead(worker) for worker in self._seen))
+        return max(1, sum(beat is not None and not self.is_dead(worker) for worker, (beat, _) in self._stands.items()))
 
     def _look(self, beats: dict[str, int]) -> None:
         now = self._monotonic()
-        was_away = self._looked_at is None or now - self._looked_at > 3 * BEAT_SECONDS
-        self._seen = {
-            worker: (beat, now if was_away or beat != self._seen.get(worker, (beat, now))[0] else self._seen[worker][1])
-            if worker in self._seen
-            else (beat, now)
-            for worker, beat in beats.items()
-        }
+        was_away = now - self._looked_at > 3 * BEAT_SECONDS
+        for worker in {*self._stands, *beats}:
+            beat, since = self._stands.get(worker, (None, now))
+            stands = beat == beats.get(worker) and not was_away
+            self._stands[worker] = (beats.get(worker), since if stands else now)
         self._looked_at = now

@@ -138,7 +138,7 @@ class JobService:
                 change.request_cancel()
                 is_all = await cancel_some(session, change, first=first, count=BATCH_IMAGES)
                 await jobs.save(change.result())
-                await self._database.announce(session, job_id)
+                await self._database.announcements.announce(session, job_id)
             first += BATCH_IMAGES
         return await self.get(job_id)
 
@@ -190,4 +190,4 @@ class JobService:
                 if removed < BATCH_IMAGES:
                     await jobs.delete(held.number)
                     await IdempotencyStore(session).delete_of_job(job_id)
-                    await self._database.announce(session, job_id)
+                    await self._database.announcements.announce(session, job_id)

@@ -79,7 +79,7 @@ class JobWatch:
         self._poll_seconds = poll_seconds
         self._feeds: dict[str, _Feed] = {}
         self._rung = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._polling: asyncio.Task[None] | None = None
 
     async def wait(self, job_id: str, *, timeout_seconds: float) -> Job:
         """Wait until a job is done, or so long, and return it as it is then; raise `NotFoundError`."""
@@ -163,36 +163,29 @@ class JobWatch:
                 await self._stop()
 
     def _start(self) -> None:
-        if not self._tasks:
-            self._database.add_listener(self._ring)
-            self._tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._listen())]
+        if self._polling is None:
+            self._polling = asyncio.create_task(self._poll())
 
     async def _stop(self) -> None:
-        tasks, self._tasks = self._tasks, []
-        self._database.remove_listener(self._ring)
-        for task in tasks:
+        task, self._polling = self._polling, None
+        if task is not None:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.wait({task})
 
     def _ring(self, job_id: str) -> None:
         if job_id in self._feeds:
             self._rung.set()
 
-    async def _listen(self) -> None:
-        while True:
-            with suppress(UnavailableError):
-                await self._database.listen()
-            await asyncio.sleep(self._poll_seconds)
-
     async def _poll(self) -> None:
-        while True:
-            self._rung.clear()
-            try:
-                await self._look()
-            except UnavailableError as error:
-                log.warning("watching_interrupted", error=str(error))
-            await asyncio.sleep(LEAST_SECONDS)
-            await wait_for(self._rung, self._poll_seconds - LEAST_SECONDS)
+        async with self._database.announcements.heard_by(self._ring):
+            while True:
+                self._rung.clear()
+                try:
+                    await self._look()
+                except UnavailableError as error:
+                    log.warning("watching_interrupted", error=str(error))
+                await asyncio.sleep(LEAST_SECONDS)
+                await wait_for(self._rung, self._poll_seconds - LEAST_SECONDS)
 
     async def _look(self) -> None:
         async with self._database.reading() as session:

@@ -15,7 +15,7 @@ import structlog
 from app.domain.errors import UnavailableError
 from app.jobs.engine import Engine
 from app.jobs.halting import Halt, Reason
-from app.jobs.patience import FIRST_SECONDS, MOST_SECONDS, wait_for
+from app.jobs.patience import FIRST_SECONDS, MOST_SECONDS, patiently, wait_for
 from app.jobs.roster import BEAT_SECONDS, Roster
 from app.jobs.runner import JobRunner
 from app.store.database import Database
@@ -67,25 +67,22 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop; then let units end, or give them back, and leave the roster."""
-        ended = asyncio.Event()
-        self._database.add_listener(self._on_change)
-        chores = [
-            asyncio.create_task(self._repeat(self._roster.beat, BEAT_SECONDS, ended)),
-            asyncio.create_task(self._repeat(self._pass_signs, SIGN_SECONDS, ended, early=self._changed)),
-            asyncio.create_task(self._repeat(self._sweep, SWEEP_SECONDS, ended, early=self._engine.connected)),
-            asyncio.create_task(self._repeat(self._database.listen, 0.0, ended)),
-        ]
+        await patiently(self._roster.beat)  # before the first claim: who is not on the roster may be taken for dead
         draining = asyncio.create_task(self._drain(stop))
+        chores = [
+            asyncio.create_task(self._repeat(self._roster.beat, lambda: BEAT_SECONDS)),
+            asyncio.create_task(self._repeat(self._pass_signs, lambda: SIGN_SECONDS, early=self._changed)),
+            asyncio.create_task(self._repeat(self._sweep, self._sweep_seconds, early=self._engine.connected)),
+        ]
         try:
-            await self._keep_engine_running(stop)
-            await draining
+            async with self._database.announcements.heard_by(self._on_change):
+                await self._keep_engine_running(stop)
+                await draining
         finally:
-            self._database.remove_listener(self._on_change)
-            ended.set()
-            draining.cancel()
-            for task in [*chores, *self._tasks.values()]:
+            tasks = [draining, *chores, *self._tasks.values()]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*chores, *self._tasks.values(), draining, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._roster.leave()
 
     async def _keep_engine_running(self, stop: asyncio.Event) -> None:
@@ -149,8 +146,11 @@ class Worker:
     async def _sweep(self) -> None:
         """Nudge what the engine has forgotten, or was never told."""
         async with self._database.transaction() as session:
-            await self._engine.sweep(session, await UnitStore(session).list_unfinished(now=self._clock()))
+            await self._engine.sweep(session, now=self._clock())
         await self._engine.tidy()
+
+    def _sweep_seconds(self) -> float:
+        return SWEEP_SECONDS * self._roster.alive  # each in turn: together they sweep as often as one
 
     def _on_change(self, _job_id: str) -> None:
         self._changed.set()
@@ -158,19 +158,20 @@ class Worker:
     async def _repeat(
         self,
         chore: Callable[[], Awaitable[None]],
-        seconds: float,
-        ended: asyncio.Event,
+        seconds: Callable[[], float],
         *,
         early: asyncio.Event | None = None,
     ) -> None:
-        while not ended.is_set():
+        while True:
             try:
                 await chore()
             except UnavailableError as error:
-                log.warning("database_unreachable", chore=chore.__name__, error=str(error))
-                await wait_for(ended, SIGN_SECONDS)
-            await wait_for(early or ended, seconds)
-            if early is not None:
+                log.warning("database_unreachable", chore=chore.__name__, error=error.message)
+                await asyncio.sleep(SIGN_SECONDS)
+            if early is None:
+                await asyncio.sleep(seconds())
+            else:
+                await wait_for(early, seconds())
                 early.clear()
 
 

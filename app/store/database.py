@@ -7,28 +7,29 @@ order they came. PostgreSQL is for many; its lost connections become `Unavailabl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]  # it has no types of its own
-from sqlalchemy import Connection, event, func, make_url, select
+from sqlalchemy import Connection, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.domain.errors import UnavailableError
+from app.store.announcements import AfterCommit, Announcements
 from app.store.schema import check_revision
 
-JOBS_CHANNEL = "registry_sync_jobs"
-"""What PostgreSQL processes tell each other on: the ids of jobs that changed."""
 BUSY_SECONDS = 10
 """How long SQLite waits for another process's write; ours wait in order before that."""
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 30.0
 """Longer than any statement of ours takes on a healthy database."""
 POOL_SIZE = 10
+POOL_SECONDS = 10.0
+"""How long to wait for a free connection: many requests at once queue up here."""
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 _TRY_AGAIN = ("08", "53", "57P", "40001", "40P01", "55P03", "25006")
 """SQLSTATEs that pass: connections, resources, shutdown and start, deadlocks, locks, a replica not promoted yet."""
@@ -38,8 +39,6 @@ _POSTGRES_READING = {"isolation_level": "REPEATABLE READ", "postgresql_readonly"
 
 Session = AsyncSession
 """What a transaction is done with; rooms above pass it on to stores."""
-AfterCommit = Callable[[], Awaitable[None]]
-Listener = Callable[[str], None]
 
 
 class Database:
@@ -57,7 +56,7 @@ class Database:
         )
         self._reader = self._engine.execution_options(**(_SQLITE_READING if self.is_sqlite else _POSTGRES_READING))
         self._writer = asyncio.Lock()
-        self._listeners: set[Listener] = set()
+        self.announcements = Announcements(None if self.is_sqlite else self.connect)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -88,46 +87,6 @@ class Database:
             async with AsyncSession(self._reader, expire_on_commit=False, autoflush=False) as session, session.begin():
                 yield session
 
-    def after_commit(self, session: AsyncSession, action: AfterCommit) -> None:
-        """Do something when the session's transaction has committed, and not otherwise."""
-        session.info["after_commit"].append(action)
-
-    async def announce(self, session: AsyncSession, job_id: str) -> None:
-        """Tell all processes, when this transaction commits, that a job changed."""
-        if not self.is_sqlite:
-            await session.execute(select(func.pg_notify(JOBS_CHANNEL, job_id)))
-            return
-
-        async def tell() -> None:
-            self._heard(job_id)
-
-        self.after_commit(session, tell)
-
-    def add_listener(self, listener: Listener) -> None:
-        """Call this with the id of each job that changed, in whichever process, while `listen` runs."""
-        self._listeners.add(listener)
-
-    def remove_listener(self, listener: Listener) -> None:
-        """Stop calling it."""
-        self._listeners.discard(listener)
-
-    async def listen(self) -> None:
-        """Hear what other processes announce, until that connection breaks: then raise `UnavailableError`."""
-        if self.is_sqlite:
-            await asyncio.Event().wait()
-        connection = await self.connect()
-        broken = asyncio.Event()
-        connection.add_termination_listener(lambda _: broken.set())
-        try:
-            await connection.add_listener(JOBS_CHANNEL, lambda *heard: self._heard(heard[3]))
-            while not broken.is_set():
-                with _unavailable_when_gone():
-                    await connection.execute("SELECT 1")
-                await _wait(broken, COMMAND_SECONDS)
-            raise _unreachable("the connection that hears of changes broke")
-        finally:
-            connection.terminate()
-
     async def connect(self, *, command_seconds: float = COMMAND_SECONDS) -> asyncpg.Connection:
         """Open a connection of its own to PostgreSQL, outside the pool; the caller closes it."""
         _, options = self._engine.dialect.create_connect_args(make_url(self.url))
@@ -140,10 +99,6 @@ class Database:
         """Raise `UnavailableError` (`schema_outdated`, `database_unreachable`) saying what to run."""
         async with self.reading() as session:
             await (await session.connection()).run_sync(check_revision)
-
-    def _heard(self, job_id: str) -> None:
-        for listener in tuple(self._listeners):
-            listener(job_id)
 
 
 class _unavailable_when_gone:  # noqa: N801 — reads as a word in a `with`
@@ -168,14 +123,6 @@ def _is_gone(error: BaseException) -> bool:
 
 def _unreachable(reason: str) -> UnavailableError:
     return UnavailableError(f"the database does not answer: {reason.splitlines()[0]}", code="database_unreachable")
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return
 
 
 def _sqlite_engine(url: str) -> AsyncEngine:
@@ -209,7 +156,7 @@ def _postgres_engine(url: str, pool_size: int, application: str) -> AsyncEngine:
         pool_pre_ping=True,
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_timeout=CONNECT_SECONDS,
+        pool_timeout=POOL_SECONDS,
         connect_args={
             "timeout": CONNECT_SECONDS,
             "command_timeout": COMMAND_SECONDS,

@@ -239,6 +239,21 @@ class RegistryRow(Base):
     version: Mapped[int] = mapped_column(default=1)
 
 
+class RegistryPressureRow(Base):
+    """How hard a registry may be asked, as the workers have found out: shared so that each need not find it out."""
+
+    __tablename__ = "registry_pressures"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    """The registry entry's."""
+    window: Mapped[float]
+    """How many requests at once went well, after the last refusal."""
+    changed_at: Mapped[datetime]
+    """When it was last made smaller."""
+    paused_until: Mapped[datetime | None]
+    updated_at: Mapped[datetime]
+
+
 class ApiKeyRow(Base):
     """An API key, as much of it as is kept: the public id and the digest of the whole."""
 

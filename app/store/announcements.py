@@ -1,0 +1,90 @@
+"""Announcements: a job changed, and whoever wants to know hears of it, in this process and in all others.
+
+In one process, beside SQLite, an announcement is a call after the commit. On PostgreSQL it is a NOTIFY, which comes
+with the commit too, and one connection per process listens while anybody is there to hear. Announcements may be lost
+with that connection, so who hears them must look by itself now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import asyncpg  # type: ignore[import-untyped]  # it has no types of its own
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.domain.errors import UnavailableError
+
+CHANNEL = "registry_sync_jobs"
+CHECK_SECONDS = 10.0
+"""How often the listening connection is asked whether it still works: a dead one is silent too."""
+RECONNECT_SECONDS = 1.0
+
+Connect = Callable[[], Awaitable[asyncpg.Connection]]
+Listener = Callable[[str], None]
+AfterCommit = Callable[[], Awaitable[None]]
+
+
+def after_commit(session: AsyncSession, action: AfterCommit) -> None:
+    """Do something when the session's transaction has committed, and not otherwise."""
+    session.info["after_commit"].append(action)
+
+
+class Announcements:
+    """What one process announces and hears; `connect` is None beside SQLite."""
+
+    def __init__(self, connect: Connect | None) -> None:
+        self._connect = connect
+        self._listeners: set[Listener] = set()
+        self._listening: asyncio.Task[None] | None = None
+
+    async def announce(self, session: AsyncSession, job_id: str) -> None:
+        """Tell all, when this transaction commits, that a job changed."""
+        if self._connect is not None:
+            await session.execute(select(func.pg_notify(CHANNEL, job_id)))
+            return
+
+        async def tell() -> None:
+            self._heard(job_id)
+
+        after_commit(session, tell)
+
+    @asynccontextmanager
+    async def heard_by(self, listener: Listener) -> AsyncIterator[None]:
+        """Call a function with the id of each job that changed, in whichever process, while inside."""
+        self._listeners.add(listener)
+        if self._connect is not None and self._listening is None:
+            self._listening = asyncio.create_task(self._keep_listening(self._connect))
+        try:
+            yield
+        finally:
+            self._listeners.discard(listener)
+            if not self._listeners and self._listening is not None:
+                task, self._listening = self._listening, None
+                task.cancel()
+                await asyncio.wait({task})
+
+    async def _keep_listening(self, connect: Connect) -> None:
+        while True:
+            with suppress(UnavailableError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await self._listen(await connect())
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _listen(self, connection: asyncpg.Connection) -> None:
+        broken = asyncio.Event()
+        connection.add_termination_listener(lambda _: broken.set())
+        try:
+            await connection.add_listener(CHANNEL, lambda *heard: self._heard(heard[3]))
+            while not broken.is_set():
+                await connection.execute("SELECT 1")
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CHECK_SECONDS):
+                        await broken.wait()
+        finally:
+            connection.terminate()
+
+    def _heard(self, job_id: str) -> None:
+        for listener in tuple(self._listeners):
+            listener(job_id)
