@@ -6,5 +6,6 @@
               pressure.py   how hard one registry is asked, by everything in this process together
               transport.py  httpx's seam, over app/dialing.py: every address is checked before it is connected to
 
-Knows registries only: no database, no jobs. May import `domain`, `security` and `dialing`; it and `hooks` alone know httpx.
+Knows registries only: no database, no jobs. May import `domain`, `security` and `dialing`; it and `hooks` alone know
+httpx.
 """

@@ -158,18 +158,33 @@ class Exchange:
         turn = await self.pressure.turn()
         try:
             response, url = await self._with_login(call, asked)
-            if self.wire.standing(url) is Standing.HOME:
-                self._listen(response, turn)
+            self._see_quota(response, url)
             if response.status_code not in call.expects:
-                await self._fail(response, url, asked)
+                await self._fail(response, url, asked=asked, turn=turn)
+            self.pressure.went_well()
         except BaseException:
             turn.give_back()
             raise
         return turn, response, url
 
-    async def _fail(self, response: httpx.Response, url: Url, asked: Asked) -> NoReturn:
+    async def _fail(self, response: httpx.Response, url: Url, *, asked: Asked, turn: Turn) -> NoReturn:
+        """Raise the error for an answer, and slow down if it says so; some say it with 403 and a code."""
         answer = await self.wire.collect(response, url, asked)
-        raise failure_of_answer(answer, asked, retry_after=retry_after_seconds(answer.headers, now=self._clock()))
+        retry_after = retry_after_seconds(answer.headers, now=self._clock())
+        error = failure_of_answer(answer, asked, retry_after=retry_after)
+        is_rate_limit = error.code == "rate_limited"
+        if answer.standing is not Standing.HOME:
+            raise error
+        if is_rate_limit or answer.status == httpx.codes.SERVICE_UNAVAILABLE:
+            self.pressure.was_refused(turn, retry_after=retry_after, is_rate_limit=is_rate_limit)
+        else:
+            self.pressure.went_well()
+        raise error
+
+    def _see_quota(self, response: httpx.Response, url: Url) -> None:
+        if self.wire.standing(url) is Standing.HOME:
+            now, wall_now = asyncio.get_running_loop().time(), self._clock().timestamp()
+            self.pressure.quota.see(response.headers, now=now, wall_now=wall_now)
 
     async def _with_login(self, call: Call, asked: Asked) -> tuple[httpx.Response, Url]:
         for last_round in range(MAX_AUTH_ROUNDS):
@@ -226,18 +241,6 @@ class Exchange:
             is_ours = trust.standing(following) is not Standing.STRANGER
             return following if may_repeat and is_ours else None
         return following
-
-    def _listen(self, response: httpx.Response, turn: Turn) -> None:
-        """Take in what an answer says about how hard the registry may be asked."""
-        status, headers = response.status_code, response.headers
-        loop = asyncio.get_running_loop()
-        self.pressure.quota.see(headers, now=loop.time(), wall_now=self._clock().timestamp())
-        is_rate_limit = status == httpx.codes.TOO_MANY_REQUESTS
-        if is_rate_limit or status == httpx.codes.SERVICE_UNAVAILABLE:
-            retry_after = retry_after_seconds(headers, now=self._clock())
-            self.pressure.was_refused(turn, retry_after=retry_after, is_rate_limit=is_rate_limit)
-        else:
-            self.pressure.went_well()
 
     def _keep_reserve(self, call: Call, asked: Asked) -> None:
         """Refuse, for now, what would use up the last of a rate limit, or wait for a pause with slots in hand."""
