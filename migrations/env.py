@@ -8,7 +8,7 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection
 
-from app.store import policy_tables  # noqa: F401 — its tables belong to the metadata
+from app.store import notification_tables, policy_tables  # noqa: F401 — their tables belong to the metadata
 from app.store.columns import Json, Serial, UtcDateTime
 from app.store.database import Database
 from app.store.engine_tables import ENGINE_PREFIX

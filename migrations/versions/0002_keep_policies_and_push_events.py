@@ -17,7 +17,7 @@ def upgrade() -> None:
         "hook_events",
         sa.Column("number", Serial, nullable=False),
         sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("registry", sa.Text(), nullable=False),
+        sa.Column("registry_name", sa.Text(), nullable=False),
         sa.Column("format", sa.String(length=16), nullable=False),
         sa.Column("received_at", UtcDateTime(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
@@ -34,12 +34,12 @@ def upgrade() -> None:
         sa.Column("dedupe_key", sa.String(length=64), nullable=True),
         sa.PrimaryKeyConstraint("number", name=op.f("pk_hook_events")),
         sa.UniqueConstraint("id", name=op.f("uq_hook_events_id")),
-        sa.UniqueConstraint("registry", "dedupe_key", name=op.f("uq_hook_events_registry_dedupe_key")),
+        sa.UniqueConstraint("registry_name", "dedupe_key", name=op.f("uq_hook_events_registry_name_dedupe_key")),
         sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_hook_events_received_at"), "hook_events", ["received_at"])
     op.create_index(
-        op.f("ix_hook_events_registry_repository_number"), "hook_events", ["registry", "repository", "number"]
+        op.f("ix_hook_events_registry_name_repository_number"), "hook_events", ["registry_name", "repository", "number"]
     )
     op.create_table(
         "policies",
@@ -82,18 +82,18 @@ def upgrade() -> None:
     op.create_table(
         "policy_sources",
         sa.Column("policy", sa.Text(), nullable=False),
-        sa.Column("registry", sa.Text(), nullable=False),
+        sa.Column("host", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
             ["policy"], ["policies.name"], name=op.f("fk_policy_sources_policy"), ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("policy", "registry", name=op.f("pk_policy_sources")),
+        sa.PrimaryKeyConstraint("policy", "host", name=op.f("pk_policy_sources")),
     )
-    op.create_index(op.f("ix_policy_sources_registry"), "policy_sources", ["registry"])
+    op.create_index(op.f("ix_policy_sources_host"), "policy_sources", ["host"])
 
 
 def downgrade() -> None:
     """Take back."""
-    op.drop_index(op.f("ix_policy_sources_registry"), table_name="policy_sources")
+    op.drop_index(op.f("ix_policy_sources_host"), table_name="policy_sources")
     op.drop_table("policy_sources")
     op.drop_index(op.f("ix_job_lanes_lane_job_number"), table_name="job_lanes")
     op.drop_table("job_lanes")
@@ -106,6 +106,6 @@ def downgrade() -> None:
         sqlite_where=sa.text("next_run_at IS NOT NULL"),
     )
     op.drop_table("policies")
-    op.drop_index(op.f("ix_hook_events_registry_repository_number"), table_name="hook_events")
+    op.drop_index(op.f("ix_hook_events_registry_name_repository_number"), table_name="hook_events")
     op.drop_index(op.f("ix_hook_events_received_at"), table_name="hook_events")
     op.drop_table("hook_events")

@@ -1,0 +1,111 @@
+"""Push events that arrived: recorded once each, listed, and forgotten after a while."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.domain.hook_event import HookEvent, HookEventFilter, HookEventState
+from app.domain.reference import Digest, Tag
+from app.domain.trigger import Dialect
+from app.store.paging import Page, PageRequest, cursor_after
+from app.store.policy_tables import HookEventRow
+from app.store.tables import table_of
+from app.store.upsert import insert_into
+
+_events = table_of(HookEventRow)
+
+
+class HookEventStore:
+    """Push events in the transaction of a session."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def add(self, event: HookEvent) -> None:
+        """Record an event that nothing has to be known by."""
+        await self._session.execute(insert(_events), _row(event))
+
+    async def claim(self, event: HookEvent, *, dedupe_key: str) -> str:
+        """Record an event unless it came before; return the id of what is recorded.
+
+        Of several deliveries that race, one waits here until another has committed.
+        """
+        statement = insert_into(self._session, _events).values(**_row(event), dedupe_key=dedupe_key)
+        statement = statement.on_conflict_do_nothing(index_elements=["registry_name", "dedupe_key"])
+        if (await self._session.execute(statement.returning(_events.c.id))).scalar_one_or_none() is not None:
+            return event.id
+        same = (_events.c.registry_name == event.registry) & (_events.c.dedupe_key == dedupe_key)
+        return str((await self._session.execute(select(_events.c.id).where(same))).scalar_one())
+
+    async def settle(self, event: HookEvent) -> None:
+        """Record what became of an event."""
+        mine = update(_events).where(_events.c.id == event.id)
+        changed = {"state": event.state, "reason": event.reason, "detail": event.detail, "jobs": list(event.jobs)}
+        await self._session.execute(mine, changed)
+
+    async def find_last_push(self, event: HookEvent, *, since: datetime) -> HookEvent | None:
+        """Read the latest event about the same tag of the same repository."""
+        same = (
+            (_events.c.registry_name == event.registry)
+            & (_events.c.repository == event.repository)
+            & (_events.c.tag == event.tag)
+            & (_events.c.received_at >= since)
+            & (_events.c.state != HookEventState.DUPLICATE)
+        )
+        statement = select(_events).where(same).order_by(_events.c.number.desc()).limit(1)
+        row = (await self._session.execute(statement)).one_or_none()
+        return None if row is None else _event(row)
+
+    async def list(self, wanted: HookEventFilter, page: PageRequest) -> Page[HookEvent]:
+        """Read a page of events, newest first."""
+        bound_to = repr(wanted)
+        after = page.after(bound_to)
+        statement = select(_events).order_by(_events.c.number.desc()).limit(page.limit + 1)
+        if wanted.registry is not None:
+            statement = statement.where(_events.c.registry_name == wanted.registry)
+        if wanted.state is not None:
+            statement = statement.where(_events.c.state == wanted.state)
+        if after is not None:
+            statement = statement.where(_events.c.number < int(after[0]))
+        rows = (await self._session.execute(statement)).all()
+        items = tuple(_event(row) for row in rows[: page.limit])
+        if len(rows) <= page.limit:
+            return Page(items)
+        return Page(items, cursor_after((rows[page.limit - 1].number,), bound_to=bound_to))
+
+    async def delete_before(self, moment: datetime, *, limit: int) -> int:
+        """Forget a few events that arrived before a moment; return how many."""
+        old = select(_events.c.number).where(_events.c.received_at < moment).limit(limit)
+        statement = delete(_events).where(_events.c.number.in_(old.scalar_subquery())).returning(_events.c.number)
+        return len((await self._session.execute(statement)).all())
+
+
+def _row(event: HookEvent) -> dict[str, Any]:
+    columns = asdict(event) | {"jobs": list(event.jobs), "registry_name": event.registry}
+    del columns["registry"]
+    return columns
+
+
+def _event(row: Row[Any]) -> HookEvent:
+    return HookEvent(
+        id=row.id,
+        registry=row.registry_name,
+        format=Dialect(row.format),
+        received_at=row.received_at,
+        state=HookEventState(row.state),
+        reason=row.reason,
+        detail=row.detail,
+        action=row.action,
+        repository=row.repository,
+        tag=Tag(row.tag) if row.tag else None,
+        digest=Digest(row.digest) if row.digest else None,
+        user_agent=row.user_agent,
+        event_id=row.event_id,
+        occurred_at=row.occurred_at,
+        jobs=tuple(row.jobs),
+    )

@@ -1,0 +1,147 @@
+"""Policies: kept, listed, and claimed when they are due."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, Select, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.domain.errors import NotFoundError
+from app.domain.job import JobState
+from app.domain.policy import KeptPolicy, LastJob
+from app.domain.reference import Registry
+from app.domain.trigger import Policy
+from app.store.paging import Page, PageRequest, cursor_after
+from app.store.policy_tables import PolicyRow, PolicySourceRow
+from app.store.tables import JobRow, table_of
+
+_policies = table_of(PolicyRow)
+_sources = table_of(PolicySourceRow)
+_jobs = table_of(JobRow)
+
+
+class PolicyStore:
+    """Policies in the transaction of a session."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def put(self, policy: Policy, *, next_run_at: datetime | None, now: datetime) -> bool:
+        """Keep a policy, new or in the place of the one before; return whether it is new."""
+        values = {
+            "document": policy.model_dump(mode="json"),
+            "is_on_push": policy.enabled and policy.on_push,
+            "next_run_at": next_run_at,
+            "updated_at": now,
+        }
+        mine = update(_policies).where(_policies.c.name == policy.name)
+        changed = mine.values(version=_policies.c.version + 1).returning(_policies.c.name)
+        is_new = (await self._session.execute(changed, values)).one_or_none() is None
+        if is_new:
+            await self._session.execute(insert(_policies), {"name": policy.name, "created_at": now, **values})
+        await self._session.execute(delete(_sources).where(_sources.c.policy == policy.name))
+        hosts = sorted({rule.source_pattern.registry for rule in policy.rules})
+        rows = [{"policy": policy.name, "host": host} for host in hosts]
+        await self._session.execute(insert(_sources), rows)
+        return is_new
+
+    async def find(self, name: str, *, is_held: bool = False) -> KeptPolicy | None:
+        """Read a policy; held, nobody else changes it or submits for it before the transaction ends."""
+        if is_held:
+            await self._session.execute(select(_policies.c.name).where(_policies.c.name == name).with_for_update())
+        row = (await self._session.execute(_with_last_job().where(_policies.c.name == name))).one_or_none()
+        return None if row is None else _kept(row)
+
+    async def get(self, name: str, *, is_held: bool = False) -> KeptPolicy:
+        """Read a policy; raise `NotFoundError`."""
+        kept = await self.find(name, is_held=is_held)
+        if kept is None:
+            raise NotFoundError(f"there is no policy {name[:64]!r}")
+        return kept
+
+    async def list(self, page: PageRequest) -> Page[KeptPolicy]:
+        """Read a page of policies, by name."""
+        after = page.after("policies")
+        statement = _with_last_job().order_by(_policies.c.name).limit(page.limit + 1)
+        if after is not None:
+            statement = statement.where(_policies.c.name > str(after[0]))
+        rows = (await self._session.execute(statement)).all()
+        items = tuple(_kept(row) for row in rows[: page.limit])
+        if len(rows) <= page.limit:
+            return Page(items)
+        return Page(items, cursor_after((items[-1].policy.name,), bound_to="policies"))
+
+    async def list_on_push(self, registry: Registry) -> tuple[Policy, ...]:
+        """Read the policies that pushes to a registry may set off, by name."""
+        statement = (
+            select(_policies.c.document)
+            .join(_sources, _sources.c.policy == _policies.c.name)
+            .where(_policies.c.is_on_push, _sources.c.host == registry)
+            .order_by(_policies.c.name)
+        )
+        documents = (await self._session.execute(statement)).scalars()
+        return tuple(Policy.model_validate(document) for document in documents)
+
+    async def hold(self, names: Collection[str]) -> tuple[Policy, ...]:
+        """Read those of some policies that pushes set off, by name, and hold them."""
+        mine = _policies.c.name.in_(names) & _policies.c.is_on_push
+        statement = select(_policies.c.document).where(mine).order_by(_policies.c.name).with_for_update()
+        documents = (await self._session.execute(statement)).scalars()
+        return tuple(Policy.model_validate(document) for document in documents)
+
+    async def list_due(self, now: datetime, *, limit: int) -> tuple[KeptPolicy, ...]:
+        """Read policies that are due, the longest waiting first."""
+        due = _with_last_job().where(_policies.c.next_run_at <= now).order_by(_policies.c.next_run_at).limit(limit)
+        return tuple(_kept(row) for row in await self._session.execute(due))
+
+    async def claim_run(self, due: KeptPolicy, *, next_run_at: datetime | None) -> bool:
+        """Move a due policy on to its next run; say whether this caller did it, and so has the run.
+
+        Of many that try, one succeeds; nobody does when the policy was changed since it was read.
+        """
+        unmoved = (
+            (_policies.c.name == due.policy.name)
+            & (_policies.c.next_run_at == due.next_run_at)
+            & (_policies.c.version == due.version)
+        )
+        moved = update(_policies).where(unmoved).values(next_run_at=next_run_at).returning(_policies.c.name)
+        return (await self._session.execute(moved)).one_or_none() is not None
+
+    async def note_job(self, name: str, job_id: str) -> None:
+        """Remember the job made last for a policy."""
+        await self._session.execute(update(_policies).where(_policies.c.name == name).values(last_job_id=job_id))
+
+    async def delete(self, name: str) -> None:
+        """Remove a policy; raise `NotFoundError`."""
+        statement = delete(_policies).where(_policies.c.name == name).returning(_policies.c.name)
+        if (await self._session.execute(statement)).one_or_none() is None:
+            raise NotFoundError(f"there is no policy {name[:64]!r}")
+
+
+def _with_last_job() -> Select[Any]:
+    last_job = (
+        _jobs.c.id.label("job_id"),
+        _jobs.c.state.label("job_state"),
+        _jobs.c.trigger_type.label("job_trigger"),
+        _jobs.c.created_at.label("job_created_at"),
+        _jobs.c.finished_at.label("job_finished_at"),
+    )
+    return select(_policies, *last_job).outerjoin(_jobs, _jobs.c.id == _policies.c.last_job_id)
+
+
+def _kept(row: Row[Any]) -> KeptPolicy:
+    last_job = None
+    if row.job_id is not None:
+        state = JobState(row.job_state)
+        last_job = LastJob(row.job_id, state, row.job_trigger, row.job_created_at, row.job_finished_at)
+    return KeptPolicy(
+        policy=Policy.model_validate(row.document),
+        version=row.version,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        next_run_at=row.next_run_at,
+        last_job=last_job,
+    )
