@@ -55,7 +55,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,  # noqa: ASYNC109
         local_address: str | None = None,  # noqa: ARG002
         socket_options: Iterable[Any] | None = None,  # noqa: ARG002
-    ) -> httpcore.AsyncNetworkStream:
+    ) -> SocketStream:
         """Try the host's addresses in turn; raise `HostRefusedError`, `httpcore.ConnectError` or `ConnectTimeout`."""
         try:
             async with asyncio.timeout(timeout):
@@ -137,7 +137,7 @@ class SocketStream(httpcore.AsyncNetworkStream):
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 — httpcore's signature
-    ) -> httpcore.AsyncNetworkStream:
+    ) -> SocketStream:
         """Shake hands; the stream this is called on is used up. Raise `httpcore.ConnectError` from `ssl.SSLError`."""
         try:
             self._socket = ssl_context.wrap_socket(
@@ -157,6 +157,10 @@ class SocketStream(httpcore.AsyncNetworkStream):
         return SocketStream(self._socket, self._buffer)
 
     async def aclose(self) -> None:
+        """Close at once; whoever waits for this connection is told."""
+        self.close()
+
+    def close(self) -> None:
         """Close at once; whoever waits for this connection is told."""
         if self._waiting is not None:
             self._forget(self._waiting)

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpcore
 import pytest
@@ -13,6 +14,7 @@ from app.dialing import Dialer
 from app.registry.connections import MAX_HEAD_BYTES, Connections, Origin, ProxyRoute, WireAnswer, WireRequest
 from app.security import AddressRules
 
+MakeConnections = Callable[..., Connections]
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -25,6 +27,7 @@ class Server:
         self.connections = 0
         self.heads: list[bytes] = []
         self.port = 0
+        self._served: list[tuple[asyncio.Task[None], asyncio.StreamWriter]] = []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Server"]:
@@ -34,6 +37,10 @@ class Server:
             yield self
         finally:
             server.close()
+            for task, writer in self._served:
+                task.cancel()
+                writer.close()
+            await asyncio.gather(*(task for task, _ in self._served), return_exceptions=True)
 
     async def head(self, reader: asyncio.StreamReader) -> bytes:
         self.heads.append(await reader.readuntil(b"\r\n\r\n"))
@@ -41,15 +48,27 @@ class Server:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._served.append((task, writer))
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             await self._script(reader, writer)
         writer.close()
 
 
-def make_connections(*, proxy: ProxyRoute | None = None, keep_alive_seconds: float = 30) -> Connections:
-    dialer = Dialer(AddressRules(), is_registered=True)
-    context = ssl.create_default_context()
-    return Connections(dialer, context=context, keep_alive_seconds=keep_alive_seconds, proxy=proxy)
+@pytest.fixture
+def make_connections() -> Iterator[MakeConnections]:
+    made: list[Connections] = []
+
+    def make(*, proxy: ProxyRoute | None = None, keep_alive_seconds: float = 30) -> Connections:
+        dialer = Dialer(AddressRules(), is_registered=True)
+        context = ssl.create_default_context()
+        made.append(Connections(dialer, context=context, keep_alive_seconds=keep_alive_seconds, proxy=proxy))
+        return made[-1]
+
+    yield make
+    for connections in made:
+        connections.close()
 
 
 async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
@@ -90,12 +109,11 @@ def always(raw: bytes, *, then_close: bool = False) -> Server:
     return server
 
 
-async def test_a_connection_serves_one_request_after_the_other() -> None:
+async def test_a_connection_serves_one_request_after_the_other(make_connections: MakeConnections) -> None:
     connections = make_connections()
     async with always(OK).running() as server:
         for _ in range(3):
             assert await whole(await connections.send(request(server.port))) == b"ok"
-        connections.close()
     assert server.connections == 1
 
 
@@ -108,31 +126,30 @@ async def test_a_connection_serves_one_request_after_the_other() -> None:
     ],
     ids=["told to close", "HTTP/1.0", "bytes nobody asked for"],
 )
-async def test_a_connection_that_may_not_stay_is_not_used_again(raw: bytes) -> None:
+async def test_a_connection_that_may_not_stay_is_not_used_again(make_connections: MakeConnections, raw: bytes) -> None:
     connections = make_connections()
     async with always(raw).running() as server:
         for _ in range(2):
             assert await whole(await connections.send(request(server.port))) == b"ok"
-        connections.close()
     assert server.connections == 2
 
 
-async def test_an_idle_connection_that_the_other_end_closed_is_left_and_another_one_made() -> None:
+async def test_an_idle_connection_that_the_other_end_closed_is_left_and_another_one_made(
+    make_connections: MakeConnections,
+) -> None:
     connections = make_connections()
     async with always(OK, then_close=True).running() as server:
         assert await whole(await connections.send(request(server.port))) == b"ok"
         await asyncio.sleep(0.05)
         assert await whole(await connections.send(request(server.port))) == b"ok"
-        connections.close()
     assert server.connections == 2
 
 
-async def test_connections_idle_for_too_long_are_closed() -> None:
+async def test_connections_idle_for_too_long_are_closed(make_connections: MakeConnections) -> None:
     connections = make_connections(keep_alive_seconds=0)
     async with always(OK).running() as server:
         for _ in range(2):
             await whole(await connections.send(request(server.port)))
-        connections.close()
     assert server.connections == 2
 
 
@@ -145,27 +162,25 @@ async def test_connections_idle_for_too_long_are_closed() -> None:
     ],
     ids=["chunked", "after an interim answer", "without a body"],
 )
-async def test_bodies_end_where_their_framing_says(raw: bytes, body: bytes) -> None:
+async def test_bodies_end_where_their_framing_says(make_connections: MakeConnections, raw: bytes, body: bytes) -> None:
     connections = make_connections()
     async with always(raw).running() as server:
         for _ in range(2):
             assert await whole(await connections.send(request(server.port))) == body
-        connections.close()
     assert server.connections == 1
 
 
-async def test_a_body_without_a_length_ends_with_the_connection() -> None:
+async def test_a_body_without_a_length_ends_with_the_connection(make_connections: MakeConnections) -> None:
     connections = make_connections()
     async with always(b"HTTP/1.1 200 OK\r\n\r\nall of it", then_close=True).running() as server:
         assert await whole(await connections.send(request(server.port))) == b"all of it"
 
 
-async def test_a_head_answer_has_no_body_whatever_length_it_names() -> None:
+async def test_a_head_answer_has_no_body_whatever_length_it_names(make_connections: MakeConnections) -> None:
     connections = make_connections()
     async with always(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n").running() as server:
         for _ in range(2):
             assert await whole(await connections.send(request(server.port, method="HEAD"))) == b""
-        connections.close()
     assert server.connections == 1
 
 
@@ -174,31 +189,45 @@ async def test_a_head_answer_has_no_body_whatever_length_it_names() -> None:
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
-        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 2 * MAX_HEAD_BYTES + b"\r\n\r\n",
         b"no HTTP at all\r\n\r\n",
         b"",
     ],
-    ids=["short body", "short chunk", "endless head", "nonsense", "silence"],
+    ids=["short body", "short chunk", "nonsense", "silence"],
 )
-async def test_an_answer_that_breaks_off_or_breaks_the_rules_is_an_error(raw: bytes) -> None:
+async def test_an_answer_that_breaks_off_or_breaks_the_rules_is_an_error(
+    make_connections: MakeConnections, raw: bytes
+) -> None:
     connections = make_connections()
     async with always(raw, then_close=True).running() as server:
         with pytest.raises((httpcore.RemoteProtocolError, httpcore.ReadError)):
             await whole(await connections.send(request(server.port)))
 
 
-async def test_an_answer_left_unread_costs_its_connection() -> None:
+async def test_a_head_without_an_end_is_an_error_and_not_kept_in_memory(make_connections: MakeConnections) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nX: ")
+        while True:
+            writer.write(b"x" * MAX_HEAD_BYTES)
+            await writer.drain()
+
+    connections = make_connections()
+    async with Server(script).running() as server:
+        with pytest.raises(httpcore.RemoteProtocolError):
+            await connections.send(request(server.port))
+
+
+async def test_an_answer_left_unread_costs_its_connection(make_connections: MakeConnections) -> None:
     connections = make_connections()
     async with always(b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n" + b"x" * 900_000).running() as server:
         for _ in range(2):
             answer = await connections.send(request(server.port))
             answer.close()
             answer.close()
-        connections.close()
     assert server.connections == 2
 
 
-async def test_a_body_is_sent_as_it_comes_and_with_the_head_in_one_piece() -> None:
+async def test_a_body_is_sent_as_it_comes_and_with_the_head_in_one_piece(make_connections: MakeConnections) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await server.head(reader)
         received.append(await reader.readexactly(6))
@@ -208,11 +237,12 @@ async def test_a_body_is_sent_as_it_comes_and_with_the_head_in_one_piece() -> No
     connections = make_connections()
     async with Server(script).running() as server:
         answer = await connections.send(request(server.port, method="PUT", body=pieces(b"abc", b"def"), length=6))
-        connections.close()
     assert (answer.status, received) == (201, [b"abcdef"])
 
 
-async def test_an_answer_that_comes_before_the_body_was_sent_is_heard_and_the_rest_kept_back() -> None:
+async def test_an_answer_that_comes_before_the_body_was_sent_is_heard_and_the_rest_kept_back(
+    make_connections: MakeConnections,
+) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await server.head(reader)
         writer.write(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
@@ -232,12 +262,11 @@ async def test_an_answer_that_comes_before_the_body_was_sent_is_heard_and_the_re
     async with Server(script).running() as server:
         answer = await connections.send(request(server.port, method="PUT", body=endless(), length=10**9))
         release.set()
-        connections.close()
     assert answer.status == 413
     assert sent < 100
 
 
-async def test_a_request_cut_by_its_caller_costs_its_connection() -> None:
+async def test_a_request_cut_by_its_caller_costs_its_connection(make_connections: MakeConnections) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await server.head(reader)
         if server.connections == 1:
@@ -250,11 +279,10 @@ async def test_a_request_cut_by_its_caller_costs_its_connection() -> None:
             async with asyncio.timeout(0.1):
                 await connections.send(request(server.port))
         assert await whole(await connections.send(request(server.port))) == b"ok"
-        connections.close()
     assert server.connections == 2
 
 
-async def test_silence_is_an_error_after_the_time_given() -> None:
+async def test_silence_is_an_error_after_the_time_given(make_connections: MakeConnections) -> None:
     async def script(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await server.head(reader)
         await reader.read()
@@ -264,40 +292,37 @@ async def test_silence_is_an_error_after_the_time_given() -> None:
         asked = request(server.port)
         timeouts = {**asked.timeouts, "read": 0.05}
         with pytest.raises(httpcore.ReadTimeout):
-            await connections.send(WireRequest(**{**_fields(asked), "timeouts": timeouts}))
+            await connections.send(replace(asked, timeouts=timeouts))
 
 
-async def test_a_header_that_would_break_the_head_is_never_sent() -> None:
+async def test_a_header_that_would_break_the_head_is_never_sent(make_connections: MakeConnections) -> None:
     connections = make_connections()
     async with always(OK).running() as server:
         asked = request(server.port)
         headers = [*asked.headers, (b"X-Evil", b"a\r\nX-Other: b")]
         with pytest.raises(httpcore.LocalProtocolError):
-            await connections.send(WireRequest(**{**_fields(asked), "headers": headers}))
+            await connections.send(replace(asked, headers=headers))
     assert server.heads == []
 
 
-async def test_http_through_a_proxy_names_the_whole_url_and_logs_in_there() -> None:
+async def test_http_through_a_proxy_names_the_whole_url_and_logs_in_there(make_connections: MakeConnections) -> None:
     async with always(OK).running() as server:
         proxy = ProxyRoute.parse(f"http://ann:s%3Acret@127.0.0.1:{server.port}")
         connections = make_connections(proxy=proxy)
-        asked = WireRequest(**{**_fields(request(1)), "origin": Origin("http", "registry.test", 5000)})
+        asked = replace(request(1), origin=Origin("http", "registry.test", 5000))
         assert await whole(await connections.send(asked)) == b"ok"
-        connections.close()
     [head] = server.heads
     assert head.startswith(b"GET http://registry.test:5000/v2/ HTTP/1.1\r\n")
     assert b"Proxy-Authorization: Basic YW5uOnM6Y3JldA==" in head
 
 
-async def test_https_through_a_proxy_asks_for_a_tunnel_and_says_when_it_is_refused() -> None:
+async def test_https_through_a_proxy_asks_for_a_tunnel_and_says_when_it_is_refused(
+    make_connections: MakeConnections,
+) -> None:
     refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
     async with always(refusal).running() as server:
         connections = make_connections(proxy=ProxyRoute.parse(f"http://127.0.0.1:{server.port}"))
-        asked = WireRequest(**{**_fields(request(1)), "origin": Origin("https", "registry.test", 443)})
+        asked = replace(request(1), origin=Origin("https", "registry.test", 443))
         with pytest.raises(httpcore.ProxyError, match="407"):
             await connections.send(asked)
     assert server.heads[0].startswith(b"CONNECT registry.test:443 HTTP/1.1\r\n")
-
-
-def _fields(asked: WireRequest) -> dict[str, object]:
-    return {name: getattr(asked, name) for name in WireRequest.__slots__}

@@ -69,8 +69,8 @@ def _trusted_host(text: str) -> str:
 
 def _proxy(text: str) -> str:
     url = urlsplit(text)
-    if url.scheme not in {"http", "https"} or not url.hostname or url.path.strip("/") or url.query or url.fragment:
-        raise PydanticCustomError("invalid_proxy", "a proxy is http://host:port or https://host:port")
+    if url.scheme != "http" or not url.hostname or url.path.strip("/") or url.query or url.fragment:
+        raise PydanticCustomError("invalid_proxy", "a proxy is http://host:port")
     if url.username is not None:
         message = "a proxy's URL is shown to readers, so it can't hold a password"
         raise PydanticCustomError("secret_in_url", message)
