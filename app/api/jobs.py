@@ -106,9 +106,9 @@ async def get_job(
     status_code=204,
     responses=problems("not_found", "job_not_finished"),
 )
-async def delete_job(job_id: str, *, _: Submitter, service: TheService) -> Response:
+async def delete_job(job_id: str, *, caller: Submitter, service: TheService) -> Response:
     """Delete the job, its images and its events; what it copied stays."""
-    await service.jobs.delete(job_id)
+    await service.jobs.delete(job_id, caller=caller)
     return Response(status_code=204)
 
 
@@ -133,9 +133,9 @@ async def list_images(
     response_model=JobOut,
     responses=problems("not_found", "job_already_finished"),
 )
-async def cancel_job(job_id: str, *, _: Submitter, service: TheService) -> Response:
+async def cancel_job(job_id: str, *, caller: Submitter, service: TheService) -> Response:
     """Ask for the job to stop: images that wait are cancelled at once, running ones within seconds, done ones stay."""
-    job = await service.jobs.cancel(job_id)
+    job = await service.jobs.cancel(job_id, caller=caller)
     return JsonAnswer(JobOut.of(job), status_code=202, headers=_headers(job, service.now()))
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
+from app.domain.address import Notify
 from app.domain.reference import Digest
 from app.domain.report import ExecutionError, JobWarning
 from app.domain.request import SyncRequest
@@ -129,6 +130,7 @@ class Job:
     policy: str | None = None
     retry_of: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    notify: Notify | None = None
     cancel_requested: bool = False
     progress: Progress = field(default_factory=Progress)
     error: ExecutionError | None = None

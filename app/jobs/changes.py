@@ -25,11 +25,17 @@ class JobChange:
         self._images: Counter[ImageState] = Counter()
         self._tally = Tally()
         self._has_news = False
+        self._before = job.state
 
     @property
     def job(self) -> HeldJob:
         """The job as changed so far, but for its counts."""
         return self._job
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether the job comes into another state with this change."""
+        return self._job.state is not self._before
 
     def take_revisions(self, count: int) -> int:
         """Reserve numbers for changed images; return the first."""

@@ -10,6 +10,7 @@ from app.domain.errors import JobInterrupted
 from app.domain.job import Job
 from app.domain.registry import RegistryEntry
 from app.jobs.changes import JobChange
+from app.jobs.notices import save_change
 from app.security import Sealer
 from app.store.database import Database
 from app.store.destinations import DestinationStore
@@ -77,7 +78,7 @@ class Claims:
             unit = await units.claim(unit, worker=self._worker, now=now)
             change = JobChange(held, now=now)
             change.begin()
-            await jobs.save(change.result())
+            await save_change(session, change)
             await self._database.announcements.announce(session, held.id)
             claim = Claim(
                 job=await jobs.get(held.id),

@@ -18,6 +18,7 @@ from app.domain.report import CopyResult, ExecutionError, JobWarning, Tally
 from app.jobs.changes import JobChange, added, grown
 from app.jobs.claims import Claim
 from app.jobs.halting import Halt, Reason
+from app.jobs.notices import save_change
 from app.jobs.patience import wait_for
 from app.jobs.stopping import end_units, stop_queued
 from app.store.database import Database, Session
@@ -217,7 +218,7 @@ class UnitLedger:
         await holds.release(other, unit_id=unit_id)
 
     async def _save(self, session: Session, change: JobChange) -> None:
-        await JobStore(session).save(change.result())
+        await save_change(session, change)
         await self._database.announcements.announce(session, self._claim.job.id)
 
 

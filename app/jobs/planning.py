@@ -17,12 +17,12 @@ from app.jobs.changes import JobChange
 from app.jobs.claims import Claim
 from app.jobs.engine import Engine
 from app.jobs.halting import Reason
+from app.jobs.notices import save_change
 from app.jobs.patience import patiently
 from app.jobs.stopping import end_units, stop_queued
 from app.jobs.workshop import Workshop
 from app.store.database import Database, Session
 from app.store.images import ImageStore, PlannedImage
-from app.store.jobs import JobStore
 from app.store.units import NewUnit, Unit, UnitKind, UnitStore
 
 BATCH_IMAGES = 500
@@ -155,7 +155,7 @@ class Planning:
         await self._save(session, change)
 
     async def _save(self, session: Session, change: JobChange) -> None:
-        await JobStore(session).save(change.result())
+        await save_change(session, change)
         await self._database.announcements.announce(session, self._claim.job.id)
 
 

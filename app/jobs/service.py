@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Literal
 
 from app.domain.access import Caller
+from app.domain.address import Notify
+from app.domain.audit import AuditAction, AuditEntry
 from app.domain.errors import ConflictError
 from app.domain.job import (
     IdempotencyKey,
@@ -21,11 +23,14 @@ from app.domain.job import (
     Trigger,
 )
 from app.domain.request import SyncRequest
+from app.jobs.accepting import accept, entry_of
 from app.jobs.changes import JobChange
 from app.jobs.engine import Engine
+from app.jobs.notices import save_change
 from app.jobs.planning import unit_priority
 from app.jobs.stopping import cancel_some
 from app.jobs.watching import JobWatch
+from app.store.audit import AuditStore
 from app.store.database import Database
 from app.store.idempotency import IdempotencyStore
 from app.store.images import ImageStore
@@ -64,6 +69,7 @@ class JobService:
         priority: Priority = Priority.NORMAL,
         trigger: Trigger = Trigger(),  # noqa: B008 — a frozen value
         policy: str | None = None,
+        notify: Notify | None = None,
         idempotency: IdempotencyKey | None = None,
     ) -> Submission:
         """Accept a request: a job of it is in the database and known to the engine, or nothing is.
@@ -80,15 +86,14 @@ class JobService:
             priority=priority,
             policy=policy,
             labels=dict(labels or {}),
+            notify=notify,
         )
         async with self._database.transaction() as session:
             if idempotency is not None:
                 known = await IdempotencyStore(session).claim(idempotency, job_id=job.id, now=job.created_at)
                 if known != job.id:
                     return Submission(await JobStore(session).get(known), replayed=True)
-            number = await JobStore(session).add(job)
-            units = [NewUnit(0, UnitKind.PLAN, unit_priority(priority, 0))]
-            await self._engine.nudge(session, await UnitStore(session).add(number, units, now=job.created_at))
+            await accept(session, self._engine, job)
         return Submission(job)
 
     async def get(self, job_id: str) -> Job:
@@ -120,7 +125,7 @@ class JobService:
         """Give a job's events as they come, up to its `end`; without `after` the job as it is comes first."""
         return self._watch.watch(job_id, after=after)
 
-    async def cancel(self, job_id: str) -> Job:
+    async def cancel(self, job_id: str, *, caller: Caller) -> Job:
         """Stop a job: what has not begun is cancelled at once, what runs within a second or two.
 
         Asking twice is answered twice. Raise `NotFoundError`, `ConflictError` (`job_already_finished`).
@@ -135,9 +140,12 @@ class JobService:
                 if held.done:
                     break
                 change = JobChange(held, now=self._clock())
+                if not held.cancel_requested:
+                    entry = AuditEntry(change.now, caller.name, AuditAction.JOB_CANCELLED, job_id)
+                    await AuditStore(session).add(entry)
                 change.request_cancel()
                 is_all = await cancel_some(session, change, first=first, count=BATCH_IMAGES)
-                await jobs.save(change.result())
+                await save_change(session, change)
                 await self._database.announcements.announce(session, job_id)
             first += BATCH_IMAGES
         return await self.get(job_id)
@@ -163,8 +171,10 @@ class JobService:
                 policy=old.policy,
                 retry_of=old.id,
                 labels=old.labels,
+                notify=old.notify,
             )
             number = await jobs.add(job)
+            await AuditStore(session).add(entry_of(job))
             if only == "failed" and old.progress.planned:
                 held = await jobs.hold(job.id)
                 count = await images.add_failed_of(await jobs.get_number(old.id), number, revision=held.version + 1)
@@ -172,12 +182,12 @@ class JobService:
                     raise ConflictError("every image of the job has arrived", code="nothing_to_retry")
                 change = JobChange(held, now=job.created_at)
                 change.take_over(count)
-                await jobs.save(change.result())
+                await save_change(session, change)
             units = [NewUnit(0, UnitKind.PLAN, unit_priority(job.priority, 0))]
             await self._engine.nudge(session, await UnitStore(session).add(number, units, now=job.created_at))
             return await jobs.get(job.id)
 
-    async def delete(self, job_id: str) -> None:
+    async def delete(self, job_id: str, *, caller: Caller) -> None:
         """Remove a done job and what is known of it; raise `NotFoundError`, `ConflictError` (`job_not_finished`)."""
         removed = BATCH_IMAGES
         while removed == BATCH_IMAGES:
@@ -188,6 +198,8 @@ class JobService:
                     raise ConflictError(f"the job is still {held.state}; cancel it first", code="job_not_finished")
                 removed = await ImageStore(session).delete_some(held.number, limit=BATCH_IMAGES)
                 if removed < BATCH_IMAGES:
+                    entry = AuditEntry(self._clock(), caller.name, AuditAction.JOB_DELETED, job_id)
+                    await AuditStore(session).add(entry)
                     await jobs.delete(held.number)
                     await IdempotencyStore(session).delete_of_job(job_id)
                     await self._database.announcements.announce(session, job_id)

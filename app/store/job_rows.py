@@ -8,13 +8,23 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from app.domain.address import Notify
 from app.domain.job import BlobCounts, ByteCounts, ImageCounts, Job, JobState, Priority, Progress, Trigger
 from app.domain.report import ExecutionError, JobWarning
 from app.domain.request import SyncRequest
 from app.store.documents import error_document, read_error, read_warnings, warning_documents
 from app.store.tables import JobRow, table_of
 
-_NOT_FOR_CHANGES = {"request", "labels", "created_by", "trigger_type", "trigger_event_id", "policy", "retry_of"}
+_NOT_FOR_CHANGES = {
+    "request",
+    "labels",
+    "created_by",
+    "trigger_type",
+    "trigger_event_id",
+    "policy",
+    "retry_of",
+    "notify",
+}
 HELD_COLUMNS = tuple(column for column in table_of(JobRow).c if column.name not in _NOT_FOR_CHANGES)
 """What a `HeldJob` is made of."""
 
@@ -65,6 +75,7 @@ def new_row(job: Job) -> dict[str, Any]:
         "trigger_event_id": job.trigger.event_id,
         "policy": job.policy,
         "retry_of": job.retry_of,
+        "notify": job.notify.model_dump() if job.notify else None,
         "cancel_requested": job.cancel_requested,
         "warnings": warning_documents(job.warnings),
         "created_at": job.created_at,
@@ -133,6 +144,7 @@ def job_of(row: Row[Any]) -> Job:
         policy=row.policy,
         retry_of=row.retry_of,
         labels=row.labels,
+        notify=Notify.model_validate(row.notify) if row.notify else None,
         cancel_requested=row.cancel_requested,
         progress=_progress(row),
         error=read_error(row.error),

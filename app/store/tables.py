@@ -58,6 +58,7 @@ class JobRow(Counted, Base):
     trigger_event_id: Mapped[str | None] = mapped_column(Text)
     policy: Mapped[str | None] = mapped_column(Text)
     retry_of: Mapped[str | None] = mapped_column(Uuid(as_uuid=False))
+    notify: Mapped[dict[str, Any] | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     is_failing_fast: Mapped[bool] = mapped_column(default=False)
     planned: Mapped[bool] = mapped_column(default=False)

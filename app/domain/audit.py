@@ -1,0 +1,88 @@
+"""Who changed what: the entries of the audit log, with secrets named and never shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+
+HIDDEN = "**********"
+"""What pydantic writes in the place of a `SecretStr`."""
+
+
+class AuditAction(StrEnum):
+    """What was done, to what."""
+
+    KEY_CREATED = "key.created"
+    KEY_REVOKED = "key.revoked"
+    REGISTRY_CREATED = "registry.created"
+    REGISTRY_CHANGED = "registry.changed"
+    REGISTRY_DELETED = "registry.deleted"
+    POLICY_CREATED = "policy.created"
+    POLICY_CHANGED = "policy.changed"
+    POLICY_DELETED = "policy.deleted"
+    POLICY_RUN = "policy.run"
+    SUBSCRIPTION_CREATED = "subscription.created"
+    SUBSCRIPTION_CHANGED = "subscription.changed"
+    SUBSCRIPTION_DELETED = "subscription.deleted"
+    SUBSCRIPTION_DISABLED = "subscription.disabled"
+    JOB_SUBMITTED = "job.submitted"
+    JOB_CANCELLED = "job.cancelled"
+    JOB_RETRIED = "job.retried"
+    JOB_DELETED = "job.deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One change: when, by whom, what, to what, and how it differs from before."""
+
+    at: datetime
+    actor: str
+    action: AuditAction
+    target: str
+    """The name or id of what was changed."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    number: int = 0
+    """Given by the log; rises."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which entries a list shows; what is None does not matter."""
+
+    actor: str | None = None
+    action: AuditAction | None = None
+    target: str | None = None
+    since: datetime | None = None
+
+
+def changes(before: BaseModel | None, after: BaseModel | None, *, sent: BaseModel | None = None) -> dict[str, Any]:
+    """Describe how a value changed: each field that differs, before and after, and which secrets were `sent` for it.
+
+    Secrets are masked on both sides, so a new one is told by its place alone.
+    """
+    old, new = _shown(before), _shown(after)
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    details: dict[str, Any] = {"changes": {name: {"before": old.get(name), "after": new.get(name)} for name in names}}
+    if secrets := sorted(_places(sent)):
+        details["secrets_set"] = secrets
+    return details
+
+
+def _shown(value: BaseModel | None) -> dict[str, Any]:
+    return value.model_dump(mode="json") if value is not None else {}
+
+
+def _places(value: Any, path: str = "") -> Iterator[str]:
+    match value:
+        case SecretStr() if value.get_secret_value():
+            yield path
+        case BaseModel():
+            for name in type(value).model_fields:
+                yield from _places(getattr(value, name), f"{path}.{name}" if path else name)
+        case _:
+            return

@@ -1,0 +1,222 @@
+"""Notifications that go out: who wants to be told of what, and what became of telling them.
+
+An event of a job becomes one `Delivery` for each subscription that wants it, and one for the address the job itself
+brought along (`Notify`). A delivery is tried over days; when to try again, and when to give up, is decided here.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic_core import PydanticCustomError
+
+from app.domain.address import NotifyUrl, SubscriptionName
+from app.domain.job import Job, JobState
+from app.domain.request import Labels
+
+MAX_ATTEMPTS = 13
+"""With the rests below: almost three days."""
+FIRST_REST = timedelta(seconds=5)
+LONGEST_REST = timedelta(hours=12)
+_REST_GROWTH = 4
+_JITTER = 0.2
+"""Rests are up to this share longer or shorter, so that what failed together does not come again together."""
+LONGEST_WISH = timedelta(days=1)
+"""How far an endpoint may put us off with `Retry-After`."""
+FAILING_FOR = timedelta(days=2)
+"""An endpoint that took nothing for this long is switched off as soon as a delivery is given up."""
+MAX_SECRETS = 3
+"""Signatures are made with all secrets that are still good; each costs a header's length."""
+SECRET_PREFIX = "whsec_"  # noqa: S105 — a form, not a secret
+_SECRET_BYTES = range(24, 65)
+"""Standard Webhooks, "Symmetric": 192 to 512 bits."""
+
+
+class EventType(StrEnum):
+    """What is told."""
+
+    JOB_STARTED = "job.started"
+    JOB_SUCCEEDED = "job.succeeded"
+    JOB_FAILED = "job.failed"
+    JOB_CANCELLED = "job.cancelled"
+    TEST = "subscription.test"
+
+
+JobEventType = Literal[EventType.JOB_STARTED, EventType.JOB_SUCCEEDED, EventType.JOB_FAILED, EventType.JOB_CANCELLED]
+ENDINGS: tuple[JobEventType, ...] = (EventType.JOB_SUCCEEDED, EventType.JOB_FAILED, EventType.JOB_CANCELLED)
+_EVENT_OF_STATE: dict[JobState, JobEventType] = {
+    JobState.RUNNING: EventType.JOB_STARTED,
+    JobState.SUCCEEDED: EventType.JOB_SUCCEEDED,
+    JobState.FAILED: EventType.JOB_FAILED,
+    JobState.CANCELLED: EventType.JOB_CANCELLED,
+}
+MessageFormat = Literal["standard", "cloudevents"]
+
+
+def event_of(state: JobState) -> JobEventType | None:
+    """Say what is told when a job comes into a state; nobody is told that it waits."""
+    return _EVENT_OF_STATE.get(state)
+
+
+def _signing_secret(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    try:
+        key = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not text.startswith(SECRET_PREFIX) or len(key) not in _SECRET_BYTES:
+        message = "a secret is whsec_ and 24 to 64 random bytes in base64 (Standard Webhooks)"
+        raise PydanticCustomError("invalid_secret", message)
+    return secret
+
+
+SigningSecret = Annotated[SecretStr, AfterValidator(_signing_secret)]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EventFilter(_Value):
+    """Which jobs a subscription is about: of any of these policies, with all of these labels; empty means all."""
+
+    policies: tuple[Annotated[str, Field(min_length=1, max_length=63)], ...] = Field(default=(), max_length=100)
+    labels: Labels = Field(default_factory=dict)
+
+    def matches(self, job: Job) -> bool:
+        """Say whether it is about this job."""
+        if self.policies and job.policy not in self.policies:
+            return False
+        return self.labels.items() <= job.labels.items()
+
+
+class Subscription(_Value):
+    """Somebody wants to be told."""
+
+    name: SubscriptionName
+    url: NotifyUrl
+    events: tuple[JobEventType, ...] = Field(default=ENDINGS, min_length=1, max_length=len(EventType))
+    filter: EventFilter = EventFilter()
+    format: MessageFormat = "standard"
+    enabled: bool = True
+
+    def wants(self, event: EventType, job: Job) -> bool:
+        """Say whether this event of this job is told."""
+        return self.enabled and event in self.events and self.filter.matches(job)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSecret:
+    """A sealed secret, and until when it signs beside the newest one; the newest one has no end."""
+
+    token: str
+    ends_at: datetime | None = None
+
+    def is_good(self, now: datetime) -> bool:
+        """Whether it still signs."""
+        return self.ends_at is None or now < self.ends_at
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSubscription:
+    """A subscription as it is stored, its secrets closed."""
+
+    subscription: Subscription
+    secrets: tuple[KeptSecret, ...]
+    """Newest first."""
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    failing_since: datetime | None = None
+    """Since when its endpoint has taken nothing of what was sent."""
+    disabled_at: datetime | None = None
+    disabled_reason: str | None = None
+    """Why the service, and not an operator, switched it off."""
+
+
+class DeliveryState(StrEnum):
+    """What became of telling somebody."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message on its way to one address; its id stays the same however often it is sent."""
+
+    id: str
+    subscription: str
+    event: EventType
+    job_id: str | None
+    body: str
+    format: MessageFormat
+    created_at: datetime
+    due_at: datetime
+    url: str | None = None
+    """Where a job's own notification goes; None: to the subscription's address."""
+    state: DeliveryState = DeliveryState.PENDING
+    attempts: int = 0
+    attempted_at: datetime | None = None
+    finished_at: datetime | None = None
+    status: int | None = None
+    """The HTTP status of the last answer."""
+    error: str | None = None
+
+    @property
+    def is_of_subscription(self) -> bool:
+        """Whether it says something about the subscription's own endpoint: tests, and jobs' own addresses, do not."""
+        return self.url is None and self.event is not EventType.TEST
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFilter:
+    """Which deliveries of a subscription a list shows; what is None does not matter."""
+
+    state: DeliveryState | None = None
+    event: EventType | None = None
+    job_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one attempt ended: with an HTTP status, or with the code of what kept it from one."""
+
+    status: int | None = None
+    error: str | None = None
+    retry_after_seconds: float | None = None
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the receiver took it (any 2xx; Standard Webhooks, "Delivery")."""
+        return self.status is not None and 200 <= self.status < 300  # noqa: PLR2004 — HTTP's own classes
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the receiver wants nothing any more (410; Standard Webhooks, "Delivery")."""
+        return self.status == 410  # noqa: PLR2004 — as above
+
+
+def rest_after(attempts: int, outcome: Outcome, *, chance: float) -> timedelta | None:
+    """Say how long a delivery rests after its n-th attempt failed; None when it is given up.
+
+    `chance` is a random number from 0 to 1.
+    """
+    if outcome.is_gone or attempts >= MAX_ATTEMPTS:
+        return None
+    grown: timedelta = min(FIRST_REST * _REST_GROWTH ** (attempts - 1), LONGEST_REST)
+    wish = timedelta(seconds=min(outcome.retry_after_seconds or 0, LONGEST_WISH.total_seconds()))
+    return max(grown * (1 + _JITTER * (2 * chance - 1)), wish)
+
+
+def delivery_id(*parts: str) -> str:
+    """Name a message by what makes it the one it is: the same event is never written down for somebody twice."""
+    return "msg_" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,128 @@
+"""The way out for notifications: one POST, to a checked address, in bounded time.
+
+Nothing of the answer is kept but its status and `Retry-After`: its body is not read, redirects are not followed, no
+proxy of the environment is used, and what went wrong is told as a code, never in the other side's words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import math
+import ssl
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from fnmatch import fnmatchcase
+from urllib.parse import urlsplit
+
+import httpcore
+
+from app.dialing import Dialer, shared_tls_context
+from app.domain.notification import Outcome
+from app.security import AddressRules, HostRefusedError
+
+ATTEMPT_SECONDS = 15.0
+"""Standard Webhooks, "Delivery": 15 to 30 s; for everything, from the name's lookup to the answer's head."""
+USER_AGENT = "registry-sync"
+
+
+class Outbound:
+    """Sends notifications; hosts that the settings name may be private and spoken to in plain http."""
+
+    def __init__(
+        self,
+        rules: AddressRules,
+        *,
+        private_hosts: Collection[str] = (),
+        attempt_seconds: float = ATTEMPT_SECONDS,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Take host names, or patterns such as `*.corp.example`, that may resolve to private addresses."""
+        self._rules = rules
+        self._private_hosts = frozenset(host.lower() for host in private_hosts)
+        self._attempt_seconds = attempt_seconds
+        self._tls = tls
+        self._pools: dict[bool, httpcore.AsyncConnectionPool] = {}
+
+    def refusal(self, url: str) -> str | None:
+        """Say why an address can be known to be out of bounds without asking anyone; None when it can't."""
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        try:
+            self._rules.check_host(host)
+            if _is_address(host):
+                self._rules.check(host, host, is_registered=self._may_be_private(host))
+        except HostRefusedError as error:
+            return error.message
+        if self._may_be_private(host):
+            return None
+        if parts.scheme != "https":
+            return "notifications go over https, but to hosts that the settings allow to be private"
+        if host == "localhost" or host.endswith(".localhost"):
+            return f"{host} is not a public address"
+        return None
+
+    async def send(self, url: str, body: str, headers: Mapping[str, str], *, now: datetime) -> Outcome:
+        """Send a notification once; whatever goes wrong is the outcome."""
+        if self.refusal(url):
+            return Outcome(error="address_refused")
+        try:
+            async with asyncio.timeout(self._attempt_seconds):
+                return await self._post(url, body.encode(), headers, now=now)
+        except (TimeoutError, httpcore.TimeoutException):
+            return Outcome(error="timeout")
+        except HostRefusedError:
+            return Outcome(error="address_refused")
+        except httpcore.ConnectError as error:
+            return Outcome(error="tls_error" if isinstance(error.__cause__, ssl.SSLError) else "unreachable")
+        except (httpcore.NetworkError, httpcore.ProtocolError, OSError):
+            return Outcome(error="unreachable")
+
+    async def aclose(self) -> None:
+        """Close what is open."""
+        for pool in self._pools.values():
+            await pool.aclose()
+        self._pools.clear()
+
+    async def _post(self, url: str, body: bytes, headers: Mapping[str, str], *, now: datetime) -> Outcome:
+        sent = {"Host": urlsplit(url).netloc, "User-Agent": USER_AGENT, "Content-Length": str(len(body)), **headers}
+        async with self._pool(url).stream("POST", url, headers=list(sent.items()), content=body) as answer:
+            # Left unread: closing the stream closes the connection.
+            return Outcome(answer.status, retry_after_seconds=_retry_after(answer.headers, now))
+
+    def _pool(self, url: str) -> httpcore.AsyncConnectionPool:
+        is_private = self._may_be_private(urlsplit(url).hostname or "")
+        if is_private not in self._pools:
+            self._pools[is_private] = httpcore.AsyncConnectionPool(
+                ssl_context=self._tls or shared_tls_context(),
+                max_connections=None,
+                max_keepalive_connections=0,
+                network_backend=Dialer(self._rules, is_registered=is_private),
+            )
+        return self._pools[is_private]
+
+    def _may_be_private(self, host: str) -> bool:
+        return any(fnmatchcase(host.lower(), pattern) for pattern in self._private_hosts)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _retry_after(headers: list[tuple[bytes, bytes]], now: datetime) -> float | None:
+    value = next((value for name, value in headers if name.lower() == b"retry-after"), b"").decode("latin-1").strip()
+    try:
+        seconds = float(value) if not value[:1].isalpha() else _until(value, now)
+    except (ValueError, TypeError):
+        return None
+    return seconds if math.isfinite(seconds) and seconds > 0 else None
+
+
+def _until(date: str, now: datetime) -> float:
+    moment = parsedate_to_datetime(date)
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()

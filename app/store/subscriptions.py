@@ -1,0 +1,125 @@
+"""Subscriptions; their secrets come and go sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, select, update
+
+from app.domain.errors import NotFoundError
+from app.domain.notification import KeptSecret, KeptSubscription, Subscription
+from app.security import Sealer
+from app.store.database import Session
+from app.store.notification_tables import SubscriptionRow
+from app.store.tables import table_of
+
+_subscriptions = table_of(SubscriptionRow)
+
+
+class SubscriptionStore:
+    """Subscriptions in the transaction of a session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def put(self, subscription: Subscription, secrets: Sequence[KeptSecret], *, now: datetime) -> bool:
+        """Enter or replace a subscription, as one that neither fails nor was switched off; return whether it is new."""
+        values = {
+            "document": subscription.model_dump(mode="json", exclude={"name"}),
+            "secrets": [_secret_document(secret) for secret in secrets],
+            "failing_since": None,
+            "disabled_at": None,
+            "disabled_reason": None,
+            "updated_at": now,
+        }
+        mine = update(_subscriptions).where(_subscriptions.c.name == subscription.name)
+        changed = mine.values(version=_subscriptions.c.version + 1).returning(_subscriptions.c.name)
+        if (await self._session.execute(changed, values)).one_or_none() is not None:
+            return False
+        await self._session.execute(insert(_subscriptions), {"name": subscription.name, "created_at": now, **values})
+        return True
+
+    async def find(self, name: str, *, is_held: bool = False) -> KeptSubscription | None:
+        """Read a subscription; held, nobody else changes it before the transaction ends."""
+        wanted = select(_subscriptions).where(_subscriptions.c.name == name)
+        row = (await self._session.execute(wanted.with_for_update() if is_held else wanted)).one_or_none()
+        return None if row is None else _kept(row)
+
+    async def get(self, name: str, *, is_held: bool = False) -> KeptSubscription:
+        """Read a subscription; raise `NotFoundError`."""
+        kept = await self.find(name, is_held=is_held)
+        if kept is None:
+            raise NotFoundError(f"there is no subscription {name[:64]!r}")
+        return kept
+
+    async def list(self) -> tuple[KeptSubscription, ...]:
+        """Read all subscriptions, by name."""
+        rows = await self._session.execute(select(_subscriptions).order_by(_subscriptions.c.name))
+        return tuple(_kept(row) for row in rows)
+
+    async def list_for_writing(self) -> tuple[KeptSubscription, ...]:
+        """Read all, in no order, and see to it that none is removed before the transaction ends; changes may happen."""
+        statement = select(_subscriptions).with_for_update(read=True, key_share=True)
+        return tuple(_kept(row) for row in await self._session.execute(statement))
+
+    async def note_taken(self, name: str) -> None:
+        """Note that the endpoint took something."""
+        failing = (_subscriptions.c.name == name) & _subscriptions.c.failing_since.is_not(None)
+        await self._session.execute(update(_subscriptions).where(failing).values(failing_since=None))
+
+    async def note_failure(self, name: str, *, now: datetime) -> None:
+        """Note that the endpoint did not take something; the first time counts."""
+        well = (_subscriptions.c.name == name) & _subscriptions.c.failing_since.is_(None)
+        await self._session.execute(update(_subscriptions).where(well).values(failing_since=now))
+
+    async def disable(self, kept: KeptSubscription, *, reason: str, now: datetime) -> None:
+        """Switch a held subscription off, and say why."""
+        document = kept.subscription.model_copy(update={"enabled": False}).model_dump(mode="json", exclude={"name"})
+        mine = update(_subscriptions).where(_subscriptions.c.name == kept.subscription.name)
+        values = {"document": document, "disabled_at": now, "disabled_reason": reason, "updated_at": now}
+        await self._session.execute(mine.values(version=_subscriptions.c.version + 1, **values))
+
+    async def delete(self, name: str) -> None:
+        """Remove a subscription and its deliveries; raise `NotFoundError`."""
+        statement = delete(_subscriptions).where(_subscriptions.c.name == name).returning(_subscriptions.c.name)
+        if (await self._session.execute(statement)).one_or_none() is None:
+            raise NotFoundError(f"there is no subscription {name[:64]!r}")
+
+
+def seal_secret(sealer: Sealer, name: str, secret: str) -> str:
+    """Seal a subscription's secret."""
+    return sealer.seal(secret, context=_context(name))
+
+
+def open_secrets(sealer: Sealer, kept: KeptSubscription, *, now: datetime) -> tuple[str, ...]:
+    """Open the secrets that sign now, newest first; raise `UnavailableError` where no key fits."""
+    context = _context(kept.subscription.name)
+    return tuple(sealer.unseal(secret.token, context=context) for secret in kept.secrets if secret.is_good(now))
+
+
+def _context(name: str) -> str:
+    return f"subscription/{name}/secret"
+
+
+def _kept(row: Row[Any]) -> KeptSubscription:
+    return KeptSubscription(
+        subscription=Subscription.model_validate({"name": row.name, **row.document}),
+        secrets=tuple(_read_secret(document) for document in row.secrets),
+        version=row.version,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        failing_since=row.failing_since,
+        disabled_at=row.disabled_at,
+        disabled_reason=row.disabled_reason,
+    )
+
+
+def _secret_document(secret: KeptSecret) -> dict[str, Any]:
+    return {"token": secret.token, "ends_at": secret.ends_at.isoformat() if secret.ends_at else None}
+
+
+def _read_secret(document: dict[str, Any]) -> KeptSecret:
+    ends_at = document["ends_at"]
+    return KeptSecret(document["token"], datetime.fromisoformat(ends_at) if ends_at else None)
