@@ -13,7 +13,7 @@ import structlog
 from app.domain.registry import RegistryEntry
 from app.registry.challenge import Challenge, Scopes, parse_challenges
 from app.registry.credentials import Credentials, Login
-from app.registry.failures import Asked, make_failure
+from app.registry.failures import LOG_IN, Asked, make_failure
 from app.registry.limits import MAX_HELD_TOKENS
 from app.registry.tokens import Token, TokenKey, fetch_token
 from app.registry.trust import parse_realm
@@ -106,7 +106,7 @@ class Authenticator:
         async with self._discovery:
             if self._is_discovered:
                 return
-            asked = Asked(self._entry.registry, "log_in")
+            asked = Asked(self._entry.registry, LOG_IN)
             url = self._wire.trust.home.with_target("/v2/")
             response = await self._wire.send(Sent(method="GET", url=url), asked)
             answer = await self._wire.collect(response, url, asked)
@@ -146,7 +146,7 @@ class Authenticator:
             fetch.exception()  # looked at, even when nobody waits any more
 
     def _realm(self, challenge: Challenge) -> Url:
-        asked = Asked(self._entry.registry, "log_in")
+        asked = Asked(self._entry.registry, LOG_IN)
         trust = self._wire.trust
         try:
             realm = parse_realm(trust.home.with_target("/v2/"), challenge.realm)

@@ -18,7 +18,7 @@ from app.domain.registry import (
     NoAuth,
     RegistryEntry,
 )
-from app.registry.failures import Asked, make_failure
+from app.registry.failures import LOG_IN, Asked, make_failure
 from app.registry.limits import MIB
 
 _MAX_CONFIG_BYTES = MIB
@@ -96,7 +96,7 @@ class Credentials:
 
     def _refusal(self, message: str) -> Exception:
         entry = self._entry
-        return make_failure(f"{entry.registry}: {message}", Asked(entry.registry, "log_in"), code="unauthorized")
+        return make_failure(f"{entry.registry}: {message}", Asked(entry.registry, LOG_IN), code="unauthorized")
 
 
 def _load_config(path: Path) -> dict[str, Any]:

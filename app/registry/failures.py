@@ -40,7 +40,8 @@ _MISSING = re.compile(
 """Some answer 403 or 400 with a text that means 404: Red Hat (`UNKNOWN: Not Found`), Harbor, Artifactory."""
 _MISSING_CODES = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "NOT_FOUND", "NOTFOUND"})
 
-WRITES = frozenset({"start_upload", "mount_blob", "put_manifest"})
+LOG_IN = "log_in"
+"""What asking for a token is called; its answers come from other hosts by nature."""
 UPLOADS = frozenset({"send_blob", "upload_status", "start_upload", "mount_blob"})
 
 
@@ -131,7 +132,7 @@ def _listen(answer: Answer) -> _Said:
 
 def _judge(answer: Answer, asked: Asked, said: _Said) -> tuple[str, bool]:
     status, codes = answer.status, said.codes
-    if answer.standing is not Standing.HOME and status in {400, 401, 403, 410}:
+    if answer.standing is not Standing.HOME and asked.operation != LOG_IN and status in {400, 401, 403, 410}:
         return "denied", True  # a signed URL that ran out; the registry gives a new one
     if status == httpx.codes.TOO_MANY_REQUESTS or "TOOMANYREQUESTS" in codes:
         return "rate_limited", True

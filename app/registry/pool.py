@@ -154,6 +154,10 @@ class RegistryClients:
         entry = max(fitting, key=lambda entry: len(entry.prefix), default=RegistryEntry.unregistered(registry))
         return self._client(entry, writing=False)
 
+    def slots(self, *clients: RegistryClient) -> AbstractAsyncContextManager[None]:
+        """Take the slots a transfer needs, see `ClientPool.slots`."""
+        return self._pool.slots(*clients)
+
     def _client(self, entry: RegistryEntry, *, writing: bool) -> RegistryClient:
         key = (entry, writing)
         if key not in self._made:

@@ -15,7 +15,7 @@ import httpx
 from app.domain.errors import RegistryError
 from app.registry.challenge import Scopes
 from app.registry.credentials import Login
-from app.registry.failures import Answer, Asked, failure_of_answer, make_failure
+from app.registry.failures import LOG_IN, Answer, Asked, failure_of_answer, make_failure
 from app.registry.limits import MAX_TOKEN_ANSWER_BYTES, MAX_TOKEN_LENGTH
 from app.registry.url import Url
 from app.registry.wire import Sent, Wire
@@ -64,7 +64,7 @@ async def fetch_token(
     ways = [_post, _get] if login.identity_token else [_get, _post]
     if login.is_anonymous:
         ways = [_get]
-    asked = Asked(registry, "log_in")
+    asked = Asked(registry, LOG_IN)
     begun = clock()
     refusals: list[Answer] = []
     for way in ways:
@@ -115,7 +115,7 @@ async def _read(wire: Wire, response: httpx.Response, *, url: Url, asked: Asked)
 
 def _refusal(answer: Answer, realm: Url, asked: Asked) -> RegistryError:
     error = failure_of_answer(answer, asked)
-    if error.code in {"rate_limited", "registry_unreachable"}:
+    if error.temporary:
         return error
     # GAR answers 400 to a wrong password; whatever the status, no token means that the login is not accepted.
     return RegistryError(

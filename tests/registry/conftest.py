@@ -45,7 +45,8 @@ def connect(pool: ClientPool) -> Connect:
 
     def connect(registry: FakeRegistry | RegistryProcess, *, writing: bool = False, **fields: Any) -> RegistryClient:
         entry = entry_of(registry, **fields)
-        return pool.clients((entry,)).for_repository(Repository(entry.registry, "any/repository"), writing=writing)
+        path = f"{entry.prefix or 'any'}/repository"
+        return pool.clients((entry,)).for_repository(Repository(entry.registry, path), writing=writing)
 
     return connect
 
