@@ -120,7 +120,7 @@ def _assemble(settings: Settings, *, sealer: Sealer, database: Database, pool: C
     runner = JobRunner(
         database,
         engine,
-        Claims(database, sealer, worker=worker_id, is_dead=roster.is_dead, clock=now),
+        Claims(database, sealer, roster=roster, clock=now),
         open_workshop=open_workshop,
         clock=now,
     )

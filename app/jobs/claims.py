@@ -11,16 +11,21 @@ from app.domain.job import Job
 from app.domain.registry import RegistryEntry
 from app.jobs.changes import JobChange
 from app.jobs.notices import save_change
+from app.jobs.roster import Roster
+from app.jobs.sharing import with_shared_limits
 from app.security import Sealer
 from app.store.database import Database
 from app.store.destinations import DestinationStore
 from app.store.images import ImageStore, StoredImage
 from app.store.jobs import JobStore
+from app.store.lanes import LaneStore
 from app.store.registries import RegistryStore
 from app.store.units import Unit, UnitKind, UnitState, UnitStore
 
 BUSY_SECONDS = 3.0
 """When to look again at a unit that another worker has, in case that one is dead."""
+LANE_SECONDS = 1.0
+"""When to look again whether the jobs before one in its lane have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +57,12 @@ class Claims:
         database: Database,
         sealer: Sealer,
         *,
-        worker: str,
-        is_dead: Callable[[str], bool],
+        roster: Roster,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._sealer = sealer
-        self._worker = worker
-        self._is_dead = is_dead
+        self._roster = roster
         self._clock = clock
 
     async def claim(self, unit_id: int) -> Claim | NotNow | None:
@@ -75,7 +78,9 @@ class Claims:
                 return None
             if (not_now := self._not_now(unit, now)) is not None:
                 return not_now
-            unit = await units.claim(unit, worker=self._worker, now=now)
+            if unit.kind is UnitKind.PLAN and not await LaneStore(session).is_free_for(held.number):
+                return NotNow(LANE_SECONDS)
+            unit = await units.claim(unit, worker=self._roster.worker, now=now)
             change = JobChange(held, now=now)
             change.begin()
             await save_change(session, change)
@@ -84,7 +89,9 @@ class Claims:
                 job=await jobs.get(held.id),
                 job_number=held.number,
                 unit=unit,
-                registries=await RegistryStore(session, self._sealer).list(),
+                registries=with_shared_limits(
+                    await RegistryStore(session, self._sealer).list(), workers=self._roster.alive
+                ),
             )
             if unit.kind is UnitKind.PLAN:
                 return claim
@@ -98,7 +105,7 @@ class Claims:
         if unit.not_before is not None and now < unit.not_before:
             return NotNow((unit.not_before - now).total_seconds())
         if unit.state is UnitState.RUNNING and unit.worker is not None:
-            is_ours = unit.worker == self._worker  # then it is one that this process has lost sight of
-            if not is_ours and not self._is_dead(unit.worker):
+            is_ours = unit.worker == self._roster.worker  # then it is one that this process has lost sight of
+            if not is_ours and not self._roster.is_dead(unit.worker):
                 return NotNow(BUSY_SECONDS)
         return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import structlog
@@ -20,6 +21,8 @@ log = structlog.get_logger()
 
 IMAGES_AT_ONCE = 8
 """Enough that small images wait for each other's round trips and not for their own; large ones share what there is."""
+SLICE_SECONDS = 20.0
+"""After this long a unit begins no more images but goes back to the queue, where a more urgent one may wait."""
 MAX_CLAIMS = 10
 """A unit that was begun so often and never ended is taken to be what ends its workers."""
 
@@ -27,9 +30,10 @@ MAX_CLAIMS = 10
 class Copying:
     """The copying of one claim."""
 
-    def __init__(self, claim: Claim, ledger: UnitLedger) -> None:
+    def __init__(self, claim: Claim, ledger: UnitLedger, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._claim = claim
         self._ledger = ledger
+        self._monotonic = monotonic
         self._slots = asyncio.Semaphore(IMAGES_AT_ONCE)
 
     async def copy_all(self, workshop: Workshop) -> None:
@@ -39,14 +43,18 @@ class Copying:
             message = f"the copy was begun {MAX_CLAIMS} times and each time its worker ended without a word"
             self._ledger.fail([image.position for image in ready], ExecutionError("internal", message))
             return
+        begun = self._monotonic()
         async with asyncio.TaskGroup() as group:
             for images in _by_copy(ready):
                 await self._slots.acquire()
+                if self._monotonic() - begun > SLICE_SECONDS:
+                    break
                 group.create_task(self._copy(images, workshop)).add_done_callback(lambda _: self._slots.release())
 
     def _may_begin(self, image: StoredImage) -> bool:
         written_by = self._claim.written_by.get(image.image.destination)
         if written_by is None:
+            self._ledger.wait()
             return False  # another job writes it just now
         if written_by > self._claim.job_number:
             self._ledger.supersede(image.position)

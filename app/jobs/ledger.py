@@ -53,7 +53,7 @@ class UnitLedger:
         self._bases = {stored.position: stored.tally for stored in claim.images}
         self._dirty: set[int] = set()
         self._warnings: list[JobWarning] = []
-        self._rest_seconds = WAIT_SECONDS
+        self._rest_seconds = 0.0
         self._soon = asyncio.Event()
         self._closing = asyncio.Event()
         self._lock = asyncio.Lock()
@@ -98,6 +98,10 @@ class UnitLedger:
     def supersede(self, position: int) -> None:
         """Leave an image whose destination a later job has written meanwhile: that is the outcome asked for."""
         self._end(position, ImageState.UP_TO_DATE, reason=SUPERSEDED)
+
+    def wait(self) -> None:
+        """Note that some image waits for another job's."""
+        self._rest_seconds = max(self._rest_seconds, WAIT_SECONDS)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 

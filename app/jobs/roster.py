@@ -35,7 +35,7 @@ class Roster:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
-        self._worker = worker
+        self.worker = worker
         self._name = name
         self._concurrency = concurrency
         self._clock = clock
@@ -49,7 +49,7 @@ class Roster:
         now = self._clock()
         async with self._database.transaction() as session:
             workers = WorkerStore(session)
-            await workers.beat(self._worker, name=self._name, concurrency=self._concurrency, now=now)
+            await workers.beat(self.worker, name=self._name, concurrency=self._concurrency, now=now)
             signs = await workers.list()
             await workers.delete_unseen_since(now - FORGOTTEN)
         self._look({sign.id: sign.beat for sign in signs})
@@ -58,14 +58,14 @@ class Roster:
         """Take this worker off the roster; what it had it has given back."""
         try:
             async with self._database.transaction() as session:
-                await WorkerStore(session).delete(self._worker)
+                await WorkerStore(session).delete(self.worker)
         except UnavailableError:
             return  # then the others find out by themselves
 
     def is_dead(self, worker: str) -> bool:
         """Say whether a worker will write no more, as far as can be seen from here."""
         if self._database.is_sqlite:
-            return worker != self._worker  # one process: any other's work is from before
+            return worker != self.worker  # one process: any other's work is from before
         _, since = self._stands.setdefault(worker, (None, self._looked_at))
         return self._looked_at - since >= DEAD_SECONDS
 

@@ -26,8 +26,10 @@ from app.domain.request import SyncRequest
 from app.jobs.accepting import accept, entry_of
 from app.jobs.changes import JobChange
 from app.jobs.engine import Engine
+from app.jobs.housekeeping import BATCH_IMAGES, delete_job
 from app.jobs.notices import save_change
 from app.jobs.planning import unit_priority
+from app.jobs.standing import run_lane
 from app.jobs.stopping import cancel_some
 from app.jobs.watching import JobWatch
 from app.store.audit import AuditStore
@@ -35,11 +37,9 @@ from app.store.database import Database
 from app.store.idempotency import IdempotencyStore
 from app.store.images import ImageStore
 from app.store.jobs import JobStore
+from app.store.lanes import LaneStore
 from app.store.paging import Page, PageRequest
 from app.store.units import NewUnit, UnitKind, UnitStore
-
-BATCH_IMAGES = 5_000
-"""How many images one transaction changes at most: others wait for it."""
 
 
 class JobService:
@@ -175,6 +175,8 @@ class JobService:
             )
             number = await jobs.add(job)
             await AuditStore(session).add(entry_of(job))
+            if job.policy is not None:
+                await LaneStore(session).join(run_lane(job.policy), number)
             if only == "failed" and old.progress.planned:
                 held = await jobs.hold(job.id)
                 count = await images.add_failed_of(await jobs.get_number(old.id), number, revision=held.version + 1)
@@ -189,17 +191,5 @@ class JobService:
 
     async def delete(self, job_id: str, *, caller: Caller) -> None:
         """Remove a done job and what is known of it; raise `NotFoundError`, `ConflictError` (`job_not_finished`)."""
-        removed = BATCH_IMAGES
-        while removed == BATCH_IMAGES:
-            async with self._database.transaction() as session:
-                jobs = JobStore(session)
-                held = await jobs.hold(job_id)
-                if not held.done:
-                    raise ConflictError(f"the job is still {held.state}; cancel it first", code="job_not_finished")
-                removed = await ImageStore(session).delete_some(held.number, limit=BATCH_IMAGES)
-                if removed < BATCH_IMAGES:
-                    entry = AuditEntry(self._clock(), caller.name, AuditAction.JOB_DELETED, job_id)
-                    await AuditStore(session).add(entry)
-                    await jobs.delete(held.number)
-                    await IdempotencyStore(session).delete_of_job(job_id)
-                    await self._database.announcements.announce(session, job_id)
+        entry = AuditEntry(self._clock(), caller.name, AuditAction.JOB_DELETED, job_id)
+        await delete_job(self._database, job_id, entry=entry)

@@ -7,8 +7,11 @@ started again, while what is being copied goes on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from typing import Any
 
 import structlog
 
@@ -20,6 +23,7 @@ from app.jobs.roster import BEAT_SECONDS, Roster
 from app.jobs.runner import JobRunner
 from app.store.database import Database
 from app.store.units import UnitStore
+from app.store.worker_lock import worker_lock
 
 log = structlog.get_logger()
 
@@ -32,6 +36,14 @@ GIVE_BACK_SECONDS = 10.0
 """How long giving back may take: a database that is gone now must not keep the process."""
 ERROR_SECONDS = 5.0
 """When to try a unit again that failed for a reason nobody thought of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Something a worker does again and again beside its units; it may raise `UnavailableError`."""
+
+    action: Callable[[], Awaitable[None]]
+    seconds: float
 
 
 class Worker:
@@ -47,6 +59,7 @@ class Worker:
         concurrency: int,
         clock: Callable[[], datetime],
         grace_seconds: float = GRACE_SECONDS,
+        chores: Sequence[Chore] = (),
     ) -> None:
         self._database = database
         self._engine = engine
@@ -55,6 +68,7 @@ class Worker:
         self._concurrency = concurrency
         self._clock = clock
         self._grace_seconds = grace_seconds
+        self._chores = chores
         self._halts: dict[int, Halt] = {}
         self._tasks: dict[int, asyncio.Task[float | None]] = {}
         self._slots = asyncio.Semaphore(concurrency)
@@ -67,23 +81,30 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop; then let units end, or give them back, and leave the roster."""
-        await patiently(self._roster.beat)  # before the first claim: who is not on the roster may be taken for dead
+        async with worker_lock(self._database.file, stop=stop) as is_ours:
+            if is_ours:
+                await patiently(self._roster.beat)  # before any claim: who is not on the roster may be taken for dead
+                await self._work(stop)
+                await self._roster.leave()
+
+    async def _work(self, stop: asyncio.Event) -> None:
         draining = asyncio.create_task(self._drain(stop))
         chores = [
-            asyncio.create_task(self._repeat(self._roster.beat, lambda: BEAT_SECONDS)),
-            asyncio.create_task(self._repeat(self._pass_signs, lambda: SIGN_SECONDS, early=self._changed)),
-            asyncio.create_task(self._repeat(self._sweep, self._sweep_seconds, early=self._engine.connected)),
+            self._repeat(self._roster.beat, lambda: BEAT_SECONDS),
+            self._repeat(self._pass_signs, lambda: SIGN_SECONDS, early=self._changed),
+            self._repeat(self._sweep, self._sweep_seconds, early=self._engine.connected),
+            *(self._repeat(chore.action, partial(float, chore.seconds)) for chore in self._chores),
         ]
+        tasks: list[asyncio.Task[Any]] = [draining, *(asyncio.create_task(chore) for chore in chores)]
         try:
             async with self._database.announcements.heard_by(self._on_change):
                 await self._keep_engine_running(stop)
                 await draining
         finally:
-            tasks = [draining, *chores, *self._tasks.values()]
+            tasks += self._tasks.values()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._roster.leave()
 
     async def _keep_engine_running(self, stop: asyncio.Event) -> None:
         pause = FIRST_SECONDS

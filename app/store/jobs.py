@@ -88,7 +88,8 @@ class JobStore:
 
     async def list_done_before(self, moment: datetime, *, limit: int) -> tuple[str, ...]:
         """Name jobs that ended before a moment."""
-        ended = _jobs.c.state.in_([state for state in JobState if state.done]) & (_jobs.c.finished_at < moment)
+        done = _jobs.c.state.in_([state for state in JobState if state.done])
+        ended = done & (_jobs.c.finished_at < moment) & (_jobs.c.created_at < moment)  # the latter has the index
         statement = select(_jobs.c.id).where(ended).order_by(_jobs.c.created_at, _jobs.c.number).limit(limit)
         return tuple((await self._session.execute(statement)).scalars())
 

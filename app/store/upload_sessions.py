@@ -58,15 +58,14 @@ class UploadSessionStore:
         """Forget an upload that has ended."""
         await self._session.execute(delete(_sessions).where(*_is(repository, digest)))
 
-    async def delete_before(self, moment: datetime, *, limit: int) -> int:
-        """Forget a few that are older than any registry keeps them; return how many."""
-        key = tuple_(_sessions.c.host, _sessions.c.repository, _sessions.c.digest)
-        old = select(_sessions.c.host, _sessions.c.repository, _sessions.c.digest).where(
-            _sessions.c.updated_at < moment
-        )
-        places = [tuple(row) for row in await self._session.execute(old.limit(limit))]
-        await self._session.execute(delete(_sessions).where(key.in_(places)))
-        return len(places)
+
+async def delete_uploads_before(session: AsyncSession, moment: datetime, *, limit: int) -> int:
+    """Forget a few uploads that are older than any registry keeps them; return how many."""
+    key = tuple_(_sessions.c.host, _sessions.c.repository, _sessions.c.digest)
+    old = select(_sessions.c.host, _sessions.c.repository, _sessions.c.digest).where(_sessions.c.updated_at < moment)
+    places = [tuple(row) for row in await session.execute(old.limit(limit))]
+    await session.execute(delete(_sessions).where(key.in_(places)))
+    return len(places)
 
 
 def _is(repository: Repository, digest: Digest) -> tuple[ColumnElement[bool], ...]:
