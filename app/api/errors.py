@@ -35,7 +35,7 @@ _STATUS_OF_CLASS: dict[type[RegistrySyncError], int] = {
     UnavailableError: 503,
 }
 _CODE_OF_STATUS = {
-    400: "bad_request",
+    400: "malformed_json",
     404: "not_found",
     405: "method_not_allowed",
     413: "payload_too_large",
@@ -129,6 +129,8 @@ async def _of_framework(request: Request, error: Exception) -> Response:
             detail = f"{request.method} is not among this resource's methods: {headers['Allow']}"
         case HTTPStatus.NOT_FOUND:
             detail = "there is nothing at this path"
+        case HTTPStatus.BAD_REQUEST:
+            detail = "the body is not JSON"  # the only thing the framework says 400 to, where its reader gives up
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             detail = "the body is larger than this service takes"
         case _:

@@ -1,0 +1,225 @@
+"""Who may do what: keys and scopes, and local callers while there is no key."""
+
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from fastapi import Request
+from fastapi.routing import iter_route_contexts
+
+from app.api.deps import LOCAL_OPERATOR, PUBLIC_PATHS, is_local, known_caller, metrics_reader
+from app.domain.access import Scope
+from app.main import create_app
+from app.security import _checksum, make_api_key
+from app.settings import Settings
+from tests.api.conftest import SHORT, Api, Serve
+
+JOB = "/v1/jobs/019ab2c4-d5e6-7f80-91a2-b3c4d5e6f708"
+NEEDS = {
+    ("GET", "/v1/jobs"): "read",
+    ("GET", JOB): "read",
+    ("GET", f"{JOB}/images"): "read",
+    ("GET", f"{JOB}/events"): "read",
+    ("POST", "/v1/jobs"): "submit",
+    ("POST", "/v1/plan"): "submit",
+    ("POST", f"{JOB}/cancel"): "submit",
+    ("POST", f"{JOB}/retry"): "submit",
+    ("DELETE", JOB): "submit",
+    ("GET", "/v1/registries"): "read",
+    ("GET", "/v1/registries/hub"): "read",
+    ("PUT", "/v1/registries/hub"): "admin",
+    ("PATCH", "/v1/registries/hub"): "admin",
+    ("DELETE", "/v1/registries/hub"): "admin",
+    ("POST", "/v1/registries/hub/check"): "admin",
+    ("GET", "/v1/keys"): "admin",
+    ("POST", "/v1/keys"): "admin",
+    ("DELETE", "/v1/keys/nobody"): "admin",
+    ("GET", "/metrics"): "read",
+}
+BODIES = {"/v1/jobs": SHORT, "/v1/plan": SHORT, "/v1/registries/hub": {"host": "a.example.com"}, "/v1/keys": {}}
+
+
+async def ask(client: httpx.AsyncClient, method: str, path: str, headers: dict[str, str]) -> httpx.Response:
+    body = BODIES.get(path, {}) if method in {"POST", "PUT", "PATCH"} else None
+    return await client.request(method, path, json=body, headers=headers)
+
+
+async def test_each_scope_opens_what_it_should_and_nothing_more(api: Api) -> None:
+    admin = await api.make_key("admin")
+    api.client.headers.update(admin)
+    keys = {"read": await api.make_key("read"), "submit": await api.make_key("submit"), "admin": admin}
+    del api.client.headers["Authorization"]
+
+    for (method, path), scope in NEEDS.items():
+        anonymous = await ask(api.client, method, path, {})
+        assert anonymous.status_code == 401, (method, path)
+        assert anonymous.json()["code"] == "unauthenticated"
+        assert anonymous.headers["WWW-Authenticate"].startswith("Bearer")
+        for held, key in keys.items():
+            answer = await ask(api.client, method, path, key)
+            if scope in Scope(held).implied:
+                assert answer.status_code not in {401, 403}, (method, path, held, answer.text)
+            else:
+                assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope"), (method, path, held)
+
+
+def test_every_route_names_a_scope_or_is_public_on_purpose() -> None:
+    without, public = set(), set()
+    for route in iter_route_contexts(create_app(Settings.model_construct()).routes):
+        path = str(route.path)
+        if path in PUBLIC_PATHS or path.startswith("/docs/"):
+            public.add(path)
+        elif not _scopes(route):
+            without.add((path, tuple(route.methods or ())))
+
+    assert without == set()
+    assert public >= PUBLIC_PATHS
+
+
+def _scopes(route: object) -> set[str]:
+    dependant = getattr(route, "dependant", None)
+    found = (
+        [inner for inner in dependant.dependencies if inner.call in {known_caller, metrics_reader}] if dependant else []
+    )
+    return {scope for inner in found for scope in inner.own_oauth_scopes or ()}
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/openapi.json", "/docs"])
+async def test_what_is_public_needs_no_key(api: Api, path: str) -> None:
+    await api.make_key("admin")
+
+    assert (await api.client.get(path)).status_code == 200
+
+
+async def test_metrics_are_public_where_the_operator_says_so(serve: Serve) -> None:
+    async with serve(metrics_without_key=True) as api:
+        await api.make_key("admin")
+
+        assert (await api.client.get("/metrics")).status_code == 200
+        assert (await api.client.get("/v1/jobs")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        "Bearer",
+        "Bearer nonsense",
+        f"Bearer {make_api_key()}",
+        f"Bearer {'x' * 40}",
+        f"Bearer {'x' * 10_000}",
+        "Basic dXNlcjpwYXNz",
+        "Negotiate abc",
+        make_api_key(),
+    ],
+)
+async def test_a_key_that_is_not_known_opens_nothing_even_before_there_is_any(api: Api, authorization: str) -> None:
+    answer = await api.client.get("/v1/jobs", headers={"Authorization": authorization})
+
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+    assert authorization.removeprefix("Bearer ") not in answer.text or len(authorization) < 12
+
+
+async def test_a_key_ends_when_it_expires(api: Api) -> None:
+    await api.make_key("admin")
+    made = await api.service.keys.create(name="brief", scope=Scope.READ, expires_seconds=60, caller=LOCAL_OPERATOR)
+    header = {"Authorization": f"Bearer {made.text}"}
+    assert (await api.client.get("/v1/jobs", headers=header)).status_code == 200
+
+    api.service.keys._now = lambda: datetime.now(UTC) + timedelta(seconds=61)
+
+    answer = await api.client.get("/v1/jobs", headers=header)
+    assert (answer.status_code, answer.json()["detail"]) == (401, "this API key has expired")
+
+
+async def test_a_revoked_key_ends_at_once(api: Api) -> None:
+    admin = await api.make_key("admin")
+    api.client.headers.update(admin)
+    reader = await api.make_key("read")
+    [key] = [key for key in (await api.client.get("/v1/keys")).json()["items"] if key["name"] == "read"]
+
+    answer = await api.client.delete(f"/v1/keys/{key['id']}")
+
+    assert answer.status_code == 204
+    assert (await api.client.get("/v1/jobs", headers=reader)).status_code == 401
+    assert (await api.client.delete(f"/v1/keys/{key['id']}")).status_code == 404
+
+
+async def test_the_first_key_ends_the_time_without_keys(api: Api) -> None:
+    assert (await api.client.get("/v1/jobs")).status_code == 200
+
+    await api.make_key("read")
+
+    assert (await api.client.get("/v1/jobs")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Forwarded-For": "203.0.113.7"},
+        {"Forwarded": "for=203.0.113.7"},
+        {"Via": "1.1 proxy"},
+        {"Host": "attacker.example.com"},
+        {"Host": "attacker.example.com:8080"},
+        {"Origin": "https://attacker.example.com"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+async def test_without_any_key_nobody_is_served_on_behalf_of_somebody_elsewhere(
+    client: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    answer = await client.get("/v1/jobs", headers=headers)
+
+    assert (answer.status_code, answer.json()["code"]) == (403, "local_callers_only")
+    assert "create-key" in answer.json()["detail"]
+
+
+async def test_without_any_key_the_documentation_page_may_try_calls(api: Api) -> None:
+    host = api.client.base_url.netloc.decode()
+
+    answer = await api.client.get("/v1/jobs", headers={"Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"})
+
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("peer", "host", "is_it"),
+    [
+        ("127.0.0.1", "127.0.0.1:8080", True),
+        ("127.8.8.8", "localhost", True),
+        ("::1", "[::1]:8080", True),
+        ("10.0.0.5", "127.0.0.1:8080", False),
+        ("203.0.113.7", "localhost:8080", False),
+        ("::ffff:203.0.113.7", "localhost:8080", False),
+        ("127.0.0.1", "", False),
+        ("not an address", "localhost", False),
+    ],
+)
+def test_a_local_caller_is_told_by_both_ends_of_the_connection(peer: str, host: str, *, is_it: bool) -> None:
+    scope = {"type": "http", "client": (peer, 1), "headers": [(b"host", host.encode())]}
+
+    assert is_local(Request(scope)) is is_it
+    assert not is_local(Request(scope | {"client": None}))
+
+
+async def test_a_failed_login_says_nothing_about_why(api: Api) -> None:
+    admin = await api.make_key("admin")
+    known_id = admin["Authorization"].split("_")[1]
+
+    unknown = await api.client.get("/v1/jobs", headers={"Authorization": f"Bearer {make_api_key()}"})
+    same_id = make_api_key()
+    forged = await api.client.get("/v1/jobs", headers={"Authorization": f"Bearer {_with_id(same_id, known_id)}"})
+
+    assert unknown.json()["detail"] == forged.json()["detail"]
+
+
+def _with_id(key: str, key_id: str) -> str:
+    body = f"rsk_{key_id}_{key.split('_')[2][:-6]}"
+    return body + _checksum(body)
+
+
+def test_scopes_imply_those_before_them() -> None:
+    assert Scope.ADMIN.implied == {Scope.READ, Scope.SUBMIT, Scope.ADMIN}
+    assert Scope.READ.implied == {Scope.READ}

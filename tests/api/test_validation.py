@@ -1,0 +1,167 @@
+"""Bad input: refused with 422 before anything is kept, each field by the name the caller gave it."""
+
+from typing import Any
+
+import pytest
+
+from tests.api.conftest import SHORT, Api, pointers
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+TO = "registry.example.com/mirror"
+LONG_TAG = "x" * 129
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/plan"])
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        ({}, {"/source": "missing", "/destination": "missing"}),
+        ({"source": "redis:7"}, {"/destination": "missing"}),
+        ({"source": "", "destination": TO}, {"/source": "invalid_repository"}),
+        ({"source": "a.example.com/", "destination": TO}, {"/source": "invalid_repository"}),
+        ({"source": "a.example.com", "destination": TO}, {"/source": "invalid_source"}),
+        ({"source": "a.example.com/x:", "destination": TO}, {"/source": "invalid_source"}),
+        ({"source": "a.example.com/x y", "destination": TO}, {"/source": "invalid_repository"}),
+        ({"source": "https://a.example.com/x", "destination": TO}, {"/source": "invalid_repository"}),
+        ({"source": "a.example.com/Team/App", "destination": TO}, {"/source": "invalid_repository"}),
+        ({"source": f"a.example.com/x:{LONG_TAG}", "destination": TO}, {"/source": "invalid_tag"}),
+        ({"source": "a.example.com/x:-1", "destination": TO}, {"/source": "invalid_tag"}),
+        ({"source": "a.example.com/x:1,1", "destination": TO}, {"/source": "invalid_source"}),
+        ({"source": "a.example.com/x@sha256:1234", "destination": TO}, {"/source": "invalid_digest"}),
+        ({"source": "a.example.com:99999/x", "destination": TO}, {"/source": "invalid_host"}),
+        ({"source": "a.example.com/*/x", "destination": TO}, {"/source": "invalid_source"}),
+        ({"source": 7, "destination": TO}, {"/source": "string_type"}),
+        ({"source": "redis:7", "destination": 7}, {"/destination": "list_type"}),
+        ({"source": "redis:7", "destination": []}, {"/destination": "too_short"}),
+        ({"source": "redis:7", "destination": "a.example.com/UP"}, {"/destination": "invalid_repository"}),
+        (
+            {"source": "redis:7", "destination": ["a.example.com/x", "a.example.com/UP"]},
+            {"/destination/1": "invalid_repository"},
+        ),
+        ({"source": "redis:7", "destination": [TO, TO]}, {"/destination": "duplicate_destination"}),
+        ({"source": "redis:7", "destination": f"{TO}:{LONG_TAG}"}, {"/destination": "invalid_tag"}),
+        ({"source": "redis:7", "destination": "a.example.com/{nothing}"}, {"/destination": "invalid_template"}),
+        ({"source": "redis:1,2", "destination": f"{TO}:1,2,3"}, {"/destination": "rename_count"}),
+        (SHORT | {"unknown": 1}, {"/unknown": "unknown_field"}),
+        (SHORT | {"options": {"unknwon": 1}}, {"/options/unknwon": "unknown_field"}),
+        (SHORT | {"options": {"overwrite": "maybe"}}, {"/options/overwrite": "literal_error"}),
+        (SHORT | {"options": {"referrers": "perhaps"}}, {"/options/referrers": "bool_parsing"}),
+        (SHORT | {"options": {"max_bytes_per_second": 0}}, {"/options/max_bytes_per_second": "greater_than_equal"}),
+        (SHORT | {"options": []}, {"/options": "object_type"}),
+        (SHORT | {"tags": {"include": ["v*"]}}, {"/tags": "selection_without_pattern"}),
+        (SHORT | {"repositories": {"include": ["v*"]}}, {"/repositories": "selection_without_pattern"}),
+        (SHORT | {"source": "redis", "tags": {"include": ["/(/"]}}, {"/tags/include/0": "invalid_matcher"}),
+        (SHORT | {"source": "redis", "tags": {"newest": 0}}, {"/tags/newest": "greater_than_equal"}),
+        (SHORT | {"platforms": ["linux"]}, {"/platforms/0": "invalid_platform"}),
+        (SHORT | {"platform_mode": "thin"}, {"/platform_mode": "literal_error"}),
+        (SHORT | {"labels": {"a b": "c"}}, None),
+        (SHORT | {"labels": {"a": 1}}, {"/labels/a": "string_type"}),
+        (SHORT | {"priority": "urgent"}, {"/priority": "enum"}),
+        (SHORT | {"state": "succeeded"}, {"/state": "unknown_field"}),
+        (SHORT | {"rules": []}, {"/source": "mixed_forms"}),
+        ({"rules": []}, {"/rules": "too_short"}),
+        ({"rules": [SHORT, {"source": "redis:7"}]}, {"/rules/1/destination": "missing"}),
+        ({"rules": [SHORT | {"extra": 1}]}, {"/rules/0/extra": "unknown_field"}),
+        (
+            {"rules": [SHORT, {"source": "alpine:7", "destination": SHORT["destination"]}]},
+            {"/rules/1/destination": "destination_conflict"},
+        ),
+        (
+            {"source": "a.example.com/Team", "destination": "a.example.com/UP", "x": 1},
+            {"/source": "invalid_repository", "/destination": "invalid_repository", "/x": "unknown_field"},
+        ),
+        ([SHORT], {"": "object_type"}),
+        ("redis:7", {"": "object_type"}),
+    ],
+)
+async def test_each_field_is_named_as_the_caller_wrote_it(
+    shared: Api, path: str, body: Any, wrong: dict[str, str] | None
+) -> None:
+    answer = await shared.client.post(path, json=body)
+
+    assert answer.status_code == 422, answer.text
+    problem = answer.json()
+    assert problem["code"] == "validation_failed"
+    assert problem["request_id"] == answer.headers["X-Request-Id"]
+    assert all(error["detail"] for error in problem["errors"])
+    if wrong is not None:
+        assert pointers(answer) == wrong
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1:5000",
+        "10.1.2.3",
+        "192.168.0.1:5000",
+        "169.254.169.254",
+        "100.64.0.1",
+        "localhost:5000",
+        "registry.localhost",
+        "metadata.google.internal",
+        "[::1]:5000",
+        "[fd00::1]",
+        "[::ffff:10.0.0.1]",
+        "[64:ff9b::7f00:1]",
+    ],
+)
+async def test_a_host_that_nobody_entered_must_not_be_inside(shared: Api, host: str) -> None:
+    as_source = await shared.client.post("/v1/jobs", json={"source": f"{host}/app:1", "destination": TO})
+    as_one_of_two = await shared.client.post(
+        "/v1/jobs", json={"rules": [SHORT, {"source": "redis:7", "destination": [TO, f"{host}/app"]}]}
+    )
+
+    assert (as_source.status_code, as_source.json()["code"]) == (422, "host_not_allowed")
+    assert pointers(as_source) == {"/source": "host_not_allowed"}
+    assert pointers(as_one_of_two) == {"/rules/1/destination/1": "host_not_allowed"}
+
+
+async def test_a_name_is_not_resolved_to_judge_it(shared: Api) -> None:
+    answer = await shared.client.post("/v1/jobs", json={"source": "inside.invalid/app:1", "destination": TO})
+
+    assert answer.status_code == 202
+
+
+async def test_nothing_that_was_refused_is_kept(shared: Api) -> None:
+    before = (await shared.client.get("/v1/jobs")).json()
+
+    await shared.client.post("/v1/jobs", json={"source": "127.0.0.1/app:1", "destination": TO})
+    await shared.client.post("/v1/jobs", json=SHORT | {"x": 1})
+
+    assert (await shared.client.get("/v1/jobs")).json() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "status", "code"),
+    [
+        (b"{", "application/json", 400, "malformed_json"),
+        (b"", "application/json", 422, "validation_failed"),
+        (b"\xff\xfe", "application/json", 400, "malformed_json"),
+        (b"[" * 100_000, "application/json", 400, "malformed_json"),
+        (b'{"source": NaN}', "application/json", 422, "validation_failed"),
+        (b"source=a&destination=b", "application/x-www-form-urlencoded", 415, "unsupported_media_type"),
+        (b'{"source": "redis:7"}', "text/plain", 415, "unsupported_media_type"),
+        (b'{"source": "redis:7"}', None, 415, "unsupported_media_type"),
+        (b" " * (1024 * 1024 + 1), "application/json", 413, "payload_too_large"),
+    ],
+)
+async def test_a_body_that_is_no_json_is_told_apart(
+    shared: Api, content: bytes, content_type: str | None, status: int, code: str
+) -> None:
+    headers = {"Content-Type": content_type} if content_type else {}
+
+    answer = await shared.client.post("/v1/jobs", content=content, headers=headers)
+
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_a_body_without_a_length_is_read_no_further_than_the_limit(shared: Api) -> None:
+    async def endless() -> Any:
+        for _ in range(1_000):
+            yield b" " * 65_536
+
+    answer = await shared.client.post("/v1/jobs", content=endless(), headers={"Content-Type": "application/json"})
+
+    assert answer.status_code == 413
