@@ -9,6 +9,15 @@ from app.domain.manifest import Platform
 from app.domain.reference import Digest, Reference
 
 
+DigestTags = Literal["unknown", "apart", "present"]
+"""What planning saw of tags that belong to images by their digest (`sha256-<hex>`, `sha256-<hex>.sig` …):
+
+`unknown`: the repository's tags were not listed; whoever copies an image looks for its own.
+`apart`: there are none, or they are planned as copies of their own; nobody needs to look.
+`present`: there are some that the selection does not take; they travel with their images, unchanged ones too.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedCopy:
     """One source reference and every destination it goes to; it is read once for all of them."""
@@ -17,6 +26,7 @@ class PlannedCopy:
     destinations: tuple[Reference, ...]
     platforms: tuple[Platform, ...] = ()
     platform_mode: Literal["sparse", "rewrite"] = "sparse"
+    digest_tags: DigestTags = "unknown"
 
 
 @dataclass(frozen=True, slots=True)

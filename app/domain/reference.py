@@ -25,6 +25,9 @@ _REPOSITORY = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _DIGEST_HEX = {"sha256": 64, "sha512": 128}
 _MAX_PORT = 65_535
+DIGEST_TAG_KINDS = ("sig", "att", "sbom")
+_FALLBACK_TAG = re.compile(r"sha(?:256|512)-[0-9a-f]{64}")
+_DIGEST_TAG = re.compile(rf"sha256-[0-9a-f]{{64}}\.(?:{'|'.join(DIGEST_TAG_KINDS)})")
 
 
 class InvalidReferenceError(ValueError):
@@ -167,6 +170,23 @@ class Reference:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
         return f"{self.repository}{tag}{digest}"
+
+
+def is_fallback_tag(tag: str) -> bool:
+    """Say whether a tag has the form of a referrers index (distribution spec, "Referrers Tag Schema")."""
+    return _FALLBACK_TAG.fullmatch(tag) is not None
+
+
+def is_digest_tag(tag: str) -> bool:
+    """Say whether a tag is one that cosign hangs on a digest: a signature, an attestation, an SBOM."""
+    return _DIGEST_TAG.fullmatch(tag) is not None
+
+
+def digest_tags_of(digest: Digest) -> tuple[Tag, ...]:
+    """Spell the tags that cosign hangs on a digest; a sha512 digest is too long for any."""
+    if digest.algorithm != "sha256":
+        return ()
+    return tuple(Tag(f"sha256-{digest.encoded}.{kind}") for kind in DIGEST_TAG_KINDS)
 
 
 def split_host(text: str) -> tuple[Registry, str]:

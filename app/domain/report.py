@@ -72,3 +72,4 @@ class CopyResult:
     tally: Tally = field(default_factory=Tally)
     error: ExecutionError | None = None
     warnings: tuple[JobWarning, ...] = ()
+    attempts: int = 1

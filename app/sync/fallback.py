@@ -1,0 +1,106 @@
+"""The index of referrers under a fallback tag (distribution spec, "Referrers Tag Schema"): taken over, kept, merged.
+
+Such a tag is never replaced by another index: what others hung on the subject at the destination stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from app.domain.errors import ContentError, RegistryError, TransferError
+from app.domain.manifest import Descriptor, Manifest, MediaType
+from app.domain.plan import PlannedCopy
+from app.domain.reference import Digest, InvalidReferenceError, Tag, is_fallback_tag
+from app.registry.client import RegistryClient
+from app.registry.referrers import fallback_tag
+from app.sync.compare import Comparison
+from app.sync.target import Target
+
+Unlisted = Mapping[Target, Mapping[Digest, Mapping[Digest, Manifest]]]
+"""Target → subject → referrers that the registry did not say it lists by itself."""
+
+
+def merges(comparison: Comparison, target: Target) -> bool:
+    """Say whether a copy brings a fallback tag to where the same tag holds another index: both are kept then."""
+    found = comparison.found[target.reference]
+    tag = comparison.copy.source.tag
+    return (
+        comparison.options.referrers
+        and tag is not None
+        and tag == target.reference.tag
+        and _subject(tag) is not None
+        and isinstance(found, Descriptor)
+        and found.digest != comparison.wanted.digest
+        and found.media_type == comparison.wanted.media_type == MediaType.OCI_INDEX
+    )
+
+
+async def missing_entries(target: Target, index: Manifest) -> tuple[Descriptor, ...]:
+    """List what the destination's index lacks of the source's; a destination that can't be asked fails."""
+    try:
+        there = await target.client.get_manifest(target.path, target.reference.target)
+    except TransferError as error:
+        target.fail(error, step=f"read {target.reference}")
+        return ()
+    known = {entry.digest for entry in there.children}
+    return tuple(entry for entry in index.children if entry.digest not in known)
+
+
+async def add_entries(target: Target, tag: Tag, entries: Sequence[Descriptor]) -> Digest | None:
+    """Add entries to the destination's index; return its digest then."""
+    subject = _subject(tag)
+    try:
+        for entry in entries:
+            if subject is not None and target.is_alive:
+                await target.client.add_referrer_fallback(target.path, subject, entry)
+        found = await target.client.head_manifest(target.path, tag)
+    except TransferError as error:
+        target.fail(error, step=f"add referrers to {target.reference}")
+        return None
+    return found.digest if found else None
+
+
+class Fallbacks:
+    """Keeps the indexes of referrers where a registry keeps no list of its own."""
+
+    def __init__(self, client: RegistryClient, copy: PlannedCopy) -> None:
+        self._client = client
+        self._path = copy.source.repository.path
+
+    async def keep(self, unlisted: Unlisted) -> None:
+        """Write what the spec asks of whoever pushes a manifest with a subject ("Pushing Manifests with Subject").
+
+        Where the destination has no index and the source's names the same referrers, it is taken over byte for byte.
+        """
+        for target, subjects in unlisted.items():
+            for subject, referrers in subjects.items():
+                if target.is_alive and fallback_tag(subject) != target.reference.tag:
+                    await self._keep(target, subject, referrers)
+
+    async def _keep(self, target: Target, subject: Digest, referrers: Mapping[Digest, Manifest]) -> None:
+        tag = fallback_tag(subject)
+        index = await self._source_index(tag)
+        is_same = index is not None and {entry.digest for entry in index.children} == set(referrers)
+        try:
+            if index is not None and is_same and await target.client.head_manifest(target.path, tag) is None:
+                await target.client.put_manifest(target.path, tag, index)
+                return
+            for referrer in referrers.values():
+                await target.client.add_referrer_fallback(target.path, subject, referrer.descriptor)
+        except TransferError as error:
+            target.fail(error, step=f"list the referrers of {subject}")
+
+    async def _source_index(self, tag: Tag) -> Manifest | None:
+        try:
+            index = await self._client.get_manifest(self._path, tag)
+        except (RegistryError, ContentError):
+            return None  # the destination's is then written entry by entry
+        return index if index.media_type == MediaType.OCI_INDEX else None
+
+
+def _subject(tag: Tag) -> Digest | None:
+    """Read the digest out of a fallback tag; None where it is cut off there (sha512), or the tag is no such tag."""
+    try:
+        return Digest(tag.replace("-", ":", 1)) if is_fallback_tag(tag) else None
+    except InvalidReferenceError:
+        return None

@@ -1,0 +1,88 @@
+"""A smaller index for a choice of platforms: the entries that are not chosen left out, everything else as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.domain.errors import ContentError
+from app.domain.manifest import INDEX_TYPES, Descriptor, Manifest, Platform, digest_of, load_json_object, parse_manifest
+from app.domain.reference import Digest
+from app.registry.client import RegistryClient
+from app.sync.selection import select_children
+
+MAX_DEPTH = 8
+"""Indexes within indexes; real ones have two levels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """An index made for a choice of platforms, with the indexes below it that were made for it."""
+
+    root: Manifest
+    made: Mapping[Digest, Manifest] = field(default_factory=dict)
+    """What the source does not have, by digest; the root is among it unless it stayed as it was."""
+
+
+async def rewrite(
+    client: RegistryClient, repository: str, index: Manifest, *, platforms: Sequence[Platform]
+) -> Rewritten:
+    """Make the index that has only what the platforms need; raise `ContentError` when none is left."""
+    made: dict[Digest, Manifest] = {}
+    root = await _rewritten(client, repository, index, platforms=platforms, made=made, depth=1)
+    if root is None:
+        raise none_left(index, platforms)
+    return Rewritten(root, made)
+
+
+def none_left(index: Manifest, platforms: Sequence[Platform]) -> ContentError:
+    """Say that an index has none of the platforms asked for, and which it has."""
+    there = ", ".join(sorted({str(child.platform) for child in index.children if child.platform})) or "no platform"
+    wanted = ", ".join(map(str, platforms))
+    return ContentError(f"{index.digest} has nothing for {wanted}; it has {there}", code="reference_not_found")
+
+
+async def _rewritten(
+    client: RegistryClient,
+    repository: str,
+    index: Manifest,
+    *,
+    platforms: Sequence[Platform],
+    made: dict[Digest, Manifest],
+    depth: int,
+) -> Manifest | None:
+    if depth > MAX_DEPTH:
+        raise ContentError(f"indexes are nested more than {MAX_DEPTH} deep", code="limit_exceeded")
+    kept: dict[Digest, Descriptor | Manifest] = {}
+    for child in select_children(index, platforms):
+        if child.media_type not in INDEX_TYPES:
+            kept[child.digest] = child
+            continue
+        nested = await client.get_manifest(repository, child.digest)
+        smaller = await _rewritten(client, repository, nested, platforms=platforms, made=made, depth=depth + 1)
+        if smaller is not None:
+            kept[child.digest] = smaller
+    if not kept:
+        return None
+    return _with_children(index, kept, made)
+
+
+def _with_children(
+    index: Manifest, kept: Mapping[Digest, Descriptor | Manifest], made: dict[Digest, Manifest]
+) -> Manifest:
+    document = load_json_object(index.raw)
+    entries: list[dict[str, Any]] = []
+    for entry in document["manifests"]:
+        child = kept.get(entry["digest"])
+        if isinstance(child, Manifest):
+            entries.append({**entry, "digest": child.digest, "size": len(child.raw)})
+        elif child is not None:
+            entries.append(entry)
+    if entries == document["manifests"]:
+        return index
+    raw = json.dumps({**document, "manifests": entries}, separators=(",", ":"), ensure_ascii=False).encode()
+    smaller = parse_manifest(raw, media_type=index.media_type, digest=digest_of(raw))
+    made[smaller.digest] = smaller
+    return smaller

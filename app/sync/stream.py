@@ -1,0 +1,167 @@
+"""One blob read from its source: hashed as it passes, read on where it broke, its end held back until all is proven."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from app.domain.errors import ContentError, CopyError, RegistryError, TransferError
+from app.domain.manifest import EMPTY_DESCRIPTOR_DIGEST, Descriptor
+from app.domain.reference import Digest
+from app.registry.client import RegistryClient
+from app.sync.patience import Patience
+from app.sync.throttle import Throttle
+
+MAX_CHECKPOINTS = 256
+"""Places to go back to, one for each chunk: further back than any connection holds bytes on their way."""
+_EMPTY_OBJECT = b"{}"
+
+
+class Hash(Protocol):
+    """What `hashlib` makes."""
+
+    def update(self, data: bytes, /) -> None:
+        """Add bytes."""
+
+    def copy(self) -> Self:
+        """Branch off."""
+
+    def hexdigest(self) -> str:
+        """Return the digest so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Checkpoint:
+    """The hash over all bytes before `offset`; not to be updated."""
+
+    offset: int
+    hash: Hash
+
+
+class SourceBlob:
+    """A blob at its source. May be read several times, one reading at a time; each byte handed out is proven.
+
+    A reading that begins in the middle goes back to the last checkpoint before it. Where an earlier reading has been,
+    both have to have seen the same bytes, so that what a destination kept of the first and what it gets of the second
+    make one blob, the one that was hashed.
+    """
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        repository: str,
+        blob: Descriptor,
+        *,
+        patience: Patience,
+        throttle: Throttle | None = None,
+    ) -> None:
+        self.client = client
+        self.blob = blob
+        self._repository = repository
+        self._patience = patience
+        self._throttle = throttle
+        self._checkpoints = deque([_Checkpoint(0, hashlib.new(blob.digest.algorithm))], MAX_CHECKPOINTS)
+        self._begin = self._checkpoints[0]
+        self._at = self._begin
+        self._hash = self._begin.hash.copy()
+        self._furthest = self._begin
+
+    async def read(self, start: int) -> AsyncGenerator[bytes]:
+        """Yield the bytes from `start` on; the last ones only when the whole blob is right.
+
+        Raises `CopyError` (side `source`): `digest_mismatch`, `size_mismatch`, or why it can't be read any further.
+        """
+        self._rewind(start)
+        held = b""
+        async with aclosing(self._chunks()) as chunks:
+            async for chunk in chunks:
+                offset = self._at.offset
+                self._take(chunk)
+                new = chunk[max(0, start - offset) :]
+                if held and new:
+                    yield held
+                held = new or held
+        self._check_digest()
+        if held:
+            yield held
+
+    async def _chunks(self) -> AsyncGenerator[bytes]:
+        """Yield what comes from where the hash stands, going on where it broke as long as anything comes."""
+        failures, reached = 0, self._at.offset
+        while self._at.offset < self.blob.size:
+            try:
+                async with aclosing(self._one_answer()) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            except TransferError as error:
+                failures = 1 if self._at.offset > reached else failures + 1
+                reached = self._at.offset
+                if not _may_go_on(error) or failures >= self._patience.attempts:
+                    raise CopyError(error, side="source", step=f"read blob {self.blob.digest}") from error
+                await self._patience.wait(failures)
+            else:
+                break
+        if self._at.offset < self.blob.size:
+            raise self._wrong(f"only {self._at.offset} of {self.blob.size} bytes came", code="size_mismatch")
+
+    async def _one_answer(self) -> AsyncGenerator[bytes]:
+        if self.blob.digest == EMPTY_DESCRIPTOR_DIGEST:
+            yield _EMPTY_OBJECT[self._at.offset :]  # what everybody knows needs not be asked for
+            return
+        opened = self.client.open_blob(self._repository, self.blob, offset=self._at.offset)
+        async with opened as reader:
+            surplus = self._at.offset - reader.offset  # a registry that ignores ranges begins at 0 again
+            async for chunk in reader:
+                if surplus >= len(chunk):
+                    surplus -= len(chunk)
+                    continue
+                fresh = chunk[surplus:] if surplus else chunk
+                surplus = 0
+                if self._throttle is not None:
+                    await self._throttle.take(len(fresh))
+                yield fresh
+
+    def _take(self, chunk: bytes) -> None:
+        """Hash a chunk; where an earlier reading ended, compare with what that one saw."""
+        end = self._at.offset + len(chunk)
+        if end > self.blob.size:
+            raise self._wrong(f"more than {self.blob.size} bytes came", code="size_mismatch")
+        seam = self._furthest.offset - self._at.offset
+        if 0 < seam <= len(chunk):
+            self._hash.update(chunk[:seam])
+            if self._hash.hexdigest() != self._furthest.hash.hexdigest():
+                raise self._wrong("its bytes are not the same when read again", code="digest_mismatch")
+            self._hash.update(chunk[seam:])
+        else:
+            self._hash.update(chunk)
+        self._at = _Checkpoint(end, self._hash.copy())
+        self._checkpoints.append(self._at)
+        if end > self._furthest.offset:
+            self._furthest = self._at
+
+    def _rewind(self, start: int) -> None:
+        """Go back to the last checkpoint that is not behind `start`, unless the hash stands there already."""
+        if start == self._at.offset:
+            return
+        while self._checkpoints and self._checkpoints[-1].offset > start:
+            self._checkpoints.pop()
+        self._at = self._checkpoints[-1] if self._checkpoints else self._begin
+        self._hash = self._at.hash.copy()
+
+    def _check_digest(self) -> None:
+        found = Digest(f"{self.blob.digest.algorithm}:{self._hash.hexdigest()}")
+        if found != self.blob.digest:
+            raise self._wrong(f"its bytes have the digest {found}", code="digest_mismatch")
+
+    def _wrong(self, what: str, *, code: str) -> CopyError:
+        error = ContentError(f"blob {self.blob.digest}: {what}", code=code)
+        return CopyError(error, side="source", step=f"read blob {self.blob.digest}")
+
+
+def _may_go_on(error: TransferError) -> bool:
+    """Whether to ask again at once: not when the registry wants a pause that is too long to hold slots through."""
+    return error.temporary and not (isinstance(error, RegistryError) and error.code == "rate_limited")
