@@ -58,6 +58,16 @@ REGISTRY_REQUESTS = Counter(
     "Requests to registries, by registry name, method and status (`error` where there was no answer)",
     ["registry", "method", "code"],
 )
+HOOK_EVENTS = Counter(
+    "registry_sync_hook_events_total",
+    "Push events that arrived, by registry name and what became of them",
+    ["registry", "state"],
+)
+NOTIFICATIONS = Counter(
+    "registry_sync_notifications_total",
+    "Attempts to notify: delivered, delayed (to be tried again) or failed",
+    ["result"],
+)
 HTTP_REQUESTS = Counter(
     "registry_sync_http_requests_total", "Requests answered, by route template", ["route", "method", "code"]
 )

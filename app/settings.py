@@ -111,6 +111,12 @@ class Settings(BaseSettings):
         default=5, ge=1, le=100, description="Tries of a request to a registry, when what went wrong may pass."
     )
 
+    notify_private_hosts: CommaSeparated = Field(
+        default=(),
+        description="Hosts, or patterns such as `*.corp.example`, with commas between, that notifications may go to "
+        "at private addresses and over plain http.",
+    )
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _any_case(cls, value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,19 +14,29 @@ from pathlib import Path
 
 import uuid_utils
 
+from app.desk.audit import AuditService
 from app.desk.checks import CheckService
+from app.desk.imports import ImportService
 from app.desk.keys import KeyService, NewKey
+from app.desk.policies import PolicyService
 from app.desk.previews import PreviewService
+from app.desk.push_events import PushEventService
 from app.desk.registries import RegistryService
+from app.desk.subscriptions import SubscriptionService
 from app.domain.access import Caller, Scope
 from app.domain.errors import AccessError
 from app.domain.job import Job
 from app.domain.registry import RegistryEntry
+from app.hooks.outbound import Outbound
+from app.hooks.google_keys import GoogleKeys
 from app.jobs.claims import Claims
+from app.jobs.deliveries import Postman
 from app.jobs.engine import MemoryEngine, PostgresEngine
 from app.jobs.roster import Roster
 from app.jobs.runner import JobRunner
+from app.jobs.scheduler import Scheduler
 from app.jobs.service import JobService
+from app.jobs.standing import StandingJobs
 from app.jobs.watching import JobWatch
 from app.jobs.worker import Worker
 from app.jobs.workshop import Workshop
@@ -67,7 +78,10 @@ class Service:
     checks: CheckService
     previews: PreviewService
     keys: KeyService
+    subscriptions: SubscriptionService
+    audit: AuditService
     worker: Worker
+    postman: Postman
     metrics_without_key: bool
 
     def now(self) -> datetime:
@@ -77,12 +91,15 @@ class Service:
     @asynccontextmanager
     async def working(self, stop: asyncio.Event) -> AsyncIterator[None]:
         """Work beside what is inside, until told to stop; then leave when running work has ended or was put back."""
-        task = asyncio.create_task(self.worker.run(stop), name="worker")
+        tasks = [
+            asyncio.create_task(self.worker.run(stop), name="worker"),
+            asyncio.create_task(self.postman.run(stop), name="postman"),
+        ]
         try:
             yield
         finally:
             stop.set()
-            await task
+            await asyncio.gather(*tasks)
 
     async def refresh_gauges(self) -> None:
         """Bring the gauges to what the database says now."""
@@ -99,14 +116,18 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     sealer = load_sealer(settings)
     database = Database(settings.database_url)
     pool = ClientPool(settings=_road(settings), clock=now)
+    outbound = Outbound(AddressRules(), private_hosts=settings.notify_private_hosts)
     try:
-        yield _assemble(settings, sealer=sealer, database=database, pool=pool)
+        yield _assemble(settings, sealer=sealer, database=database, pool=pool, outbound=outbound)
     finally:
+        await outbound.aclose()
         await pool.aclose()
         await database.aclose()
 
 
-def _assemble(settings: Settings, *, sealer: Sealer, database: Database, pool: ClientPool) -> Service:
+def _assemble(
+    settings: Settings, *, sealer: Sealer, database: Database, pool: ClientPool, outbound: Outbound
+) -> Service:
     engine = MemoryEngine(database) if database.is_sqlite else PostgresEngine(database)
     worker_id = new_id()
     concurrency = settings.worker_concurrency
@@ -124,13 +145,20 @@ def _assemble(settings: Settings, *, sealer: Sealer, database: Database, pool: C
         open_workshop=open_workshop,
         clock=now,
     )
+    registries = RegistryService(database, sealer=sealer, rules=AddressRules(), now=now)
+    standing = StandingJobs(engine, clock=now, new_id=new_id)
     return Service(
         database=database,
         jobs=JobService(database, engine, JobWatch(database), clock=now, new_id=new_id),
-        registries=RegistryService(database, sealer=sealer, rules=AddressRules(), now=now),
+        registries=registries,
         checks=CheckService(database, sealer=sealer, pool=pool),
         previews=PreviewService(database, sealer=sealer, pool=pool),
         keys=KeyService(database, now=now),
+        subscriptions=SubscriptionService(
+            database, sealer=sealer, outbound=outbound, now=now, new_id=new_id, random_bytes=secrets.token_bytes
+        ),
+        audit=AuditService(database),
+        postman=Postman(database, sealer, outbound, clock=now),
         worker=Worker(
             database,
             engine,

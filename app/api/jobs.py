@@ -65,8 +65,15 @@ async def submit_job(
     """Keep the request as a job and answer; a worker does it. Nothing is fetched from a registry here."""
     key = idempotency_key(idempotency, caller=caller, body=body)
     await service.registries.check_hosts(body.request)
+    if body.notify is not None:
+        await service.subscriptions.check_notify(body.notify)
     submission = await service.jobs.submit(
-        body.request, caller=caller, labels=body.labels, priority=body.priority, idempotency=key
+        body.request,
+        caller=caller,
+        labels=body.labels,
+        priority=body.priority,
+        notify=body.notify,
+        idempotency=key,
     )
     job = await wait_for(submission.job, request, seconds=query.seconds(request))
     headers = _headers(job, service.now()) | {"Location": f"/v1/jobs/{job.id}"}

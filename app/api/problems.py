@@ -34,6 +34,7 @@ class Known(NamedTuple):
 PROBLEMS: dict[str, Known] = {
     "malformed_json": Known(400, "the body is not JSON: Expecting value at character 0"),
     "unauthenticated": Known(401, "an API key is needed: Authorization: Bearer <key>"),
+    "hook_rejected": Known(401, "there is no such hook, or its secret is missing or wrong"),
     "insufficient_scope": Known(403, "this needs the scope admin, which the key 'ci' does not have"),
     "local_callers_only": Known(403, "no API key exists yet, so only callers on this machine are served"),
     "not_found": Known(404, "there is no such job"),
@@ -44,10 +45,13 @@ PROBLEMS: dict[str, Known] = {
     "name_conflict": Known(409, "there is a key called 'ci' already"),
     "host_taken": Known(409, "old.azurecr.io is entered already, as 'old-acr'"),
     "conflict": Known(409, "others keep changing this entry; try again"),
+    "subscription_disabled": Known(409, "'ci' is switched off; enable it first"),
     "precondition_failed": Known(412, "this is at version 7 now; read it again"),
+    "hook_too_large": Known(413, "a delivery has at most 2097152 bytes and 1000 events"),
     "payload_too_large": Known(413, "the body is larger than this service takes"),
     "unsupported_media_type": Known(415, "the body has to be JSON, with Content-Type: application/json"),
     "validation_failed": Known(422, "'Team/App' is not a repository name; repositories are lower case"),
+    "import_unreadable": Known(422, "the images file can't be read: it is neither YAML nor JSON in line 3"),
     "invalid_cursor": Known(
         422, "the cursor can't be used: the list's filter has changed since; begin again without it"
     ),

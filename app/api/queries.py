@@ -23,6 +23,7 @@ from app.store.paging import DEFAULT_LIMIT, MAX_LIMIT, Page, PageRequest, T
 
 MAX_WAIT_SECONDS = 60
 """Proxies commonly cut a silent request after 60 to 100 seconds."""
+_VERSION_TAG = re.compile(r'"?(\d{1,18})"?')
 _LABEL = re.compile(r"[^:]{1,63}:.{0,255}")
 _IDEMPOTENCY_KEY = re.compile(r'"?([!#-~]([ !#-~]{0,253}[!#-~])?)"?')
 _PREFERRED_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)
@@ -99,6 +100,19 @@ class WaitQuery(_Query):
         """How long, by query or by preference (RFC 7240)."""
         preferred = _PREFERRED_WAIT.search(request.headers.get("Prefer", ""))
         return self.wait or (min(int(preferred[1]), MAX_WAIT_SECONDS) if preferred else 0)
+
+
+IfMatch = Annotated[
+    str | None, Header(alias="If-Match", description="The `ETag` that was read: change this version or none.")
+]
+
+
+def version_of(if_match: str | None) -> int | None:
+    """Read which version is to be changed; None for any, and for what no tag of ours is, one that never was."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    match = _VERSION_TAG.fullmatch(if_match.strip())
+    return int(match[1]) if match else -1
 
 
 def page_answer(request: Request, page: Page[T], *, out: type[PageOut[Item]], show: Callable[[T], Item]) -> Response:

@@ -200,6 +200,15 @@ class Outcome:
         return self.status is not None and 200 <= self.status < 300  # noqa: PLR2004 — HTTP's own classes
 
     @property
+    def reason(self) -> str | None:
+        """Why it was not taken, as a code; None where it was."""
+        if self.is_taken or self.error is not None:
+            return self.error
+        if self.is_gone:
+            return "gone"
+        return "redirected" if self.status is not None and 300 <= self.status < 400 else "refused"  # noqa: PLR2004
+
+    @property
     def is_gone(self) -> bool:
         """Whether the receiver wants nothing any more (410; Standard Webhooks, "Delivery")."""
         return self.status == 410  # noqa: PLR2004 — as above

@@ -90,7 +90,7 @@ class DeliveryStore:
             "state": state,
             "due_at": due_at,
             "status": outcome.status,
-            "error": outcome.error,
+            "error": outcome.reason,
             "finished_at": None if state is DeliveryState.PENDING else now,
         }
         return (await self._session.execute(statement, values)).one_or_none() is not None

@@ -44,7 +44,8 @@ class SubscriptionStore:
     async def find(self, name: str, *, is_held: bool = False) -> KeptSubscription | None:
         """Read a subscription; held, nobody else changes it before the transaction ends."""
         wanted = select(_subscriptions).where(_subscriptions.c.name == name)
-        row = (await self._session.execute(wanted.with_for_update() if is_held else wanted)).one_or_none()
+        held = wanted.with_for_update(key_share=True)  # so that jobs can end meanwhile, see list_for_writing
+        row = (await self._session.execute(held if is_held else wanted)).one_or_none()
         return None if row is None else _kept(row)
 
     async def get(self, name: str, *, is_held: bool = False) -> KeptSubscription:

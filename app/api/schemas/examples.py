@@ -29,6 +29,7 @@ JOB: dict[str, Any] = {
     "retry_of": None,
     "priority": "normal",
     "labels": {"ticket": "OPS-1234"},
+    "notify": None,
     "created_by": "ci",
     "request": {
         "rules": [

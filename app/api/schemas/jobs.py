@@ -18,6 +18,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from app.api.schemas.examples import FULL_FORM, IMAGE, JOB, SHORT_FORM
 from app.api.schemas.pages import PageOut
+from app.domain.address import Notify
 from app.domain.job import Image, ImageState, Job, JobState, Priority
 from app.domain.request import Labels, Rule, SyncRequest
 
@@ -29,6 +30,9 @@ class JobIn(SyncRequest):
 
     labels: Labels = Field(default_factory=dict, description="Yours to find the job by: `?label=key:value`.")
     priority: Priority = Field(default=Priority.NORMAL, description="Which of two waiting jobs goes first.")
+    notify: Notify | None = Field(
+        default=None, description="Where to tell of this job's end, signed with that subscription's secret."
+    )
 
     @property
     def request(self) -> SyncRequest:
@@ -49,7 +53,7 @@ class JobIn(SyncRequest):
         """Describe both forms."""
         schema = handler.resolve_ref_schema(handler(core))
         rule = handler.resolve_ref_schema(schema["properties"]["rules"]["items"])
-        shared = {name: schema["properties"][name] for name in ("options", "labels", "priority")}
+        shared = {name: schema["properties"][name] for name in ("options", "labels", "priority", "notify")}
         described = {"type": "object", "additionalProperties": False}
         short = {
             **described,
@@ -146,6 +150,13 @@ class JobWarningOut(_Out):
     message: str
 
 
+class NotifyOut(_Out):
+    """Where this job's end is told."""
+
+    origin: str = Field(description="The address up to its path, which may be all that is needed to write there.")
+    subscription: str = Field(description="Whose secret signs.")
+
+
 class JobOut(_Out):
     """A job."""
 
@@ -160,6 +171,7 @@ class JobOut(_Out):
     retry_of: str | None
     priority: Priority
     labels: dict[str, str]
+    notify: NotifyOut | None
     created_by: str
     request: SyncRequest
     progress: ProgressOut

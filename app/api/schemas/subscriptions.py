@@ -1,0 +1,212 @@
+"""Subscriptions and deliveries: who is told of what, and what became of telling them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from app.api.schemas.pages import PageOut
+from app.domain.address import NotifyUrl
+from app.domain.notification import (
+    ENDINGS,
+    Delivery,
+    DeliveryState,
+    EventFilter,
+    EventType,
+    JobEventType,
+    KeptSubscription,
+    MessageFormat,
+    SigningSecret,
+    Subscription,
+)
+from app.domain.trigger import parse_duration
+
+MAX_OVERLAP_SECONDS = 30 * 86_400
+SUBSCRIPTION: dict[str, Any] = {
+    "url": "https://ci.example.com/hooks/registry-sync",
+    "events": ["job.succeeded", "job.failed", "job.cancelled"],
+    "filter": {"policies": ["hub-to-harbor"], "labels": {"team": "platform"}},
+    "format": "standard",
+}
+SUBSCRIPTION_SEEN: dict[str, Any] = {
+    "name": "ci",
+    **SUBSCRIPTION,
+    "enabled": True,
+    "disabled_reason": None,
+    "disabled_at": None,
+    "failing_since": None,
+    "secrets": [{"ends_at": None}],
+    "secret": None,
+    "created_at": "2026-11-23T08:31:02Z",
+    "updated_at": "2026-11-23T08:31:02Z",
+    "version": 1,
+}
+DELIVERY: dict[str, Any] = {
+    "id": "msg_7d0f2b6c1e9a4835b0c4d2e6f8a19370",
+    "subscription": "ci",
+    "event": "job.succeeded",
+    "job_id": "019ab2c4-d5e6-7f80-91a2-b3c4d5e6f708",
+    "url": None,
+    "state": "pending",
+    "attempts": 2,
+    "status": 502,
+    "error": "refused",
+    "attempted_at": "2026-11-23T08:31:07Z",
+    "next_attempt_at": "2026-11-23T08:31:27Z",
+    "created_at": "2026-11-23T08:31:02Z",
+    "finished_at": None,
+}
+
+
+def _overlap(text: str) -> str:
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise PydanticCustomError("invalid_duration", "{reason}", {"reason": str(error)}) from error
+    if seconds > MAX_OVERLAP_SECONDS:
+        raise PydanticCustomError("invalid_duration", "an old secret signs for 30 days more at most")
+    return text
+
+
+class SubscriptionIn(BaseModel):
+    """Somebody who wants to be told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [SUBSCRIPTION]})
+
+    name: str | None = Field(default=None, description="As in the path, where given.")
+    url: NotifyUrl = Field(
+        description="Where to POST: https, and a public address unless the settings allow the host to be private."
+    )
+    events: tuple[JobEventType, ...] = Field(default=ENDINGS, min_length=1, max_length=len(EventType))
+    filter: EventFilter = Field(
+        default=EventFilter(), description="Jobs of any of these policies, with all of these labels; empty means all."
+    )
+    format: MessageFormat = Field(
+        default="standard", description="The body: Standard Webhooks' own, or a structured CloudEvent."
+    )
+    enabled: bool = Field(default=True, description="True also switches one on again that had been switched off.")
+    secret: SigningSecret | None = Field(
+        default=None,
+        description="What to sign with: `whsec_` and 24 to 64 bytes in base64; write-only. Left out, the one kept "
+        "stays; where there is none, one is made and shown once.",
+    )
+    secret_overlap: Annotated[str, AfterValidator(_overlap)] = Field(
+        default="24h", description="How long the secret before goes on signing beside a new one; `0s` ends it at once."
+    )
+
+    def subscription(self, name: str) -> Subscription:
+        """Return the subscription, without its secret."""
+        return Subscription(
+            name=name,
+            url=self.url,
+            events=tuple(dict.fromkeys(self.events)),
+            filter=self.filter,
+            format=self.format,
+            enabled=self.enabled,
+        )
+
+    @property
+    def overlap(self) -> timedelta:
+        """How long the secret before goes on signing."""
+        return timedelta(seconds=parse_duration(self.secret_overlap))
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(from_attributes=True, extra="forbid")
+
+
+class SecretOut(_Out):
+    """A secret that signs."""
+
+    ends_at: datetime | None = Field(description="Null for the newest one.")
+
+
+class SubscriptionOut(_Out):
+    """A subscription, without its secrets."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [SUBSCRIPTION_SEEN]})
+
+    name: str
+    url: str
+    events: list[EventType]
+    filter: EventFilter
+    format: MessageFormat
+    enabled: bool
+    disabled_reason: str | None = Field(description="Why the service switched it off; null where an operator did.")
+    disabled_at: datetime | None
+    failing_since: datetime | None = Field(description="Since when the endpoint has taken nothing.")
+    secrets: list[SecretOut] = Field(description="What signs, newest first; the secrets themselves are never shown.")
+    secret: str | None = Field(default=None, description="The secret that was made for you: shown this once.")
+    created_at: datetime
+    updated_at: datetime
+    version: int = Field(description="Also the `ETag`; send it as `If-Match` to change just this version.")
+
+    @classmethod
+    def of(cls, kept: KeptSubscription, *, now: datetime, secret: str | None = None) -> Self:
+        """Show a subscription."""
+        return cls(
+            **kept.subscription.model_dump(),
+            disabled_reason=kept.disabled_reason,
+            disabled_at=kept.disabled_at,
+            failing_since=kept.failing_since,
+            secrets=[SecretOut(ends_at=one.ends_at) for one in kept.secrets if one.is_good(now)],
+            secret=secret,
+            created_at=kept.created_at,
+            updated_at=kept.updated_at,
+            version=kept.version,
+        )
+
+
+class SubscriptionPage(PageOut[SubscriptionOut]):
+    """Subscriptions, by name."""
+
+
+class DeliveryOut(_Out):
+    """One message, and what became of sending it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [DELIVERY]})
+
+    id: str = Field(
+        description="Sent as `webhook-id`, the same at each attempt: to know a message by that comes twice."
+    )
+    subscription: str
+    event: EventType
+    job_id: str | None
+    url: str | None = Field(description="The job's own address; null where it goes to the subscription's.")
+    state: DeliveryState
+    attempts: int
+    status: int | None = Field(description="HTTP status of the last answer.")
+    error: str | None = Field(
+        description="What went wrong last: `timeout`, `unreachable`, `tls_error`, `address_refused`, `redirected`, "
+        "`refused` (any other status), `gone` (410), `secret_unreadable`, `subscription_disabled`."
+    )
+    attempted_at: datetime | None
+    next_attempt_at: datetime | None
+    created_at: datetime
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> Self:
+        """Show a delivery."""
+        return cls(
+            id=delivery.id,
+            subscription=delivery.subscription,
+            event=delivery.event,
+            job_id=delivery.job_id,
+            url=delivery.url,
+            state=delivery.state,
+            attempts=delivery.attempts,
+            status=delivery.status,
+            error=delivery.error,
+            attempted_at=delivery.attempted_at,
+            next_attempt_at=delivery.due_at if delivery.state is DeliveryState.PENDING else None,
+            created_at=delivery.created_at,
+            finished_at=delivery.finished_at,
+        )
+
+
+class DeliveryPage(PageOut[DeliveryOut]):
+    """Deliveries of one subscription, newest first."""
