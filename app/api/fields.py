@@ -39,13 +39,19 @@ def field_problems(found: Sequence[Mapping[str, Any]], *, body: Any) -> list[Fie
 
 
 def as_written(path: Path, body: Any) -> Path:
-    """Undo what reading did: the short form's `source` was checked as `rules/0/source`, a lone text as a list."""
+    """Undo what reading did to the path of a field.
+
+    The short form's `source` was checked as `rules/0/source`, a lone text as a list, and what depends on an object's
+    `type` under the name of that type.
+    """
     if isinstance(body, Mapping) and "rules" not in body and path[:2] == ("rules", 0):
         path = path[2:]
     written: Path = ()
     for part in path:
         if isinstance(body, str):
             return written
+        if isinstance(body, Mapping) and part not in body and part == body.get("type"):
+            continue
         written += (part,)
         body = _below(body, part)
     return written
