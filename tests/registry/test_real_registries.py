@@ -1,11 +1,14 @@
 """Every operation against CNCF Distribution itself: open to all, with passwords, with tokens, over TLS."""
 
-from collections.abc import Callable, Iterator
+import hashlib
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
 
 from app.domain.errors import RegistryError
+from app.domain.manifest import Descriptor
 from app.domain.reference import Digest, Tag
 from app.registry.client import RegistryClient
 from tests.registry.conftest import Connect, basic, descriptor, parsed, pieces, upload
@@ -217,3 +220,33 @@ async def test_a_token_without_the_scope_is_a_denial(
             await client.start_upload("team/app", descriptor(blob("denied")))
         assert refusal.value.code in {"denied", "unauthorized"}
         assert not refusal.value.temporary
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_large_blob_never_lies_in_memory(
+    connect: Connect,
+    start_registry: Callable[..., RegistryProcess],
+    chunked: bool,  # noqa: FBT001
+) -> None:
+    client = connect(start_registry(RegistryOptions()))
+    piece, count = bytes(range(256)) * 1024, 256
+    size = len(piece) * count
+    digest = Digest(f"sha256:{hashlib.sha256(piece * count).hexdigest()}")
+    client._habits.refuses_whole = chunked
+
+    async def many() -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield piece
+
+    tracemalloc.start()
+    try:
+        session = await client.start_upload("team/large", Descriptor("application/octet-stream", digest, size))
+        await session.send(many(), size=size, digest=digest)
+        hashed = hashlib.sha256()
+        async with client.open_blob("team/large", Descriptor("application/octet-stream", digest, size)) as reader:
+            async for part in reader:
+                hashed.update(part)
+        assert hashed.hexdigest() == digest.encoded
+        assert tracemalloc.get_traced_memory()[1] < size / 8
+    finally:
+        tracemalloc.stop()
