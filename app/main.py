@@ -10,7 +10,20 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from app.api import audit, contract, errors, events, jobs, keys, plan, registries, subscriptions, system
+from app.api import (
+    audit,
+    contract,
+    errors,
+    events,
+    hooks,
+    jobs,
+    keys,
+    plan,
+    policies,
+    registries,
+    subscriptions,
+    system,
+)
 from app.api.middleware import HeadAsGet, LimitedBody, RequestContext
 from app.settings import Settings
 from app.wiring import new_id, open_service
@@ -23,6 +36,8 @@ TAGS = [
     {"name": "jobs", "description": "Sync requests and what became of them."},
     {"name": "registries", "description": "Where registries are and how to log in; secrets go in and never come out."},
     {"name": "subscriptions", "description": "Who is told when jobs end, and what became of telling them."},
+    {"name": "policies", "description": "Syncs that stand: rules, when they run by themselves, and whether on push."},
+    {"name": "hooks", "description": "Push events that registries send, and what became of them."},
     {"name": "policies", "description": "Syncs that stand: rules, when they run by themselves, and whether on push."},
     {"name": "hooks", "description": "Push events that registries send, and what became of them."},
     {"name": "keys", "description": "API keys."},
@@ -59,7 +74,7 @@ def create_app(settings: Settings, *, is_working: bool = True) -> FastAPI:
     app.add_middleware(errors.UnexpectedErrors)
     app.add_middleware(HeadAsGet)
     app.add_middleware(RequestContext, new_id=new_id)
-    for room in (jobs, events, plan, registries, subscriptions, keys, audit, system):
+    for room in (jobs, events, plan, registries, policies, hooks, subscriptions, keys, audit, system):
         app.include_router(room.router)
     app.openapi = lambda: contract.openapi_of(app)  # type: ignore[method-assign]
     return app

@@ -27,8 +27,8 @@ from app.domain.access import Caller, Scope
 from app.domain.errors import AccessError
 from app.domain.job import Job
 from app.domain.registry import RegistryEntry
-from app.hooks.outbound import Outbound
 from app.hooks.google_keys import GoogleKeys
+from app.hooks.outbound import Outbound
 from app.jobs.claims import Claims
 from app.jobs.deliveries import Postman
 from app.jobs.engine import MemoryEngine, PostgresEngine
@@ -78,9 +78,13 @@ class Service:
     checks: CheckService
     previews: PreviewService
     keys: KeyService
+    policies: PolicyService
+    push_events: PushEventService
+    imports: ImportService
     subscriptions: SubscriptionService
     audit: AuditService
     worker: Worker
+    scheduler: Scheduler
     postman: Postman
     metrics_without_key: bool
 
@@ -93,6 +97,7 @@ class Service:
         """Work beside what is inside, until told to stop; then leave when running work has ended or was put back."""
         tasks = [
             asyncio.create_task(self.worker.run(stop), name="worker"),
+            asyncio.create_task(self.scheduler.run(stop), name="scheduler"),
             asyncio.create_task(self.postman.run(stop), name="postman"),
         ]
         try:
@@ -117,16 +122,26 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     database = Database(settings.database_url)
     pool = ClientPool(settings=_road(settings), clock=now)
     outbound = Outbound(AddressRules(), private_hosts=settings.notify_private_hosts)
+    google_keys = GoogleKeys(AddressRules())
     try:
-        yield _assemble(settings, sealer=sealer, database=database, pool=pool, outbound=outbound)
+        yield _assemble(
+            settings, sealer=sealer, database=database, pool=pool, outbound=outbound, google_keys=google_keys
+        )
     finally:
+        await google_keys.aclose()
         await outbound.aclose()
         await pool.aclose()
         await database.aclose()
 
 
 def _assemble(
-    settings: Settings, *, sealer: Sealer, database: Database, pool: ClientPool, outbound: Outbound
+    settings: Settings,
+    *,
+    sealer: Sealer,
+    database: Database,
+    pool: ClientPool,
+    outbound: Outbound,
+    google_keys: GoogleKeys,
 ) -> Service:
     engine = MemoryEngine(database) if database.is_sqlite else PostgresEngine(database)
     worker_id = new_id()
@@ -154,6 +169,12 @@ def _assemble(
         checks=CheckService(database, sealer=sealer, pool=pool),
         previews=PreviewService(database, sealer=sealer, pool=pool),
         keys=KeyService(database, now=now),
+        policies=PolicyService(database, standing, now=now),
+        push_events=PushEventService(
+            database, standing, sealer=sealer, google_keys=google_keys, now=now, new_id=new_id
+        ),
+        imports=ImportService(database, registries, sealer=sealer, now=now),
+        scheduler=Scheduler(database, standing, clock=now),
         subscriptions=SubscriptionService(
             database, sealer=sealer, outbound=outbound, now=now, new_id=new_id, random_bytes=secrets.token_bytes
         ),

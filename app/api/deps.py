@@ -18,7 +18,10 @@ from app.domain.access import Caller, Scope
 from app.domain.errors import AccessError
 from app.wiring import Service
 
-PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
+PUBLIC_PATHS = frozenset(
+    {"/healthz", "/readyz", "/openapi.json", "/docs", "/v1/hooks/{registry}", "/v1/hooks/{registry}/{token}"}
+)
+"""Hooks prove themselves, each as its registry says."""
 LOCAL_OPERATOR = Caller("local", Scope.ADMIN.implied)
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 """Put there by proxies: the peer is then the proxy, and who asked is somewhere else."""

@@ -165,15 +165,25 @@ def _version(if_match: str | None) -> int | None:
 def _patched(kept: KeptRegistry, patch: dict[str, Any]) -> RegistryIn:
     document = shown_entry(kept.entry)
     del document["tls"]["has_client_key"]
-    document["auth"] = {name: value for name, value in document["auth"].items() if not name.startswith("has_")}
-    auth = patch.get("auth")
-    if isinstance(auth, dict) and auth.get("type", document["auth"]["type"]) != document["auth"]["type"]:
-        document["auth"] = {}  # another way to log in shares no fields with the one before
+    document["auth"] = _proof(document["auth"], patch.get("auth"))
+    if document["hook"] is not None:
+        hook = patch.get("hook")
+        document["hook"]["auth"] = _proof(
+            document["hook"]["auth"], hook.get("auth") if isinstance(hook, dict) else None
+        )
+    changed = merged(document, patch)
     try:
-        return RegistryIn.model_validate(merged(document, patch))
+        return RegistryIn.model_validate(changed)
     except ValidationError as error:
         found = [{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors()]
-        raise RequestValidationError(found, body=patch) from error
+        raise RequestValidationError(found, body=changed) from error
+
+
+def _proof(shown: dict[str, Any], patch: Any) -> dict[str, Any]:
+    """Take what a patch changes; another way to prove something shares no fields with the one before."""
+    if isinstance(patch, dict) and patch.get("type", shown["type"]) != shown["type"]:
+        return {}
+    return {name: value for name, value in shown.items() if not name.startswith("has_")}
 
 
 def merged(document: Any, patch: Any) -> Any:

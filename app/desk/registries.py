@@ -14,8 +14,9 @@ from pydantic import SecretStr
 from app.domain.access import Caller
 from app.domain.errors import ConflictError, FieldError, InvalidRequestError
 from app.domain.reference import Registry
-from app.domain.registry import Auth, BasicAuth, BearerAuth, IdentityTokenAuth, KeptRegistry, RegistryEntry
+from app.domain.registry import CLOSED, Auth, BasicAuth, BearerAuth, IdentityTokenAuth, KeptRegistry, RegistryEntry
 from app.domain.request import SyncRequest
+from app.domain.trigger import GoogleProof, HookSettings
 from app.observability import get_logger
 from app.security import AddressRules, HostRefusedError, Sealer
 from app.store.database import Database
@@ -51,7 +52,7 @@ class RegistryService:
         Raise `InvalidRequestError` (`secret_required`, `host_not_allowed`), `ConflictError` (`host_taken`,
         `precondition_failed`).
         """
-        if refusal := self._refusal(entry.registry, is_registered=True):
+        if refusal := self.refusal(entry.registry, is_registered=True):
             raise _refused([FieldError("/host", "host_not_allowed", refusal)])
         async with self._database.transaction() as session:
             store = RegistryStore(session, self._sealer)
@@ -79,18 +80,19 @@ class RegistryService:
         Names are not resolved here: what they resolve to is checked before each connection.
         """
         wanted = _hosts(request)
-        if not any(self._refusal(registry, is_registered=False) for _, registry in wanted):
+        if not any(self.refusal(registry, is_registered=False) for _, registry in wanted):
             return
         registered = {kept.entry.registry for kept in await self.list()}
         problems = [
             FieldError(pointer, "host_not_allowed", refusal)
             for pointer, registry in wanted
-            if (refusal := self._refusal(registry, is_registered=registry in registered))
+            if (refusal := self.refusal(registry, is_registered=registry in registered))
         ]
         if problems:
             raise _refused(problems)
 
-    def _refusal(self, registry: Registry, *, is_registered: bool) -> str | None:
+    def refusal(self, registry: Registry, *, is_registered: bool) -> str | None:
+        """Say why a host can be known to be out of bounds without asking anyone; None when it can't."""
         host = registry.hostname
         try:
             self._rules.check_host(host)
@@ -114,6 +116,8 @@ def missing_secrets(new: RegistryEntry, kept: RegistryEntry | None) -> tuple[str
         same_certificate = kept is not None and kept.tls.client_certificate == new.tls.client_certificate
         if not (same_place and same_certificate):
             missing.append("/tls/client_key")
+    if _hook_secret(new.hook) == CLOSED and not _same_hook(new.hook, kept.hook if kept else None):
+        missing.append("/hook/auth/secret")  # it goes nowhere from here, so another host does not matter
     return tuple(missing)
 
 
@@ -126,11 +130,16 @@ def with_kept_secrets(new: RegistryEntry, kept: RegistryEntry | None) -> Registr
         auth = kept.auth
     if tls.client_certificate and not tls.client_key:
         tls = tls.model_copy(update={"client_key": kept.tls.client_key})
-    return new.model_copy(update={"auth": auth, "tls": tls})
+    hook = kept.hook if _hook_secret(new.hook) == CLOSED and new.hook and kept.hook else None
+    if hook is not None and new.hook is not None:
+        proof = new.hook.auth.model_copy(update={"secret": _hook_secret(hook)})
+        hook = new.hook.model_copy(update={"auth": proof})
+    return new.model_copy(update={"auth": auth, "tls": tls, "hook": hook or new.hook})
 
 
 def _lacks_secrets(entry: RegistryEntry) -> bool:
-    return _is_empty(entry.auth) or bool(entry.tls.client_certificate and not entry.tls.client_key)
+    has_closed_hook = _hook_secret(entry.hook) == CLOSED
+    return _is_empty(entry.auth) or has_closed_hook or bool(entry.tls.client_certificate and not entry.tls.client_key)
 
 
 def _secret(auth: Auth) -> SecretStr | None:
@@ -154,6 +163,14 @@ def _is_empty(auth: Auth) -> bool:
 
 def _same_login(new: Auth, kept: Auth) -> bool:
     return new.type == kept.type and getattr(new, "username", None) == getattr(kept, "username", None)
+
+
+def _hook_secret(hook: HookSettings | None) -> SecretStr | None:
+    return None if hook is None or isinstance(hook.auth, GoogleProof) else hook.auth.secret
+
+
+def _same_hook(new: HookSettings | None, kept: HookSettings | None) -> bool:
+    return new is not None and kept is not None and new.auth.type == kept.auth.type
 
 
 def _secrets_required(places: tuple[str, ...]) -> InvalidRequestError:

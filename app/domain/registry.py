@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from app.domain.reference import DOCKER_HUB, Registry, Repository, split_host_prefix
+from app.domain.trigger import HookSettings
 
 RegistryType = Literal[
     "auto",
@@ -102,6 +103,8 @@ class RegistryEntry(_Value):
     """Host names, or `*.` patterns, that tokens may be fetched from and blobs redirected to beside the host itself."""
     limits: RegistryLimits = RegistryLimits()
     proxy: str | None = None
+    hook: HookSettings | None = None
+    """How its push events arrive here; None: they do not."""
     is_registered: bool = True
     """False for a host that nobody entered: asked anonymously, and only at public addresses."""
 
@@ -137,8 +140,8 @@ class RegistryEntry(_Value):
         return not self.prefix or repository.path == self.prefix or repository.path.startswith(f"{self.prefix}/")
 
 
-CLOSED = SecretStr("(kept)")
-"""Stands for a secret that is stored and was not opened."""
+CLOSED = SecretStr("(stored, and not opened here)")
+"""Stands for a secret that is stored and was not opened, or was not sent since the stored one is to stay."""
 
 
 @dataclass(frozen=True, slots=True)

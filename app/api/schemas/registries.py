@@ -11,6 +11,7 @@ from cryptography.x509 import load_pem_x509_certificates
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
+from app.api.schemas.hooks import HOOK, HOOK_SEEN, HookIn, HookOut, shown_hook
 from app.api.schemas.jobs import ExecutionErrorOut
 from app.api.schemas.pages import PageOut
 from app.domain.reference import InvalidReferenceError, Repository, split_host_prefix
@@ -32,6 +33,7 @@ REGISTRY: dict[str, Any] = {
     "host": "old.azurecr.io",
     "auth": {"type": "basic", "username": "puller", "password": "…"},
     "trusted_hosts": ["*.blob.core.windows.net"],
+    "hook": HOOK,
 }
 REGISTRY_SEEN: dict[str, Any] = {
     "name": "old-acr",
@@ -43,6 +45,7 @@ REGISTRY_SEEN: dict[str, Any] = {
     "trusted_hosts": ["*.blob.core.windows.net"],
     "limits": {"connections": 16, "requests_per_second": None, "bytes_per_second": None},
     "proxy": None,
+    "hook": HOOK_SEEN,
     "created_at": "2026-11-23T08:31:02Z",
     "updated_at": "2026-11-23T08:31:02Z",
     "version": 1,
@@ -144,6 +147,7 @@ class RegistryIn(_In):
     )
     limits: RegistryLimits = RegistryLimits()
     proxy: Annotated[str, AfterValidator(_proxy)] | None = None
+    hook: HookIn | None = Field(default=None, description="Take in this registry's push events at `/v1/hooks/{name}`.")
 
     def entry(self, name: str) -> RegistryEntry:
         """Return the entry; secrets that were not sent are empty in it."""
@@ -157,6 +161,7 @@ class RegistryIn(_In):
             trusted_hosts=self.trusted_hosts,
             limits=self.limits,
             proxy=self.proxy,
+            hook=self.hook.settings if self.hook else None,
         )
 
 
@@ -226,10 +231,8 @@ AuthOut = Annotated[
 ]
 
 
-class RegistryOut(_Out):
-    """A registry as entered, without its secrets."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [REGISTRY_SEEN]})
+class RegistryFieldsOut(_Out):
+    """What is said of a registry, without its secrets."""
 
     name: str
     host: str
@@ -240,6 +243,14 @@ class RegistryOut(_Out):
     trusted_hosts: list[str]
     limits: RegistryLimits
     proxy: str | None
+    hook: HookOut | None
+
+
+class RegistryOut(RegistryFieldsOut):
+    """A registry as entered, without its secrets."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [REGISTRY_SEEN]})
+
     created_at: datetime
     updated_at: datetime
     version: int = Field(description="Also the `ETag`; send it as `If-Match` to change just this version.")
@@ -258,9 +269,11 @@ class RegistryPage(PageOut[RegistryOut]):
 
 def shown_entry(entry: RegistryEntry) -> dict[str, Any]:
     """Dump what readers may see of an entry."""
-    document = entry.model_dump(mode="json", exclude={"is_registered": True, "tls": {"client_key"}, "auth": True})
+    document = entry.model_dump(
+        mode="json", exclude={"is_registered": True, "tls": {"client_key"}, "auth": True, "hook": True}
+    )
     document["tls"]["has_client_key"] = bool(entry.tls.client_key)
-    return document | {"auth": _shown_auth(entry.auth)}
+    return document | {"auth": _shown_auth(entry.auth), "hook": shown_hook(entry.hook)}
 
 
 def _shown_auth(auth: Auth) -> dict[str, Any]:

@@ -1,0 +1,126 @@
+"""Hooks: where registries send their push events, and the list of what arrived.
+
+Senders bring no API key; each proves itself in the way its registry's `hook` is set to.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field, RootModel
+from starlette.responses import Response
+
+from app.api.answers import JsonAnswer
+from app.api.deps import Reader, TheService
+from app.api.problems import problems
+from app.api.queries import PageQuery, page_answer
+from app.api.schemas.hooks import HookEventOut, HookEventPage, ReceiptOut
+from app.domain.hook_event import HookEventFilter, HookEventState
+from app.hooks.inbound import RawDelivery
+
+router = APIRouter(tags=["hooks"])
+
+HOOK_PATH = "/v1/hooks/{registry}"
+TOKEN_PATH = "/v1/hooks/{registry}/{token}"  # noqa: S105 — a path, not a secret
+_DELIVERY = {
+    "requestBody": {
+        "required": True,
+        "description": "Whatever the registry sends, in its hook's `format`.",
+        "content": {"application/json": {"schema": {}}, "*/*": {"schema": {}}},
+    }
+}
+_RESPONSES = {
+    200: {"description": "Nothing is to be done; `reason` says why.", "model": ReceiptOut},
+    **problems("hook_rejected", "hook_too_large", "unavailable", is_public=True),
+}
+
+
+class HookEventQuery(PageQuery):
+    """Which events."""
+
+    registry: str | None = Field(default=None, max_length=255, description="Those that came to this registry's hook.")
+    status: HookEventState | None = None
+
+    @property
+    def wanted(self) -> HookEventFilter:
+        """The filter asked for."""
+        return HookEventFilter(registry=self.registry, state=self.status)
+
+
+@router.post(
+    HOOK_PATH,
+    summary="Take in a registry's push events",
+    status_code=202,
+    response_model=ReceiptOut,
+    responses=_RESPONSES,
+    openapi_extra=_DELIVERY,
+)
+async def receive(registry: str, *, request: Request, service: TheService) -> Response:
+    """Take in what the registry says was pushed; jobs bring it to where policies with `on_push` say.
+
+    Answered before any registry is asked. What does not concern us is answered 200, never with an error: senders
+    repeat what was refused, some for ever. Any missing or wrong secret, and any unknown registry, is one and the same
+    401.
+    """
+    return await _receive(registry, request, service, token="")
+
+
+@router.post(
+    TOKEN_PATH,
+    summary="Take in push events of a registry that proves itself by the address",
+    status_code=202,
+    response_model=ReceiptOut,
+    responses=_RESPONSES,
+    openapi_extra=_DELIVERY,
+)
+async def receive_by_token(registry: str, token: str, *, request: Request, service: TheService) -> Response:
+    """Do the same for senders that can sign nothing (Docker Hub, Quay, Alibaba): `auth.type` is `url_token`."""
+    return await _receive(registry, request, service, token=token)
+
+
+@router.options(
+    HOOK_PATH,
+    summary="Ask whether an origin may send",
+    responses={200: {"description": "It may (`WebHook-Allowed-Origin`)."}, **problems("hook_rejected", is_public=True)},
+)
+async def allow_origin(registry: str, *, request: Request, service: TheService) -> Response:
+    """Answer the handshake of CloudEvents' web hooks, for the origins that the hook lists in `allowed_origins`."""
+    return await _allow_origin(registry, request, service, token="")
+
+
+@router.options(
+    TOKEN_PATH,
+    summary="Ask whether an origin may send, by the address",
+    responses={200: {"description": "It may (`WebHook-Allowed-Origin`)."}, **problems("hook_rejected", is_public=True)},
+)
+async def allow_origin_by_token(registry: str, token: str, *, request: Request, service: TheService) -> Response:
+    """Answer the same handshake at an address with a token."""
+    return await _allow_origin(registry, request, service, token=token)
+
+
+@router.get(
+    "/v1/hook-events",
+    summary="List push events that arrived",
+    response_model=HookEventPage,
+    responses=problems("validation_failed", "invalid_cursor"),
+)
+async def list_hook_events(
+    request: Request, *, _: Reader, service: TheService, query: Annotated[HookEventQuery, Query()]
+) -> Response:
+    """List what arrived and what became of it, the newest first; deliveries whose secret was wrong are not among it."""
+    page = await service.push_events.list(query.wanted, query.page)
+    return page_answer(request, page, out=HookEventPage, show=HookEventOut.of)
+
+
+async def _receive(registry: str, request: Request, service: TheService, *, token: str) -> Response:
+    delivery = RawDelivery(await request.body(), dict(request.headers), token)
+    receipt = await service.push_events.receive(registry, delivery)
+    if receipt.answer is not None:
+        return JsonAnswer(RootModel[dict[str, str]](dict(receipt.answer)))
+    return JsonAnswer(ReceiptOut.of(receipt), status_code=202 if receipt.is_accepted else 200)
+
+
+async def _allow_origin(registry: str, request: Request, service: TheService, *, token: str) -> Response:
+    headers = await service.push_events.answer_origin(registry, dict(request.headers), token=token)
+    return Response(headers={**headers, "Allow": "OPTIONS, POST"})
