@@ -146,7 +146,12 @@ class Pressure:
             self._paused_until = until
             if self._alarm is not None:
                 self._alarm.cancel()
-            self._alarm = loop.call_at(until, self.serve)
+            self._alarm = loop.call_at(until, self._resume)
+
+    def _resume(self) -> None:
+        # Said outright: timers may go off a clock tick early, and nobody would come again.
+        self._paused_until = 0.0
+        self.serve()
 
     def close(self) -> None:
         """Let no timer live on."""

@@ -16,6 +16,8 @@ _KEPT_SHARE = 20
 _EPOCH = 1_000_000_000
 """A reset beyond this is a moment (GitLab, GHCR), below it a number of seconds (IETF drafts)."""
 _MAX_BELIEF_SECONDS = 900.0
+_ROUNDING_SECONDS = 1.0
+"""Whole seconds are mostly rounded down."""
 
 
 @dataclass(slots=True)
@@ -36,7 +38,7 @@ class Quota:
             return
         self.remaining, self.limit, seconds, self.counts_pulls = told
         if not self.counts_pulls:
-            seconds = _seconds_until(seconds, wall_now)
+            seconds = _seconds_until(seconds, wall_now) + _ROUNDING_SECONDS
         self.ends_at = now + min(seconds, _MAX_BELIEF_SECONDS)
 
     def wait_seconds(self, *, now: float, is_pull: bool) -> float:
