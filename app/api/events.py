@@ -14,6 +14,7 @@ from app.api.deps import Reader, TheService
 from app.api.problems import problems
 from app.api.queries import PageQuery, page_answer
 from app.api.schemas.events import EVENT_STREAM, EventOut, EventPage
+from app.api.waiting import until
 from app.domain.errors import UnavailableError
 from app.domain.job import JobEvent
 from app.observability import get_logger
@@ -65,7 +66,8 @@ async def follow_job(
         page = await service.jobs.list_events(job_id, after=int(seen or 0), limit=query.page.limit)
         return page_answer(request, page, out=EventPage, show=EventOut.of)
     await service.jobs.get(job_id)
-    events = _stream(service.jobs.watch(job_id, after=int(seen) if seen else None))
+    changes = service.jobs.watch(job_id, after=int(seen) if seen else None)
+    events = _stream(until(request.app.state.stopping, changes))
     return EventSourceResponse(events, ping=HEARTBEAT_SECONDS, sep="\n")
 
 

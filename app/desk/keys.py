@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from app.domain.access import ApiKey, Caller, Scope
-from app.domain.errors import AccessError
+from app.domain.errors import AccessError, FieldError, InvalidRequestError
 from app.observability import get_logger
 from app.security import PresentedKey, make_api_key, read_api_key
 from app.store.api_keys import ApiKeyStore
 from app.store.database import Database
 
 BOOTSTRAP_NAME = "bootstrap"
+MAX_LIFETIME = timedelta(days=3_650)
 TOUCH_INTERVAL = timedelta(minutes=1)
 """`last_used_at` is for people who tidy up; once a minute is one write a key, not one a request."""
 
@@ -39,7 +40,10 @@ class KeyService:
         self._make_text = make_text
 
     async def create(self, *, name: str, scope: Scope, expires_seconds: int | None, caller: Caller) -> NewKey:
-        """Make a key; raise `ConflictError` when the name is taken."""
+        """Make a key; raise `ConflictError` for a name that is taken, `InvalidRequestError` for too long a life."""
+        if expires_seconds is not None and expires_seconds > MAX_LIFETIME.total_seconds():
+            detail = f"a key lasts {MAX_LIFETIME.days} days at most, or for ever"
+            raise InvalidRequestError(detail, errors=(FieldError("/expires", "invalid_duration", detail),))
         text, now = self._make_text(), self._now()
         expires_at = None if expires_seconds is None else now + timedelta(seconds=expires_seconds)
         presented = read_api_key(text)
