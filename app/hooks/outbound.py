@@ -75,7 +75,8 @@ class Outbound:
         except HostRefusedError:
             return Outcome(error="address_refused")
         except httpcore.ConnectError as error:
-            return Outcome(error="tls_error" if isinstance(error.__cause__, ssl.SSLError) else "unreachable")
+            is_tls = isinstance(error.__context__, ssl.SSLError)  # the pool takes the cause away, not the context
+            return Outcome(error="tls_error" if is_tls else "unreachable")
         except (httpcore.NetworkError, httpcore.ProtocolError, OSError):
             return Outcome(error="unreachable")
 

@@ -1,0 +1,144 @@
+"""Who is told, when it is tried again, when it is given up."""
+
+import base64
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+from pydantic import SecretStr, TypeAdapter, ValidationError
+
+from app.domain.address import Notify
+from app.domain.job import Job, JobState
+from app.domain.notification import (
+    LONGEST_REST,
+    MAX_ATTEMPTS,
+    EventFilter,
+    EventType,
+    Outcome,
+    SigningSecret,
+    Subscription,
+    delivery_id,
+    event_of,
+    rest_after,
+)
+from app.domain.request import Rule, SyncRequest
+
+REFUSED = Outcome(status=500)
+REQUEST = SyncRequest(rules=(Rule(source="src.example.com/app:1", destination=("dst.example.com/app",)),))
+
+
+def job(policy: str | None = None, **labels: str) -> Job:
+    return Job("j", JobState.RUNNING, REQUEST, datetime.now(UTC), "ann", policy=policy, labels=labels)
+
+
+def rests(chance: float) -> list[timedelta]:
+    found = [rest_after(attempt, REFUSED, chance=chance) for attempt in range(1, MAX_ATTEMPTS)]
+    return [rest for rest in found if rest is not None]
+
+
+def test_rests_grow_to_half_a_day_and_last_almost_three_days_in_all() -> None:
+    usual = rests(0.5)
+    assert usual[0] == timedelta(seconds=5)
+    assert usual[-1] == LONGEST_REST
+    assert all(one <= other for one, other in pairwise(usual))
+    assert timedelta(days=2.5) < sum(usual, timedelta()) < timedelta(days=3)
+    assert rest_after(MAX_ATTEMPTS, REFUSED, chance=0.5) is None
+
+
+def test_chance_spreads_rests_to_both_sides() -> None:
+    for early, usual, late in zip(rests(0.0), rests(0.5), rests(1.0), strict=True):
+        assert early < usual < late
+
+
+def test_an_endpoint_that_is_gone_is_not_tried_again() -> None:
+    assert rest_after(1, Outcome(status=410), chance=0.5) is None
+
+
+@pytest.mark.parametrize(
+    ("wish", "rest"),
+    [(120.0, timedelta(seconds=120)), (1.0, timedelta(seconds=5)), (1e300, timedelta(days=1))],
+)
+def test_an_endpoint_may_ask_for_a_longer_rest_of_a_day_at_most(wish: float, rest: timedelta) -> None:
+    assert rest_after(1, Outcome(status=503, retry_after_seconds=wish), chance=0.5) == rest
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(200, None), (204, None), (299, None), (302, "redirected"), (400, "refused"), (410, "gone"), (500, "refused")],
+)
+def test_only_a_2xx_counts_as_taken(status: int, reason: str | None) -> None:
+    assert Outcome(status=status).reason == reason
+    assert Outcome(status=status).is_taken is (reason is None)
+
+
+def test_a_filter_wants_one_of_the_policies_and_all_of_the_labels() -> None:
+    wanted = EventFilter(policies=("nightly", "hourly"), labels={"team": "a"})
+    assert wanted.matches(job("hourly", team="a", more="b"))
+    assert not wanted.matches(job("weekly", team="a"))
+    assert not wanted.matches(job(None, team="a"))
+    assert not wanted.matches(job("hourly", team="b"))
+    assert not wanted.matches(job("hourly"))
+    assert EventFilter().matches(job())
+
+
+def test_a_subscription_that_is_off_wants_nothing() -> None:
+    on = Subscription(name="ci", url="https://ci.example.com/x")
+    assert on.wants(EventType.JOB_FAILED, job())
+    assert not on.wants(EventType.JOB_STARTED, job())
+    assert not on.model_copy(update={"enabled": False}).wants(EventType.JOB_FAILED, job())
+
+
+def test_nobody_is_told_that_a_job_waits() -> None:
+    assert event_of(JobState.QUEUED) is None
+    assert {event_of(state) for state in JobState} == {None, *EventType} - {EventType.TEST}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://ci.example.com/x",
+        "ci.example.com/x",
+        "https:///x",
+        "https://ann:secret@ci.example.com/x",
+        "https://ci.example.com/x#part",
+        "https://ci.example.com:99999/x",
+        "https://ci.example.com:0/x",
+        "https://[::1/x",
+        "https://ci.example.com/a b",
+        "https://ci.example.com/a\r\nX: y",
+        "https://ci.example.com\\@evil.example.com/",
+        "https://bücher.example.com/",
+        "https://ci.example.com/" + "x" * 2_048,
+    ],
+)
+def test_what_is_no_plain_address_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError):
+        Subscription(name="ci", url=url)
+
+
+def test_readers_of_a_job_see_an_address_up_to_its_path() -> None:
+    notify = Notify(url="https://ci.example.com:8443/hooks/T0K3N?key=secret", subscription="ci")
+    assert notify.origin == "https://ci.example.com:8443"
+
+
+def secret(size: int, prefix: str = "whsec_") -> str:
+    return prefix + base64.b64encode(b"k" * size).decode()
+
+
+@pytest.mark.parametrize("text", [secret(24), secret(64)])
+def test_a_secret_has_24_to_64_bytes(text: str) -> None:
+    assert TypeAdapter(SigningSecret).validate_python(SecretStr(text)).get_secret_value() == text
+
+
+@pytest.mark.parametrize("text", [secret(23), secret(65), secret(32, ""), secret(32, "whsk_"), "whsec_***", ""])
+def test_what_is_no_secret_is_refused_without_being_shown(text: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(SigningSecret).validate_python(SecretStr(text))
+    assert not text or text not in str(caught.value)
+
+
+def test_a_message_is_named_by_what_makes_it_the_one_it_is() -> None:
+    one = delivery_id("job", "job.failed", "ci", "")
+    assert one == delivery_id("job", "job.failed", "ci", "")
+    assert one != delivery_id("job", "job.failed", "ops", "")
+    assert "." not in one
