@@ -16,7 +16,7 @@ from app.domain.hook_event import HookEvent, HookEventFilter, HookEventState
 from app.domain.job import ImageState
 from app.domain.reference import Reference, Repository
 from app.domain.registry import RegistryEntry
-from app.domain.trigger import GoogleProof, HookSettings, Policy, PushEvent, UrlTokenProof
+from app.domain.trigger import GoogleProof, HookSettings, IgnoredEvent, Policy, PushEvent, UrlTokenProof
 from app.hooks.google_keys import GoogleKeys
 from app.hooks.inbound import RawDelivery, bearer_token, event_grid_answer, origin_answer, read, rejected, verify
 from app.hooks.payload import MAX_BODY_BYTES
@@ -37,6 +37,8 @@ MAX_UNPROVEN_ROUNDS = 8
 """How often a push may go through one rule where its sender can't say who pushed, nor what."""
 OWN_AGENT = "registry-sync"
 """How our own requests to registries begin their `User-Agent`."""
+_NOISE = frozenset({"pull", "mount"})
+"""What Distribution tells of every layer and every reader: counted, but not written down."""
 _MAY_HAVE_WRITTEN = frozenset({ImageState.QUEUED, ImageState.RUNNING, ImageState.COPIED})
 """States of an image as the database has them: they are written there a moment after they were reached."""
 
@@ -217,6 +219,10 @@ class PushEventService:
             reason=reason,
             detail=detail,
         )
+
+
+def _is_noise(ignored: IgnoredEvent) -> bool:
+    return ignored.reason == "not_a_manifest" or (ignored.reason == "not_a_push" and ignored.detail in _NOISE)
 
 
 def _pushed(entry: RegistryEntry, event: HookEvent) -> Reference | str:
