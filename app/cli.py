@@ -26,8 +26,9 @@ from app.main import create_app
 from app.observability import configure_logging, get_logger, without_secrets
 from app.settings import Settings, SettingsError, load_settings, settings_table
 from app.store.migrate import migrate as migrate_database
-from app.wiring import check_may_listen, load_sealer, open_service, prepare
-from app.wiring import create_key as make_key
+from app.wiring.preparing import check_may_listen, load_sealer, prepare
+from app.wiring.preparing import create_key as make_key
+from app.wiring.service import open_service
 
 HTTP_DRAIN_SECONDS = 5
 """How long answers may take after SIGTERM; those that wait for a job are given at once then."""

@@ -26,7 +26,8 @@ from app.api import (
 )
 from app.api.middleware import HeadAsGet, LimitedBody, RequestContext
 from app.settings import Settings
-from app.wiring import new_id, open_service
+from app.wiring.clock import new_id
+from app.wiring.service import open_service
 
 DESCRIPTION = """
 Copies container images from registry to registry, as jobs: submit a sync request, poll or follow the job, read what

@@ -16,7 +16,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 
 from app.domain.access import Caller, Scope
 from app.domain.errors import AccessError
-from app.wiring import Service
+from app.wiring.service import Service
 
 PUBLIC_PATHS = frozenset(
     {"/healthz", "/readyz", "/openapi.json", "/docs", "/v1/hooks/{registry}", "/v1/hooks/{registry}/{token}"}

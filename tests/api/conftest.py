@@ -22,7 +22,7 @@ from app.observability import configure_logging
 from app.security import Sealer
 from app.settings import Settings
 from app.store.migrate import migrate
-from app.wiring import Service
+from app.wiring.service import Service
 
 SHORT = {"source": "docker.io/library/redis:7", "destination": "registry.example.com/mirror/redis"}
 

@@ -49,6 +49,7 @@ async def test_a_job_looks_as_the_contract_says(client: httpx.AsyncClient) -> No
         "trigger": {"type": "api", "event_id": None},
         "policy": None,
         "retry_of": None,
+        "notify": None,
         "priority": "normal",
         "labels": {"ticket": "OPS-1"},
         "created_by": "local",

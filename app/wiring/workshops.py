@@ -1,0 +1,39 @@
+"""The planner and copier that units work with, and the limit that all units of one job share."""
+
+from __future__ import annotations
+
+from weakref import WeakValueDictionary
+
+from app.domain.job import Job
+from app.domain.registry import RegistryEntry
+from app.jobs.workshop import Workshop
+from app.registry.pool import ClientPool
+from app.sync.copier import Copier
+from app.sync.known_blobs import KnownBlobs
+from app.sync.planner import Planner
+from app.sync.throttle import Throttle
+
+
+class Workshops:
+    """Opens workshops over what the process holds: connections, and what is known of blobs."""
+
+    def __init__(self, pool: ClientPool, blobs: KnownBlobs) -> None:
+        self._pool = pool
+        self._blobs = blobs
+        self._throttles: WeakValueDictionary[str, Throttle] = WeakValueDictionary()
+        """By job; each lasts as long as a copier of that job."""
+
+    def open(self, job: Job, entries: tuple[RegistryEntry, ...]) -> Workshop:
+        """Open a workshop for one unit of a job."""
+        clients = self._pool.clients(entries)
+        copier = Copier(clients, self._blobs, throttle=self._throttle(job))
+        return Workshop(Planner(clients).plan, copier.copy)
+
+    def _throttle(self, job: Job) -> Throttle | None:
+        rate = job.request.options.max_bytes_per_second
+        if rate is None:
+            return None
+        throttle = self._throttles.get(job.id)
+        if throttle is None:
+            throttle = self._throttles[job.id] = Throttle(rate)
+        return throttle
