@@ -7,6 +7,7 @@ addresses are taken out of whatever a registry or the system said.
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import ssl
@@ -189,10 +190,12 @@ def _no_answer(error: Exception) -> tuple[str, bool, str]:
 
 
 def _why_unreachable(error: Exception, causes: list[BaseException]) -> tuple[bool, str]:
+    resolver = next((cause for cause in causes if isinstance(cause, socket.gaierror)), None)
+    if resolver is not None:
+        return resolver.errno != socket.EAI_NONAME, "its name can't be resolved"
     system = next((cause for cause in causes if isinstance(cause, OSError) and cause.errno), None)
-    reason = f" ({clean(system.strerror)})" if system is not None and system.strerror else ""
-    if isinstance(system, socket.gaierror) and system.errno == socket.EAI_NONAME:
-        return False, "its name is not known"
+    # The system's own words for the number: what the exception says may hold the address.
+    reason = f" ({os.strerror(system.errno)})" if system is not None and system.errno else ""
     match error:
         case httpx.ConnectError():
             return True, f"no connection{reason}"

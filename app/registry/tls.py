@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import ssl
 import tempfile
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from app.dialing import make_tls_context, shared_tls_context
 from app.domain.registry import RegistryEntry, TlsSettings
@@ -39,13 +40,22 @@ def make_context(entry: RegistryEntry, standing: Standing) -> ssl.SSLContext:
 
 
 def _load_client_certificate(context: ssl.SSLContext, tls: TlsSettings) -> None:
-    # The ssl module reads files only: private ones, gone right after.
     key = tls.client_key.get_secret_value() if tls.client_key else ""
-    handle, path = tempfile.mkstemp(prefix="registry-sync-", suffix=".pem")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(f"{tls.client_certificate}\n{key}")
+    with _readable(f"{tls.client_certificate}\n{key}") as path:
         # Without the function an encrypted key would ask for its password on the terminal.
         context.load_cert_chain(path, password=lambda: "")
-    finally:
-        Path(path).unlink()
+
+
+@contextmanager
+def _readable(text: str) -> Iterator[str]:
+    """Give a text a path, which is all the ssl module takes: in memory on Linux, else a private file for a moment."""
+    if hasattr(os, "memfd_create"):
+        with os.fdopen(os.memfd_create("certificate"), "w") as file:
+            file.write(text)
+            file.flush()
+            yield f"/proc/self/fd/{file.fileno()}"
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="registry-sync-", suffix=".pem") as file:
+        file.write(text)
+        file.flush()
+        yield file.name
