@@ -159,12 +159,12 @@ class Attempt:
 
     async def _copy_to(self, comparison: Comparison, targets: Sequence[Target]) -> None:
         root = await self._root(comparison)
-        made = comparison.rewritten.made if comparison.rewritten else {}
+        self._gatherer.made = comparison.rewritten.made if comparison.rewritten else {}
         bundle = Bundle(root, set(targets), () if comparison.rewritten else self._copy.platforms)
         chosen = select_children(root, bundle.platforms)
         self._platforms = tuple(dict.fromkeys(str(child.platform) for child in chosen if _is_told(child)))
         await self._gatherer.gather(bundle)
-        companions = await self._companions.find(targets, [one for one in self._gatherer.seen if one not in made])
+        companions = await self._companions.find(targets, self._gatherer.seen_at_source())
         await self._mover.move(self._gatherer.needs.values())
         await self._publisher.push_below(bundle)
         is_sparse = len(chosen) < len(root.children)

@@ -88,7 +88,7 @@ class Companions:
             )
             for subject, found in zip(queue, answers, strict=True):
                 bundles += await self._lacking(targets, subject, found)
-            queue = [digest for digest in self._gatherer.seen if digest not in asked]
+            queue = [digest for digest in self._gatherer.seen_at_source() if digest not in asked]
             asked.update(queue)
             if len(asked) > MAX_REFERRERS + len(digests):
                 raise ContentError(f"more than {MAX_REFERRERS} referrers belong to this image", code="limit_exceeded")

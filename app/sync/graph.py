@@ -66,15 +66,15 @@ class Gatherer:
         repository: str,
         *,
         foreign_layers: ForeignLayers,
-        made: Mapping[Digest, Manifest] | None = None,
     ) -> None:
         self.needs: dict[Digest, Need] = {}
         self.seen: defaultdict[Digest, set[Target]] = defaultdict(set)
         """Every manifest met, a root or below one, and the destinations it was looked at for."""
+        self.made: Mapping[Digest, Manifest] = {}
+        """Manifests that are made for this copy, which the source does not have."""
         self._client = client
         self._repository = repository
         self._foreign_layers = foreign_layers
-        self._made = made or {}
         self._bytes = 0
 
     async def gather(self, bundle: Bundle) -> None:
@@ -97,9 +97,13 @@ class Gatherer:
         except TransferError as error:
             raise CopyError(error, side="source", step=f"read what is below {bundle.root.digest}") from error
 
+    def seen_at_source(self) -> list[Digest]:
+        """List the manifests met so far that the source has."""
+        return [digest for digest in self.seen if digest not in self.made]
+
     async def fetch(self, digest: Digest) -> Manifest:
         """Get a manifest of the source, or one made for it; raise `RegistryError` or `ContentError`."""
-        return self._made.get(digest) or await self._client.get_manifest(self._repository, digest)
+        return self.made.get(digest) or await self._client.get_manifest(self._repository, digest)
 
     async def _descend(
         self, bundle: Bundle, parents: Sequence[tuple[Manifest, set[Target]]], *, depth: int
@@ -134,12 +138,15 @@ class Gatherer:
         return (manifest, set(alive)) if manifest.children else None
 
     async def _is_manifest(self, child: Descriptor) -> bool:
-        """Say whether an index's entry is a manifest; of an unknown kind the source is asked."""
+        """Say whether an index's entry is a manifest; of a kind that nobody knows the source is asked.
+
+        Not whether it has such a manifest: Distribution 2 answers that with 500 for what is a blob.
+        """
         if child.media_type in SCHEMA1_TYPES:
             raise ContentError(f"{child.digest} is of docker manifest schema 1, not supported", code="manifest_invalid")
-        if child.media_type in INDEX_TYPES | MANIFEST_TYPES or child.digest in self._made:
+        if child.media_type in INDEX_TYPES | MANIFEST_TYPES or child.digest in self.made:
             return True
-        return await self._client.head_manifest(self._repository, child.digest) is not None
+        return not await self._client.has_blob(self._repository, child.digest)
 
     def _need_blobs(self, manifest: Manifest, targets: set[Target]) -> None:
         for blob in manifest.blobs:

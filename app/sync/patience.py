@@ -12,7 +12,7 @@ from random import SystemRandom
 class Patience:
     """Tries of what failed for a temporary reason; single requests were repeated further down before that."""
 
-    attempts: int = 4
+    attempts: int = 3
     first_seconds: float = 1.0
     """The wait after the first failure, doubled with each one after it."""
     max_seconds: float = 30.0

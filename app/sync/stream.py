@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from app.domain.errors import ContentError, CopyError, RegistryError, TransferError
+from app.domain.errors import ContentError, CopyError, TransferError
 from app.domain.manifest import EMPTY_DESCRIPTOR_DIGEST, Descriptor
 from app.domain.reference import Digest
 from app.registry.client import RegistryClient
@@ -69,6 +69,7 @@ class SourceBlob:
         self._at = self._begin
         self._hash = self._begin.hash.copy()
         self._furthest = self._begin
+        self._has_answer = False
 
     async def read(self, start: int) -> AsyncGenerator[bytes]:
         """Yield the bytes from `start` on; the last ones only when the whole blob is right.
@@ -90,17 +91,21 @@ class SourceBlob:
             yield held
 
     async def _chunks(self) -> AsyncGenerator[bytes]:
-        """Yield what comes from where the hash stands, going on where it broke as long as anything comes."""
-        failures, reached = 0, self._at.offset
+        """Yield what comes from where the hash stands, going on where it broke.
+
+        An answer that never began was asked for often enough by the road.
+        """
+        failures = 0
         while self._at.offset < self.blob.size:
+            begin = self._at.offset
+            self._has_answer = False
             try:
                 async with aclosing(self._one_answer()) as chunks:
                     async for chunk in chunks:
                         yield chunk
             except TransferError as error:
-                failures = 1 if self._at.offset > reached else failures + 1
-                reached = self._at.offset
-                if not _may_go_on(error) or failures >= self._patience.attempts:
+                failures = 1 if self._at.offset > begin else failures + 1
+                if not error.temporary or not self._has_answer or failures >= self._patience.attempts:
                     raise CopyError(error, side="source", step=f"read blob {self.blob.digest}") from error
                 await self._patience.wait(failures)
             else:
@@ -114,6 +119,7 @@ class SourceBlob:
             return
         opened = self.client.open_blob(self._repository, self.blob, offset=self._at.offset)
         async with opened as reader:
+            self._has_answer = True
             surplus = self._at.offset - reader.offset  # a registry that ignores ranges begins at 0 again
             async for chunk in reader:
                 if surplus >= len(chunk):
@@ -160,8 +166,3 @@ class SourceBlob:
     def _wrong(self, what: str, *, code: str) -> CopyError:
         error = ContentError(f"blob {self.blob.digest}: {what}", code=code)
         return CopyError(error, side="source", step=f"read blob {self.blob.digest}")
-
-
-def _may_go_on(error: TransferError) -> bool:
-    """Whether to ask again at once: not when the registry wants a pause that is too long to hold slots through."""
-    return error.temporary and not (isinstance(error, RegistryError) and error.code == "rate_limited")

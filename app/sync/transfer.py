@@ -106,7 +106,7 @@ class Transfer:
         try:
             receiver.session = await receiver.client.start_upload(receiver.repository, self._blob)
         except TransferError as error:
-            self._note(receiver, error)
+            self._note(receiver, error, was_repeated=True)
 
     async def _feed(self, receiver: Receiver, chunks: AsyncIterator[bytes]) -> None:
         session = receiver.session
@@ -166,8 +166,8 @@ class Transfer:
             else:
                 receiver.error = error
 
-    def _note(self, receiver: Receiver, error: TransferError) -> None:
-        """Decide whether a receiver is tried again after this."""
+    def _note(self, receiver: Receiver, error: TransferError, *, was_repeated: bool = False) -> None:
+        """Decide whether a receiver is tried again after this; what the road repeated already only after a pause."""
         cause = error.cause if isinstance(error, CopyError) else error
         pause = cause.retry_after if isinstance(cause, RegistryError) else None
         if receiver.offset > receiver.reached:
@@ -176,7 +176,7 @@ class Transfer:
             receiver.paused_seconds += pause or 0.0
             may_help = receiver.paused_seconds < self._patience.pause_seconds
         else:
-            may_help = True
+            may_help = not was_repeated
         receiver.failures += 1
         receiver.last_error = error
         if error.temporary and may_help and receiver.failures < self._patience.attempts:

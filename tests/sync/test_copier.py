@@ -1,0 +1,164 @@
+"""One planned copy: compared, brought, tagged; what goes wrong is a result."""
+
+import pytest
+
+from app.domain.reference import Reference
+from tests.support.fake_registry import Call, Entry, FakeRegistry, Respond, on
+from tests.support.images import blob, oci_image, oci_index
+from tests.sync.workbench import Workbench, asked
+from tests.sync.zoo import sha512, sha512_image
+
+IMAGE = oci_image("one", layers=[blob("a", size=5_000), blob("b", size=3_000)])
+OTHER = oci_image("other")
+
+
+async def test_an_unchanged_tag_costs_one_head_on_each_side_and_no_get(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", oci_index([IMAGE, OTHER]), "1")
+    there.load("mirror", oci_index([IMAGE, OTHER]), "1")
+
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("mirror", "1"))
+
+    assert (result.outcome, result.reason) == ("up_to_date", None)
+    assert result.digest == result.destination_digest == result.previous_digest
+    assert asked(here) == asked(there) == {"HEAD manifest": 1}
+
+
+async def test_a_copied_image_is_told_whole(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
+    index = oci_index([IMAGE, oci_image("two", platform="linux/arm64/v8")])
+    here.load("app", index, "1")
+    there.load("mirror", OTHER, "1")
+
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("mirror", "1"))
+
+    assert (result.outcome, result.error, result.attempts) == ("copied", None, 1)
+    assert (result.digest, result.destination_digest) == (index.digest, index.digest)
+    assert result.previous_digest == OTHER.digest
+    assert result.media_type == index.media_type
+    assert result.platforms == ("linux/amd64", "linux/arm64/v8")
+    sizes = sum(part.size for part in index.all_blobs().values())
+    tally = result.tally
+    assert (tally.blobs_transferred, tally.blobs_present, tally.blobs_mounted) == (6, 0, 0)
+    assert tally.bytes_total == tally.bytes_done == tally.bytes_transferred == sizes
+    assert there.content.tags("mirror") == {"1": index.digest}
+
+
+async def test_counts_only_grow_while_it_is_copied(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
+    here.load("app", IMAGE, "1")
+    there.faults.add(Respond(503), matching=on("upload_close"), times=3)
+    await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert {str(place) for place, _ in bench.tallies} == {there.reference("app", "1")}
+    for (_, before), (_, after) in zip(bench.tallies, bench.tallies[1:], strict=False):
+        assert all(getattr(after, name) >= getattr(before, name) for name in after.__slots__)
+
+
+@pytest.mark.parametrize(
+    ("overwrite", "outcome", "reason", "tagged"),
+    [
+        ("always", "copied", None, IMAGE.digest),
+        ("never", "up_to_date", "exists_different_digest", OTHER.digest),
+        ("fail", "failed", "tag_immutable", OTHER.digest),
+    ],
+)
+async def test_a_tag_that_points_elsewhere_is_dealt_with_as_asked(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, overwrite: str, outcome: str, reason: str, tagged: str
+) -> None:
+    here.load("app", IMAGE, "1")
+    there.load("app", OTHER, "1")
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"), overwrite=overwrite)
+    assert (result.outcome, result.reason) == (outcome, reason)
+    assert (result.digest, result.previous_digest) == (IMAGE.digest, OTHER.digest)
+    assert there.content.tags("app") == {"1": tagged}
+    if outcome == "failed":
+        assert result.error is not None
+        assert (result.error.code, result.error.side) == ("tag_immutable", "destination")
+
+
+async def test_a_source_that_is_not_there_fails_every_destination(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", IMAGE, "1")
+    results = await bench.copy(here.reference("app", "2"), there.reference("a", "2"), there.reference("b", "2"))
+    for result in results:
+        assert result.outcome == "failed"
+        assert result.error is not None
+        assert (result.error.code, result.error.side, result.error.status) == ("reference_not_found", "source", 404)
+        assert result.attempts == 1
+
+
+async def test_schema_1_is_refused_by_name(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
+    raw = b'{"schemaVersion": 1, "name": "app", "tag": "1"}'
+    here.content.put_manifest("app", raw, "application/vnd.docker.distribution.manifest.v1+json", tag="1")
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert result.error is not None
+    assert (result.error.code, result.error.side) == ("manifest_invalid", "source")
+    assert "schema 1" in result.error.message
+    assert here.journal.count("manifest", method="GET") == 0
+
+
+async def test_a_digest_is_copied_without_a_tag_and_under_one(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", IMAGE)
+    source = here.reference("app", IMAGE.digest)
+    [plain] = await bench.copy(source, there.reference("plain", IMAGE.digest))
+    [pinned] = await bench.copy(source, there.reference("pinned", "stable"))
+    assert (plain.outcome, pinned.outcome) == ("copied", "copied")
+    assert there.content.digest("plain", IMAGE.digest) == IMAGE.digest
+    assert there.content.tags("plain") == {}
+    assert there.content.tags("pinned") == {"stable": IMAGE.digest}
+
+
+async def test_blobs_may_go_by_sha512(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
+    image = sha512_image()
+    for data in (blob("config in sha512").data, blob("layer in sha512").data):
+        here.content.put_blob("app", data, digest=sha512(data))
+    here.load("app", image, "1")
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert (result.outcome, result.error) == ("copied", None)
+    assert there.content.tags("app") == {"1": image.digest}
+
+
+async def test_what_is_temporary_is_tried_again_and_the_attempts_are_told(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", IMAGE, "1")
+    there.faults.add(Respond(502), matching=on("manifest", method="PUT"), times=8)  # the road tries five times
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert (result.outcome, result.attempts, result.error) == ("copied", 2, None)
+    assert result.tally.blobs_transferred == 3
+
+
+async def test_what_is_permanent_is_not_tried_again(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
+    here.load("app", IMAGE, "1")
+    there.change(manifest_put_refused=403)
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert (result.outcome, result.attempts) == ("failed", 1)
+    assert result.error is not None
+    assert (result.error.code, result.error.side, result.error.temporary) == ("denied", "destination", False)
+    assert there.journal.count("manifest", method="PUT") == 1
+
+
+async def test_a_tag_that_moves_while_it_is_copied_comes_as_it_was(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", IMAGE, "1")
+
+    def move(_: Entry) -> None:
+        here.load("app", OTHER, "1")
+
+    here.faults.add(Call(move), matching=on("manifest", method="GET"))
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert (result.outcome, result.digest) == ("copied", IMAGE.digest)
+    assert there.content.tags("app") == {"1": IMAGE.digest}
+
+
+async def test_a_wrong_manifest_is_never_tagged(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
+    here.load("app", IMAGE, "1")
+    here.change(manifest_bytes_other=True)
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert result.error is not None
+    assert (result.error.code, result.error.side) == ("digest_mismatch", "source")
+    assert there.content.tags("app") == {}
+    assert Reference.parse(there.reference("app", "1")) == result.destination

@@ -1,0 +1,263 @@
+"""One blob on its way: verified, resumed on either side, cancelled where it can't end well."""
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from app.domain.errors import CopyError
+from app.domain.manifest import Descriptor
+from app.domain.reference import Digest, Repository
+from app.registry.limits import RoadSettings
+from app.sync.stream import SourceBlob
+from tests.support.fake_registry import FakeRegistry, Respond, Stall, TooMany, on
+from tests.support.images import OCI_EMPTY, Blob, artifact, blob, oci_image
+from tests.sync.workbench import QUICK, Workbench, asked, workbench
+
+MIB = 1024 * 1024
+LARGE = blob("large", size=3 * MIB)
+IMAGE = oci_image("large", layers=[LARGE])
+
+
+async def copy(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> str:
+    """Copy the large image and return how that ended."""
+    here.load("app", IMAGE, "1")
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"), digest_tags=False)
+    return result.error.code if result.error else result.outcome
+
+
+@pytest.mark.parametrize(
+    ("switches", "code"),
+    [
+        ({"blob_bytes": "flipped"}, "digest_mismatch"),
+        ({"blob_bytes": "short"}, "size_mismatch"),
+        ({"blob_bytes": "long"}, "size_mismatch"),
+        ({"blob_bytes": "short", "blob_without_length": True}, "size_mismatch"),
+        ({"blob_bytes": "long", "blob_without_length": True}, "size_mismatch"),
+    ],
+)
+async def test_a_bad_blob_is_never_completed(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, switches: dict[str, object], code: str
+) -> None:
+    here.change(only_blobs=frozenset({LARGE.digest}), **switches)
+    there.change(verifies_digest=False)
+    assert await copy(bench, here, there) == code
+    assert there.content.blob("app", LARGE.digest) is None
+    assert there.content.tags("app") == {}
+    assert there.content.sessions == {}
+
+
+async def test_a_broken_source_is_read_on_where_it_broke(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.change(only_blobs=frozenset({LARGE.digest}), blob_cut_after_bytes=MIB, blob_cut_times=2)
+    assert await copy(bench, here, there) == "copied"
+    reads = here.journal.find("blob", method="GET", reference=LARGE.digest)
+    assert len(reads) == 3
+    assert [entry.header("range") is None for entry in reads] == [True, False, False]
+    assert there.journal.count("upload_close", method="PUT") == 2  # one for the config
+    assert there.journal.received_bytes() < LARGE.size + 10_000
+
+
+async def test_a_source_that_ignores_ranges_is_read_from_the_start_and_nothing_is_sent_twice(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.change(only_blobs=frozenset({LARGE.digest}), blob_cut_after_bytes=MIB, ranges="ignored")
+    assert await copy(bench, here, there) == "copied"
+    assert there.journal.received_bytes("upload_close") < LARGE.size + 10_000
+
+
+async def test_a_source_that_always_breaks_at_the_same_place_fails_the_image(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.change(only_blobs=frozenset({LARGE.digest}), blob_cut_after_bytes=MIB, blob_cut_times=None, ranges="ignored")
+    assert await copy(bench, here, there) == "registry_unreachable"
+    assert there.content.sessions == {}
+
+
+async def test_a_broken_upload_goes_on_where_the_destination_stands(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    there.change(upload_cut_after_bytes=MIB + 1_000, upload_cut_times=2)
+    assert await copy(bench, here, there) == "copied"
+    assert there.content.blob("app", LARGE.digest) == LARGE.data
+    assert there.journal.count("upload_start") == 2  # one for the config: no fresh session was needed
+    assert there.journal.count("upload_status") >= 1
+    kept = sum(entry.received_bytes for entry in there.journal if entry.kind.startswith("upload"))
+    assert kept < LARGE.size + MIB // 2
+
+
+@pytest.mark.parametrize("lost", ["lost", "killed"])
+async def test_an_upload_whose_session_is_gone_begins_anew(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, lost: str
+) -> None:
+    there.change(upload_cut_after_bytes=MIB, upload_cut_times=1, cut_uploads=lost)
+    assert await copy(bench, here, there) == "copied"
+    assert there.content.blob("app", LARGE.digest) == LARGE.data
+
+
+async def test_a_source_whose_bytes_change_between_two_readings_is_found_out(
+    bench: Workbench, here: FakeRegistry
+) -> None:
+    here.load("app", IMAGE, "1")
+    repository = Repository.parse(f"{here.host}/app")
+    descriptor = Descriptor("layer", Digest(LARGE.digest), LARGE.size)
+    source = SourceBlob(bench.clients.for_repository(repository), "app", descriptor, patience=QUICK)
+    async with aclosing(source.read(0)) as chunks:
+        first = [await anext(chunks) for _ in range(4)]
+    resumed = sum(map(len, first[:2])) + 100
+    damaged = bytearray(LARGE.data)
+    damaged[resumed + 10] ^= 1
+    here.content.put_blob("app", bytes(damaged), digest=LARGE.digest)
+    async with aclosing(source.read(resumed)) as chunks:
+        with pytest.raises(CopyError, match="not the same when read again"):
+            await anext(chunks)
+
+
+async def test_a_blob_can_be_read_on_from_anywhere(bench: Workbench, here: FakeRegistry) -> None:
+    here.load("app", IMAGE, "1")
+    repository = Repository.parse(f"{here.host}/app")
+    descriptor = Descriptor("layer", Digest(LARGE.digest), LARGE.size)
+    source = SourceBlob(bench.clients.for_repository(repository), "app", descriptor, patience=QUICK)
+    for start in (0, 2 * MIB + 17, 5, LARGE.size - 1, LARGE.size):
+        async with aclosing(source.read(start)) as chunks:
+            assert b"".join([chunk async for chunk in chunks]) == LARGE.data[start:]
+
+
+async def test_the_source_is_opened_only_when_a_session_is(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    there.change(upload_start_status=403)
+    assert await copy(bench, here, there) == "denied"
+    assert here.journal.count("blob", method="GET") == 0
+
+
+async def test_a_pause_the_source_asks_for_in_the_middle_is_waited_for(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.faults.add(TooMany("1"), matching=on("blob", method="GET"), times=1)
+    assert await copy(bench, here, there) == "copied"
+
+
+async def test_a_cancelled_copy_takes_its_sessions_back(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", IMAGE, "1")
+    here.change(only_blobs=frozenset({LARGE.digest}), blob_stall_after_bytes=MIB)
+    task = asyncio.create_task(bench.copy(here.reference("app", "1"), there.reference("app", "1")))
+    await bench.bytes_moved(MIB // 2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert there.content.sessions == {}
+    assert there.content.tags("app") == {}
+
+
+async def test_an_empty_blob_is_proven_before_it_is_completed(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    empty = oci_image("nothing in it", layers=[Blob(b"")])
+    here.load("app", empty, "1")
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert result.outcome == "copied"
+    assert there.content.blob("app", Blob(b"").digest) == b""
+
+
+async def test_the_empty_descriptor_is_not_fetched(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
+    thing = artifact("thing", blobs=[Blob(b"{}", OCI_EMPTY)])
+    here.load("app", thing, "1")
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert result.outcome == "copied"
+    assert here.journal.count("blob") == 0
+    assert there.content.blob("app", Blob(b"{}").digest) == b"{}"
+
+
+async def test_who_sends_a_blob_already_is_waited_for_and_then_mounted_from(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("one", IMAGE, "1")
+    here.load("two", oci_image("also large", layers=[LARGE]), "1")
+    await asyncio.gather(
+        *(bench.copy(here.reference(name, "1"), there.reference(name, "1")) for name in ("one", "two"))
+    )
+    assert here.journal.count("blob", method="GET", reference=LARGE.digest) == 1
+    assert there.content.blob("one", LARGE.digest) == there.content.blob("two", LARGE.digest) == LARGE.data
+    assert asked(there)["POST upload_start"] == 4  # two configs, the layer, its mount
+
+
+async def test_when_who_sends_a_blob_fails_the_next_one_takes_over(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("one", IMAGE, "1")
+    here.load("two", oci_image("also large", layers=[LARGE]), "1")
+    there.faults.add(Respond(403), matching=on("upload_start", repository="one"), times=None)
+    [first], [second] = await asyncio.gather(
+        *(bench.copy(here.reference(name, "1"), there.reference(name, "1")) for name in ("one", "two"))
+    )
+    assert first.error is not None
+    assert (first.error.code, second.outcome) == ("denied", "copied")
+
+
+async def test_a_blob_of_another_repository_is_mounted_and_none_is_asked_for_twice(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("one", IMAGE, "1", "2")
+    here.load("two", IMAGE, "1")
+    await bench.copy(here.reference("one", "1"), there.reference("one", "1"))
+    mark = there.journal.mark()
+    [again] = await bench.copy(here.reference("one", "2"), there.reference("one", "2"))
+    assert asked(there, since=mark) == {"HEAD manifest": 1, "PUT manifest": 1}
+    assert again.tally.blobs_present == 2
+    mark = there.journal.mark()
+    [other] = await bench.copy(here.reference("two", "1"), there.reference("two", "1"))
+    assert asked(there, since=mark) == {"HEAD manifest": 1, "POST upload_start": 2, "PUT manifest": 1}
+    assert other.tally.blobs_mounted == 2
+    assert here.journal.count("blob", method="GET") == 2
+
+
+async def test_a_registry_that_never_mounts_is_soon_not_asked_to(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    there.change(mount="session")
+    names = [f"app{number}" for number in range(5)]
+    for name in names:
+        here.load(name, IMAGE, "1")
+        [result] = await bench.copy(here.reference(name, "1"), there.reference(name, "1"))
+        assert result.outcome == "copied"
+    mounts = [entry for entry in there.journal.find("upload_start") if "mount=" in entry.query]
+    assert len(mounts) == 4  # both blobs of two images: three answers in a row were enough
+
+
+async def test_what_is_known_to_be_there_and_is_not_is_sent_after_all(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", IMAGE, "1", "2")
+    await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    there.content.repository("app").blobs.clear()
+    there.content.repository("app").manifests.clear()
+    there.content.repository("app").tags.clear()
+    [result] = await bench.copy(here.reference("app", "2"), there.reference("app", "2"))
+    assert (result.outcome, result.attempts) == ("copied", 2)
+    assert there.content.blob("app", LARGE.digest) == LARGE.data
+
+
+async def test_within_one_registry_blobs_are_mounted_from_the_source(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    there.load("app", IMAGE, "1")
+    [result] = await bench.copy(there.reference("app", "1"), there.reference("promoted", "1"))
+    assert result.tally.blobs_mounted == 2
+    [retagged] = await bench.copy(there.reference("app", "1"), there.reference("app", "stable"))
+    assert (retagged.outcome, retagged.tally.blobs_present) == ("copied", 2)
+    assert there.journal.count("blob", method="GET") == 0
+
+
+async def test_a_silent_source_is_given_up(here: FakeRegistry, there: FakeRegistry) -> None:
+    here.load("app", IMAGE, "1")
+    here.faults.add(Stall(), matching=on("blob", method="GET"), times=None)
+    road = RoadSettings(answer_seconds=0.05, attempts=2, retry_first_seconds=0.01, retry_max_seconds=0.01)
+    async with workbench(here, there, settings=road) as bench:
+        [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert result.error is not None
+    assert (result.error.code, result.error.side, result.error.temporary) == ("timeout", "source", True)
+    assert result.attempts == bench.patience.attempts
