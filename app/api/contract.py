@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, with our problems in the place of its own error bodies."""
+"""The OpenAPI document: FastAPI's, with our problems in the place of its own error bodies, each described once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
-from app.api.problems import PROBLEM_MEDIA_TYPE, PROBLEM_SCHEMA
+from app.api.problems import PROBLEM_MEDIA_TYPE, problems
 from app.api.schemas.problems import Problem
 
 _FASTAPIS_OWN = ("HTTPValidationError", "ValidationError")
+_FIRST_ERROR = 400
+_FASTAPIS_WORD = "Successful Response"
+_SUCCESSES = {"200": "OK", "201": "Created", "202": "Accepted", "204": "No Content"}
+
+
+def operation_id(route: APIRoute) -> str:
+    """Call an operation by its function, so that generated clients read well."""
+    return route.name
 
 
 def openapi_of(app: FastAPI) -> dict[str, Any]:
@@ -25,21 +34,40 @@ def openapi_of(app: FastAPI) -> dict[str, Any]:
             routes=app.routes,
             tags=app.openapi_tags,
         )
-        _describe_problems(document)
+        _describe_problems(document["components"])
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                operation["responses"] = _responses(operation["responses"], document["components"])
         app.openapi_schema = document
     return app.openapi_schema
 
 
-def _describe_problems(document: dict[str, Any]) -> None:
-    schemas = document["components"]["schemas"]
+def _describe_problems(components: dict[str, Any]) -> None:
     for name in _FASTAPIS_OWN:
-        schemas.pop(name, None)
+        components["schemas"].pop(name, None)
     _, described = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
-    schemas.update(described["$defs"])
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            unprocessable = operation["responses"].get("422")
-            if unprocessable and PROBLEM_MEDIA_TYPE not in unprocessable["content"]:
-                unprocessable["content"] = {PROBLEM_MEDIA_TYPE: {"schema": PROBLEM_SCHEMA}}
-            elif unprocessable:
-                unprocessable["content"].pop("application/json", None)
+    components["schemas"].update(described["$defs"])
+    components["responses"] = {}
+
+
+def _responses(responses: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
+    """Sort an operation's answers, and let those that are problems point to where each is described."""
+    result = {}
+    for status, response in sorted(responses.items()):
+        if int(status) >= _FIRST_ERROR:
+            result[status] = {"$ref": _described(status, response, components["responses"])}
+        elif response["description"] == _FASTAPIS_WORD:
+            result[status] = response | {"description": _SUCCESSES[status]}
+        else:
+            result[status] = response
+    return result
+
+
+def _described(status: str, response: dict[str, Any], described: dict[str, Any]) -> str:
+    content = response.get("content", {})
+    if PROBLEM_MEDIA_TYPE not in content:  # FastAPI's own word for a wrong parameter
+        return _described(status, problems("validation_failed", is_public=True)[int(status)], described)
+    name = ".".join([status, *sorted(content[PROBLEM_MEDIA_TYPE]["examples"])])
+    problem = {PROBLEM_MEDIA_TYPE: content[PROBLEM_MEDIA_TYPE]}
+    described.setdefault(name, {"description": response["description"], "content": problem})
+    return f"#/components/responses/{name}"

@@ -94,7 +94,7 @@ class WaitQuery(_Query):
             description="Answer when the job is done, or after this long with the job as it is; at most `60s`. "
             "`Prefer: wait=30` does the same."
         ),
-    ] = 0
+    ] = Field(default_factory=float)
 
     def seconds(self, request: Request) -> float:
         """How long, by query or by preference (RFC 7240)."""

@@ -155,7 +155,7 @@ async def test_a_stored_secret_goes_to_no_other_place(api: Api, change: dict[str
     await put(api.client, HUB)
     without = HUB | {"auth": {"type": "basic", "username": "ann"}}
 
-    replaced = await put(api.client, without | change | {"auth": without["auth"] | change.get("auth", {})})  # type: ignore[operator]
+    replaced = await put(api.client, without | change | {"auth": without["auth"] | change.get("auth", {})})
     patched = await api.client.patch("/v1/registries/hub", json=change)
 
     for answer in (replaced, patched):
