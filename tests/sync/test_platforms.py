@@ -1,0 +1,171 @@
+"""A choice of platforms: children left out of an index that stays, or of one made for it."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from app.domain.manifest import Platform
+from app.domain.plan import PlannedCopy
+from app.domain.reference import Reference
+from app.domain.report import CopyResult
+from tests.conftest import Namespace
+from tests.support.fake_registry import FakeRegistry, Quirks, fake_registry
+from tests.support.images import oci_image, oci_index
+from tests.sync.workbench import Workbench, asked, workbench
+from tests.sync.zoo import with_attestation, without_platform
+
+AMD, ARM = oci_image("x", platform="linux/amd64"), oci_image("x", platform="linux/arm64/v8")
+INDEX = oci_index([AMD, ARM, oci_image("x", platform="windows/amd64")], annotations={"made": "with care ✓"})
+Mode = Callable[..., object]
+
+
+@pytest.fixture
+async def there() -> AsyncIterator[FakeRegistry]:
+    async with fake_registry(Quirks(sparse_allowed=True)) as registry:
+        yield registry
+        registry.check(sparse=True)
+
+
+async def choose(
+    bench: Workbench, here: FakeRegistry | Namespace, there: FakeRegistry | Namespace, *platforms: str, mode: str
+) -> CopyResult:
+    """Copy some platforms of `app:1`."""
+    copy = PlannedCopy(
+        Reference.parse(here.reference("app", "1")),
+        (Reference.parse(there.reference("app", "1")),),
+        tuple(Platform.parse(text) for text in platforms),
+        "rewrite" if mode == "rewrite" else "sparse",
+    )
+    [result] = await bench.copy_planned(copy)
+    return result
+
+
+async def test_a_sparse_copy_keeps_the_index_and_brings_the_chosen_children(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", INDEX, "1")
+    result = await choose(bench, here, there, "linux/amd64", "linux/arm64", mode="sparse")
+    assert (result.outcome, result.platforms) == ("copied", ("linux/amd64", "linux/arm64/v8"))
+    assert result.digest == result.destination_digest == INDEX.digest
+    assert set(there.content.repository("app").manifests) == {INDEX.digest, AMD.digest, ARM.digest}
+
+
+async def test_a_rewritten_index_has_only_the_chosen_children_and_both_digests_are_told(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", INDEX, "1")
+    there.change(sparse_allowed=False)
+    result = await choose(bench, here, there, "linux/arm64", mode="rewrite")
+    assert result.outcome == "copied"
+    assert result.digest == INDEX.digest
+    tag = there.content.tags("app")["1"]
+    assert result.destination_digest == tag != INDEX.digest
+    made = there.content.manifest("app", tag)
+    assert made is not None
+    expected = json.loads(INDEX.raw)
+    expected["manifests"] = [entry for entry in expected["manifests"] if entry["digest"] == ARM.digest]
+    assert json.loads(made.raw) == expected
+    assert set(there.content.repository("app").manifests) == {tag, ARM.digest}
+
+
+async def test_a_rewritten_index_is_up_to_date_the_second_time(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", INDEX, "1")
+    first = await choose(bench, here, there, "linux/amd64", mode="rewrite")
+    mark = there.journal.mark()
+    second = await choose(bench, here, there, "linux/amd64", mode="rewrite")
+    assert (second.outcome, second.digest, second.destination_digest) == (
+        "up_to_date",
+        INDEX.digest,
+        first.destination_digest,
+    )
+    assert asked(there, since=mark) == {"HEAD manifest": 1}
+
+
+async def test_nested_indexes_are_rewritten_too(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
+    there.change(sparse_allowed=False)
+    inner = oci_index([AMD, ARM])
+    outer = oci_index([inner, oci_index([oci_image("only", platform="windows/amd64")]), AMD])
+    here.load("app", outer, "1")
+    result = await choose(bench, here, there, "linux/arm64", mode="rewrite")
+    assert result.outcome == "copied"
+    held = there.content.repository("app").manifests
+    made = held[there.content.tags("app")["1"]]
+    [entry] = json.loads(made.raw)["manifests"]
+    assert entry["digest"] not in {inner.digest, ARM.digest}
+    assert held[entry["digest"]].children() == [ARM.digest]
+    assert entry["size"] == len(held[entry["digest"]].raw)
+
+
+@pytest.mark.parametrize("mode", ["sparse", "rewrite"])
+async def test_an_attestation_goes_with_its_image(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, mode: str
+) -> None:
+    index = with_attestation()
+    here.load("app", index, "1")
+    result = await choose(bench, here, there, "linux/amd64", mode=mode)
+    assert (result.outcome, result.platforms) == ("copied", ("linux/amd64",))
+    image, statement = index.children[0], index.children[2]
+    held = set(there.content.repository("app").manifests)
+    assert held == {there.content.tags("app")["1"], image.digest, statement.digest}
+
+
+@pytest.mark.parametrize("mode", ["sparse", "rewrite"])
+async def test_entries_without_a_platform_are_never_left_out(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, mode: str
+) -> None:
+    index = without_platform()
+    here.load("app", index, "1")
+    result = await choose(bench, here, there, "linux/arm64", mode=mode)
+    assert (result.outcome, result.destination_digest) == ("copied", index.digest)
+    assert len(there.content.repository("app").manifests) == 3
+
+
+@pytest.mark.parametrize("mode", ["sparse", "rewrite"])
+async def test_a_single_image_is_copied_whatever_it_runs_on(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, mode: str
+) -> None:
+    here.load("app", AMD, "1")
+    result = await choose(bench, here, there, "linux/arm64", mode=mode)
+    assert (result.outcome, result.destination_digest) == ("copied", AMD.digest)
+
+
+@pytest.mark.parametrize("mode", ["sparse", "rewrite"])
+async def test_an_index_with_none_of_them_fails_and_says_what_it_has(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, mode: str
+) -> None:
+    here.load("app", INDEX, "1")
+    result = await choose(bench, here, there, "linux/s390x", mode=mode)
+    assert result.error is not None
+    assert (result.error.code, result.error.side) == ("reference_not_found", "source")
+    assert "linux/s390x; it has linux/amd64, linux/arm64/v8, windows/amd64" in result.error.message
+
+
+async def test_another_choice_brings_what_was_left_out_before(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", INDEX, "1")
+    await choose(bench, here, there, "linux/amd64", mode="sparse")
+    again = await choose(bench, here, there, "linux/amd64", mode="sparse")
+    more = await choose(bench, here, there, "linux/arm64", mode="sparse")
+    whole = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert (again.outcome, more.outcome, whole[0].outcome) == ("up_to_date", "copied", "copied")
+    assert len(there.content.repository("app").manifests) == 4
+    assert here.journal.count("manifest", method="GET", reference=AMD.digest) == 1
+
+
+async def test_a_destination_that_refuses_sparse_indexes_is_told_of_the_other_mode(
+    source: Namespace, destination: Namespace
+) -> None:
+    source.push("app", INDEX, "1")
+    async with workbench(source, destination) as bench:
+        refused = await choose(bench, source, destination, "linux/amd64", mode="sparse")
+        taken = await choose(bench, source, destination, "linux/amd64", mode="rewrite")
+    assert refused.error is not None
+    assert (refused.error.code, refused.error.side) == ("manifest_rejected", "destination")
+    assert "platform_mode rewrite" in refused.error.message
+    assert refused.attempts == 1
+    assert (taken.outcome, taken.error) == ("copied", None)
+    assert destination.tags("app") == {"1": taken.destination_digest}
