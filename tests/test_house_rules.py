@@ -1,0 +1,165 @@
+"""Rules of the house that no linter knows: names, sizes, docstrings, and nothing of this machine in the tree."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+MAX_FILE_LINES = 350
+"""Files aim for 300; a few lines more beat a split in the middle of a thought."""
+MAX_FUNCTION_LINES = 60
+BANNED_MODULES = {"utils", "helpers", "common", "core", "base", "misc"}
+BANNED_WORDS = {
+    "repo": "repository",
+    "image_name": "repository or reference",
+    "mirror_job": "job",
+    "replicate": "sync",
+}
+"""In names of ours; the other word is the one with a meaning here."""
+NOT_OURS = re.compile(
+    r"/work/|/root/|/home/[a-z]|\b(?:TODO|FIXME|XXX)\b"  # a machine's paths, things put off
+    r"|https?://[a-z0-9.-]*(?:pypi|npmjs|crates|proxy\.golang)[a-z0-9.-]*"  # package indexes
+)
+ALLOWED_TO_NAME_PATHS = {"tests/test_house_rules.py", "tests/test_openapi.py"}
+TEXTS = {".py", ".md", ".toml", ".yaml", ".yml", ".json", ".http", ".html", ".css", ".js", ".sh", ""}
+
+
+def tracked(project: Path) -> Iterator[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=project, check=True, capture_output=True, text=True)  # noqa: S607
+    for name in filter(None, listed.stdout.split("\0")):
+        if (project / name).is_file():
+            yield project / name
+
+
+def modules(project: Path) -> list[Path]:
+    return sorted((project / "app").rglob("*.py"))
+
+
+def test_no_module_is_called_after_nothing(project: Path) -> None:
+    assert [path for path in modules(project) if path.stem in BANNED_MODULES] == []
+
+
+def test_files_of_the_service_stay_short(project: Path) -> None:
+    long = {
+        str(path.relative_to(project)): lines for path in modules(project) if (lines := _lines(path)) > MAX_FILE_LINES
+    }
+
+    assert long == {}
+
+
+def test_functions_stay_short(project: Path) -> None:
+    long = {}
+    for path in modules(project):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+                size = node.end_lineno - node.lineno + 1
+                if size > MAX_FUNCTION_LINES:
+                    long[f"{path.relative_to(project)}:{node.name}"] = size
+
+    assert long == {}
+
+
+def test_a_package_is_its_docstring(project: Path) -> None:
+    for path in modules(project):
+        if path.name == "__init__.py":
+            body = ast.parse(path.read_text()).body
+            assert len(body) == 1, path
+            assert isinstance(body[0], ast.Expr), path
+
+
+def test_every_module_opens_with_a_sentence(project: Path) -> None:
+    for path in modules(project):
+        doc = ast.get_docstring(ast.parse(path.read_text()))
+        assert doc, path
+        assert doc.partition("\n\n")[0].rstrip().endswith((".", ":", "?", "`")), path
+
+
+def test_names_use_the_words_of_the_house(project: Path) -> None:
+    wrong = {}
+    for path in modules(project):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = _name(node)
+            parts = set(re.split(r"_|(?<=[a-z])(?=[A-Z])", name)) if name else set()
+            for word in {part.lower() for part in parts} & BANNED_WORDS.keys():
+                wrong[f"{path.relative_to(project)}:{name}"] = BANNED_WORDS[word]
+
+    assert wrong == {}
+
+
+def test_the_suffix_of_a_class_tells_its_room(project: Path) -> None:
+    rooms = {"Row": {"store"}, "Store": {"store"}, "Out": {"api"}}
+    for path in modules(project):
+        room = path.relative_to(project / "app").parts[0]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                for suffix, allowed in rooms.items():
+                    assert not node.name.endswith(suffix) or room in allowed, f"{path}: {node.name}"
+
+
+def test_http_statuses_of_ours_live_at_the_door(project: Path) -> None:
+    for path in modules(project):
+        room = path.relative_to(project / "app").parts[0]
+        if room in {"domain", "jobs", "sync", "store", "desk"}:
+            assert "HTTPStatus" not in path.read_text(), path
+
+
+def test_broad_catches_are_where_they_belong(project: Path) -> None:
+    allowed = {
+        "app/api/errors.py",  # one request failing is answered 500
+        "app/jobs/copying.py",  # one copy failing doesn't stop the others
+        "app/jobs/deliveries.py",  # nor one notification
+        "app/jobs/runner.py",  # nor one job's planning
+        "app/jobs/scheduler.py",  # nor one policy
+        "app/jobs/worker.py",  # one unit failing doesn't stop the worker
+    }
+    found = set()
+    for path in modules(project):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ExceptHandler) and _catches_everything(node):
+                found.add(str(path.relative_to(project)))
+
+    assert found <= allowed
+
+
+def test_the_tree_names_no_machine_and_puts_nothing_off(project: Path) -> None:
+    found = {}
+    for path in tracked(project):
+        name = str(path.relative_to(project))
+        if path.suffix in TEXTS and name not in ALLOWED_TO_NAME_PATHS:
+            text = path.read_text(errors="replace")
+            for match in NOT_OURS.finditer(text):
+                found[f"{name}:{text.count(chr(10), 0, match.start()) + 1}"] = match[0]
+
+    assert found == {}
+
+
+@pytest.mark.parametrize("name", ["openapi/openapi.json", "openapi/requests.http", "README.md", "CHANGELOG.md"])
+def test_what_callers_read_is_there(project: Path, name: str) -> None:
+    assert (project / name).stat().st_size > 0
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def _name(node: ast.AST) -> str:
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            return node.name
+        case ast.arg():
+            return node.arg
+        case ast.Name(ctx=ast.Store()):
+            return node.id
+        case _:
+            return ""
+
+
+def _catches_everything(handler: ast.ExceptHandler) -> bool:
+    names = (
+        {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)} if handler.type else {"Exception"}
+    )
+    raises = any(isinstance(node, ast.Raise) and node.exc is None for node in handler.body)
+    return bool(names & {"Exception", "BaseException"}) and not raises
