@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from app.domain.reference import (
+    DOCKER_HUB,
     Digest,
     InvalidReferenceError,
     Reference,
@@ -14,7 +15,6 @@ from app.domain.reference import (
     Repository,
     Tag,
     is_bare_host,
-    split_host,
     split_host_prefix,
     split_reference,
 )
@@ -98,7 +98,7 @@ class DestinationTemplate:
         if digest or "@" in text:
             message = "a destination has no digest: the source decides it"
             raise InvalidReferenceError(message, code="invalid_destination")
-        registry, path = _split_prefix(name) if is_bare_host(name) else split_host(name)
+        registry, path = _split_prefix(name)
         template = cls(registry, path.strip("/"), tuple(tags.split(",")) if tags else ())
         template._check()
         return template
@@ -119,10 +119,13 @@ class DestinationTemplate:
 
     def _path(self, source: Reference, *, from_pattern: bool) -> str:
         if "{" in self.path:
-            return _fill(self.path, source)
-        if from_pattern or not self.path:
-            return f"{self.path}/{source.repository.path}".strip("/")
-        return self.path
+            path = _fill(self.path, source)
+        elif from_pattern or not self.path:
+            path = f"{self.path}/{source.repository.path}".strip("/")
+        else:
+            path = self.path
+        # As on the command line; known only now, since in front of a pattern docker.io/me is a namespace.
+        return f"library/{path}" if self.registry == DOCKER_HUB and "/" not in path else path
 
     def _tag(self, source: Reference, position: int) -> Tag | None:
         if not self.tags:

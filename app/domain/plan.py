@@ -8,7 +8,6 @@ from typing import Literal
 from app.domain.manifest import Platform
 from app.domain.reference import Digest, Reference
 
-
 DigestTags = Literal["unknown", "apart", "present"]
 """What planning saw of tags that belong to images by their digest (`sha256-<hex>`, `sha256-<hex>.sig` …):
 

@@ -1,0 +1,108 @@
+"""Which repositories, tags and children are taken."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.manifest import Platform, digest_of, parse_manifest
+from app.domain.reference import Tag
+from app.domain.request import RepositorySelection, TagSelection
+from app.domain.version import parse_version
+from app.sync.selection import select_children, select_tags, takes_repository
+from tests.support.images import OCI_INDEX, oci_image, oci_index
+from tests.sync.zoo import with_attestation
+
+TAGS = st.lists(st.from_regex(r"[a-z0-9_][a-z0-9._-]{0,6}", fullmatch=True).map(Tag), max_size=12)
+VERSIONS = st.tuples(st.sampled_from(["", "v"]), st.integers(0, 12), st.integers(0, 12)).map(
+    lambda parts: Tag(f"{parts[0]}{parts[1]}.{parts[2]}")
+)
+MATCHERS = st.sampled_from(["*", "v*", "[0-9]*", "/^1/", "/rc$/", "semver:>=1", "semver:<3", "latest", "1.?"])
+SELECTIONS = st.builds(
+    TagSelection,
+    include=st.lists(MATCHERS, max_size=3).map(tuple),
+    exclude=st.lists(MATCHERS, max_size=2).map(tuple),
+    newest=st.none() | st.integers(1, 4),
+)
+
+
+def tags(text: str) -> list[Tag]:
+    return [Tag(tag) for tag in text.split()]
+
+
+def select(text: str, **fields: object) -> str:
+    return " ".join(select_tags(tags(text), TagSelection.model_validate(fields)))
+
+
+def test_an_empty_include_takes_all_and_an_exclude_takes_away() -> None:
+    assert select("b a c") == "a b c"
+    assert select("b a c", exclude=["a"]) == "b c"
+    assert select("v1 v2 v2-rc1 x", include=["v*", "x"], exclude=["*-rc*"]) == "v1 v2 x"
+    assert select("release-1 my-release-2", include=["/^release-\\d+$/"]) == "release-1"
+    assert select("1.1 1.2 1.9-rc1 2.0 latest", include=["semver:>=1.2 <2"]) == "1.2"
+
+
+def test_the_newest_are_the_highest_versions_and_then_what_sorts_last() -> None:
+    assert select("1.9 1.10 1.2 latest", newest=2) == "1.10 1.9"
+    assert select("1.0.0 1.0.0-rc.1 1.0.0-rc.2", newest=2) == "1.0.0 1.0.0-rc.2"
+    assert select("build-9 build-10 build-1", newest=1) == "build-10"
+    assert select("0.1 zebra", newest=1) == "0.1"
+    assert select("v1 v2 v3", exclude=["v3"], newest=1) == "v2"
+
+
+@given(found=TAGS, selection=SELECTIONS)
+def test_what_is_selected_was_there_once_each_in_order(found: list[Tag], selection: TagSelection) -> None:
+    chosen = select_tags(found, selection)
+    assert set(chosen) <= set(found)
+    assert list(chosen) == sorted(set(chosen))
+    assert selection.newest is None or len(chosen) <= selection.newest
+    assert select_tags(reversed(found), selection) == chosen
+    assert select_tags(chosen, selection) == chosen
+
+
+@given(found=TAGS, selection=SELECTIONS)
+def test_include_and_exclude_decide_about_each_tag_alone(found: list[Tag], selection: TagSelection) -> None:
+    each = TagSelection(include=selection.include, exclude=selection.exclude)
+    alone = {tag for tag in found if select_tags([tag], each)}
+    assert set(select_tags(found, each)) == alone
+    kept = select_tags(found, selection)
+    assert set(kept) <= alone
+    assert selection.newest is None or len(kept) == min(selection.newest, len(alone))
+
+
+@given(found=st.lists(VERSIONS, min_size=1, max_size=10), newest=st.integers(1, 4))
+def test_no_version_left_out_is_newer_than_one_kept(found: list[Tag], newest: int) -> None:
+    kept = select_tags(found, TagSelection(newest=newest))
+    left = set(found) - set(kept)
+
+    def version(tag: Tag) -> tuple[int, ...]:
+        parsed = parse_version(tag)
+        assert parsed is not None
+        return (parsed.major, parsed.minor)
+
+    assert all(version(one) <= version(other) for one in left for other in kept)
+
+
+def test_repositories_are_matched_by_their_whole_path() -> None:
+    selection = RepositorySelection(include=("team-a/**",), exclude=("**/scratch",))
+    taken = ["team-a/app", "team-a/deep/app"]
+    left = ["team-a/scratch", "team-b/app", "team-a"]
+    assert [path for path in taken + left if takes_repository(path, selection)] == taken
+
+
+def test_a_platform_without_a_variant_takes_every_variant() -> None:
+    images = {name: oci_image("x", platform=name) for name in ("linux/arm/v6", "linux/arm/v7", "linux/amd64")}
+    index = oci_index(list(images.values()))
+    parsed = parse_manifest(index.raw, media_type=OCI_INDEX, digest=digest_of(index.raw))
+    for wanted, count in {"linux/arm": 2, "linux/arm/v7": 1, "linux/amd64": 1, "linux/arm64": 0}.items():
+        assert len(select_children(parsed, [Platform.parse(wanted)])) == count
+    assert select_children(parsed, []) == parsed.children
+
+
+def test_an_attestation_is_chosen_with_its_image_only() -> None:
+    index = with_attestation()
+    parsed = parse_manifest(index.raw, media_type=OCI_INDEX, digest=digest_of(index.raw))
+    entries = json.loads(index.raw)["manifests"]
+    chosen = select_children(parsed, [Platform.parse("linux/arm64")])
+    assert [child.digest for child in chosen] == [entries[1]["digest"], entries[3]["digest"]]
+    assert select_children(parsed, [Platform.parse("unknown/unknown")]) == ()
