@@ -4,7 +4,9 @@ Registries and PostgreSQL are started once per session, on first use; a test get
 else has.
 """
 
+import asyncio
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from app.store.migrate import migrate
 from tests.support.clock import SettableClock
 from tests.support.images import Manifest
 from tests.support.plain_client import Content, PlainClient
@@ -134,3 +137,33 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
 def sqlite_url(tmp_path: Path) -> str:
     """Return the URL of an SQLite file that does not exist yet (`sqlite+aiosqlite:///…`)."""
     return f"sqlite+aiosqlite:///{tmp_path / 'registry-sync.db'}"
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make an SQLite file with the current schema, to be copied."""
+    file = tmp_path_factory.mktemp("schema") / "registry-sync.db"
+    asyncio.run(migrate(f"sqlite+aiosqlite:///{file}"))
+    return file
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_server: PostgresServer) -> str:
+    """Make a PostgreSQL database with the current schema, to be copied; return its name."""
+    database = postgres_server.create_database(name="migrated")
+    asyncio.run(migrate(database.url))
+    return database.name
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Return the URL of a database with the current schema and nothing in it: a test runs on SQLite and PostgreSQL."""
+    if request.param == "sqlite":
+        file = tmp_path / "registry-sync.db"
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), file)
+        yield f"sqlite+aiosqlite:///{file}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    database = server.create_database(template=request.getfixturevalue("migrated_postgres"))
+    yield database.url
+    server.drop_database(database.name)

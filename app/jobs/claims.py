@@ -6,18 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from app.domain.errors import JobInterrupted
-from app.domain.job import Job
+from app.domain.job import Job, JobState
 from app.domain.registry import RegistryEntry
 from app.jobs.changes import JobChange
 from app.jobs.notices import save_change
 from app.jobs.roster import Roster
 from app.jobs.sharing import with_shared_limits
 from app.security import Sealer
-from app.store.database import Database
+from app.store.database import Database, Session
 from app.store.destinations import DestinationStore
 from app.store.images import ImageStore, StoredImage
-from app.store.jobs import JobStore
 from app.store.lanes import LaneStore
 from app.store.registries import RegistryStore
 from app.store.units import Unit, UnitKind, UnitState, UnitStore
@@ -33,9 +31,10 @@ class Claim:
     """A unit that is ours, and what it is about."""
 
     job: Job
-    job_number: int
     unit: Unit
     registries: tuple[RegistryEntry, ...]
+    workers: int = 1
+    """How many there are to share the work with."""
     images: tuple[StoredImage, ...] = ()
     """What a copy unit still has to do."""
     written_by: Mapping[str, int] = field(default_factory=dict)
@@ -64,42 +63,56 @@ class Claims:
         self._sealer = sealer
         self._roster = roster
         self._clock = clock
+        self._known: tuple[tuple[object, ...], tuple[RegistryEntry, ...]] | None = None
+        """The registries as they were last, opened, and what says whether they still are."""
 
     async def claim(self, unit_id: int) -> Claim | NotNow | None:
         """Claim a unit; None when there is nothing left to do in it."""
         now = self._clock()
         async with self._database.transaction() as session:
-            units, jobs = UnitStore(session), JobStore(session)
-            try:
-                held, unit = await units.hold(unit_id)
-            except JobInterrupted:
+            found = await UnitStore(session).find(unit_id)
+            if found is None:
                 return None
-            if unit.state is UnitState.DONE or held.done:
+            unit, job = found
+            if unit.state is UnitState.DONE or job.done:
                 return None
             if (not_now := self._not_now(unit, now)) is not None:
                 return not_now
-            if unit.kind is UnitKind.PLAN and not await LaneStore(session).is_free_for(held.number):
-                return NotNow(LANE_SECONDS)
-            unit = await units.claim(unit, worker=self._roster.worker, now=now)
+            if unit.kind is UnitKind.PLAN:
+                if not await LaneStore(session).is_free_for(unit.job_number):
+                    return NotNow(LANE_SECONDS)
+                await self._begin(session, unit_id, now)
+            claimed = await UnitStore(session).claim(unit, worker=self._roster.worker, now=now)
+            if claimed is None:
+                return NotNow(BUSY_SECONDS)
+            return await self._claim(session, claimed, job)
+
+    async def _begin(self, session: Session, unit_id: int, now: datetime) -> None:
+        held, _ = await UnitStore(session).hold(unit_id)
+        if held.state is JobState.QUEUED:
             change = JobChange(held, now=now)
             change.begin()
             await save_change(session, change)
             await self._database.announcements.announce(session, held.id)
-            claim = Claim(
-                job=await jobs.get(held.id),
-                job_number=held.number,
-                unit=unit,
-                registries=with_shared_limits(
-                    await RegistryStore(session, self._sealer).list(), workers=self._roster.alive
-                ),
-            )
-            if unit.kind is UnitKind.PLAN:
-                return claim
-            images = await ImageStore(session).list_unfinished(held.id, first=unit.first_image, last=unit.last_image)
-            written_by = await DestinationStore(session).hold(
-                [image.image.destination for image in images], job_number=held.number, unit_id=unit.id
-            )
-        return Claim(claim.job, claim.job_number, unit, claim.registries, images, written_by)
+
+    async def _claim(self, session: Session, unit: Unit, job: Job) -> Claim:
+        workers = self._roster.alive
+        registries = with_shared_limits(await self._registries(session), workers=workers)
+        if unit.kind is UnitKind.PLAN:
+            return Claim(job, unit, registries, workers)
+        first, last = unit.first_image, unit.last_image
+        images = await ImageStore(session).list_unfinished(job, unit.job_number, first=first, last=last)
+        destinations = [image.image.destination for image in images]
+        holds = DestinationStore(session)
+        written_by = await holds.hold(destinations, job_number=unit.job_number, unit_id=unit.id)
+        return Claim(job, unit, registries, workers, images, written_by)
+
+    async def _registries(self, session: Session) -> tuple[RegistryEntry, ...]:
+        store = RegistryStore(session, self._sealer)
+        versions = await store.read_versions()
+        if self._known is None or self._known[0] != versions:
+            self._known = versions, await store.list()
+        return self._known[1]
 
     def _not_now(self, unit: Unit, now: datetime) -> NotNow | None:
         if unit.not_before is not None and now < unit.not_before:

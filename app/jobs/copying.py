@@ -56,7 +56,7 @@ class Copying:
         if written_by is None:
             self._ledger.wait()
             return False  # another job writes it just now
-        if written_by > self._claim.job_number:
+        if written_by > self._claim.unit.job_number:
             self._ledger.supersede(image.position)
             return False
         return True

@@ -3,7 +3,8 @@
 On PostgreSQL a nudge is a row of the engine's, made in the transaction that made the unit, and delivered again when a
 worker stops showing signs of life. Beside SQLite the engine is in memory: what it forgets with its process, a sweep
 over our rows tells it again. Known gaps of PgQueuer 1.6 that are closed here: its loop ends when its connection does
-(`run` raises then, and is called again), and it keeps a log that it never empties (`tidy`).
+(`run` raises then, and is called again), it wakes nobody for what is given back (`_TellingQueries`), and it keeps a
+log that it never empties (`tidy`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pgqueuer.adapters.persistence.queries import Queries
 from pgqueuer.core.qm import QueueManager
 from pgqueuer.domain.errors import RetryRequested
 from pgqueuer.domain.models import Job as EngineJob
+from pgqueuer.domain.models import TableChangedEvent, TracebackRecord, utc_now
 from pgqueuer.domain.types import Channel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -35,8 +37,8 @@ from app.store.units import Nudge, UnitStore
 
 HEARTBEAT_TIMEOUT = timedelta(seconds=15)
 """After this long without a sign of life a unit is delivered to another worker."""
-POLL_TIMEOUT = timedelta(seconds=5)
-"""How often a worker looks for such units; for new ones it is woken."""
+POLL_TIMEOUT = timedelta(seconds=3)
+"""How often a worker looks for such units; for new ones, and those given back, it is woken."""
 COMMAND_SECONDS = 10.0
 """Longer than any statement of the engine takes; a connection that died without a word is found out by it."""
 LOG_RETENTION = timedelta(hours=1)
@@ -177,9 +179,26 @@ class PostgresEngine(Engine):
         connection = await self._database.connect(command_seconds=COMMAND_SECONDS)
         driver = _WatchedDriver(connection)
         try:
-            yield Queries(driver, **_builders()), driver.broken
+            yield _TellingQueries(driver, **_builders()), driver.broken
         finally:
             connection.terminate()
+
+
+class _TellingQueries(Queries):
+    """The engine's statements; the one that gives a unit back tells the other workers too."""
+
+    async def retry_job(self, job: EngineJob, delay: timedelta, traceback_record: TracebackRecord | None) -> None:
+        """Give back, and wake those who wait for work."""
+        await super().retry_job(job, delay, traceback_record)
+        settings = self.qbq.settings
+        event = TableChangedEvent(
+            channel=Channel(settings.channel),
+            operation="update",
+            sent_at=utc_now(),
+            table=settings.queue_table,
+            type="table_changed_event",
+        )
+        await self.driver.notify(settings.channel, event.model_dump_json())
 
 
 class _WatchedDriver(AsyncpgDriver):

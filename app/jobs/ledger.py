@@ -24,7 +24,6 @@ from app.jobs.stopping import end_units, stop_queued
 from app.store.database import Database, Session
 from app.store.destinations import DestinationStore
 from app.store.images import ImageStore
-from app.store.jobs import JobStore
 from app.store.units import Unit, UnitStore
 
 TALLY_SECONDS = 1.0
@@ -192,7 +191,7 @@ class UnitLedger:
 
     async def _write(self, session: Session, change: JobChange, positions: Collection[int]) -> None:
         images = ImageStore(session)
-        before = await images.read_states(self._claim.job_number, sorted(positions))
+        before = await images.read_states(self._claim.unit.job_number, sorted(positions))
         changed = []
         for position, (state, tally) in sorted(before.items()):
             image = self._images[position]
@@ -203,7 +202,7 @@ class UnitLedger:
                 continue
             change.count(state, image.state, growth=added(_tally_of(image), tally, sign=-1))
             changed.append((position, image))
-        await images.record(self._claim.job_number, changed, revision=change.take_revisions(len(changed)))
+        await images.record(self._claim.unit.job_number, changed, revision=change.take_revisions(len(changed)))
         change.warn(tuple(self._warnings))
         ended = [image for _, image in changed if image.state.done]
         await self._release(session, ended)
@@ -212,14 +211,11 @@ class UnitLedger:
             await stop_queued(session, change)
 
     async def _release(self, session: Session, ended: Sequence[Image]) -> None:
-        if not ended:
-            return
-        holds, unit_id, number = DestinationStore(session), self._claim.unit.id, self._claim.job_number
+        holds, unit = DestinationStore(session), self._claim.unit
         written = [image.destination for image in ended if _was_written(image)]
         other = [image.destination for image in ended if not _was_written(image)]
-        may_be_wanted = await JobStore(session).has_unfinished_before(number)
-        await holds.release(written, unit_id=unit_id, written_by=number, may_be_wanted=may_be_wanted)
-        await holds.release(other, unit_id=unit_id)
+        await holds.release(written, unit_id=unit.id, written_by=unit.job_number)
+        await holds.release(other, unit_id=unit.id)
 
     async def _save(self, session: Session, change: JobChange) -> None:
         await save_change(session, change)

@@ -29,8 +29,8 @@ BATCH_IMAGES = 500
 """How many images are written down at once."""
 RETRY_SECONDS = (2.0, 10.0)
 """How long a planning rests after its first and second temporary failure; after the third the job has failed."""
-SHARES = 64
-"""Into how many units a job is divided at least, where it has that many images, so that all workers get some."""
+SHARES_PER_WORKER = 16
+"""Into how many units for each worker a job is divided, where it has that many images: so all get some, to the end."""
 MOST_IN_UNIT = 64
 """How many images a unit has at most: more would make it long without making the engine's part any less."""
 PRIORITY_STEP = 1_000_000
@@ -110,7 +110,8 @@ class Planning:
             await images.delete_from(number, self._images)
             change.discount(ImageState.QUEUED, change.job.progress.images.total - self._images)
         copies = await images.count_copies(number)
-        ranges = await images.divide(number, copies_each=min(max(copies // SHARES, 1), MOST_IN_UNIT))
+        shares = SHARES_PER_WORKER * self._claim.workers
+        ranges = await images.divide(number, copies_each=min(max(copies // shares, 1), MOST_IN_UNIT))
         units = [
             NewUnit(index, UnitKind.COPY, unit_priority(change.job.priority, index), first, last)
             for index, (first, last) in enumerate(ranges, start=1)

@@ -7,14 +7,14 @@ second anyway, in case an announcement was lost. A watcher never holds a databas
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import structlog
 
 from app.domain.errors import NotFoundError, UnavailableError
-from app.domain.job import Image, ImageState, Job, JobEvent
+from app.domain.job import ImageState, Job, JobEvent
 from app.jobs.patience import wait_for
 from app.store.database import Database
 from app.store.images import ImageStore
@@ -36,23 +36,31 @@ SHOWN_RUNNING = 100
 class _Feed:
     """What is known of one watched job."""
 
-    def __init__(self, job: Job) -> None:
-        self.job: Job | None = job
-        self.events: deque[JobEvent] = deque()
-        self.floor = job.version
+    def __init__(self) -> None:
+        self.job: Job | None = None
+        self.events: list[JobEvent] = []
+        self.floor = 0
         """All events after this number are kept."""
-        self.latest = job.version
+        self.latest = 0
         self.watchers = 0
         self.changed = asyncio.Event()
         """Set, and replaced by another, with each change."""
+        self.snapshot: tuple[JobEvent, ...] = ()
+        self.reading = asyncio.Lock()
+        """Held by the one watcher that reads for all."""
+
+    def begin(self, job: Job) -> None:
+        """Take a first look."""
+        self.job, self.floor, self.latest = job, job.version, job.version
 
     def add(self, job: Job, events: Sequence[JobEvent]) -> None:
         """Take in what happened; the oldest events go."""
         self.job = job
         self.latest = max(self.latest, job.version)
         self.events.extend(events)
-        while len(self.events) > KEPT_EVENTS:
-            self.floor = self.events.popleft().number
+        if (surplus := len(self.events) - KEPT_EVENTS) > 0:
+            self.floor = self.events[surplus - 1].number
+            del self.events[:surplus]
         self._tell()
 
     def close(self) -> None:
@@ -64,7 +72,7 @@ class _Feed:
         """List the events after a number; None when not all of them are kept any more."""
         if number < self.floor:
             return None
-        return [event for event in self.events if event.number > number]
+        return self.events[bisect_right(self.events, number, key=lambda event: event.number) :]
 
     def _tell(self) -> None:
         self.changed.set()
@@ -96,13 +104,11 @@ class JobWatch:
         Raise `NotFoundError` when there is no such job, or no longer.
         """
         async with self._watching(job_id) as feed:
-            number = after
-            if number is None:
-                job, images = await self._snapshot(job_id)
-                number = job.version
-                yield JobEvent(number, "job", job)
-                for image in images:
-                    yield JobEvent(number, "image", image)
+            number = after or 0
+            if after is None:
+                for event in await self._snapshot(feed, job_id):
+                    number = event.number
+                    yield event
             while True:
                 changed, job = feed.changed, _present(feed, job_id)
                 events = feed.since(number)
@@ -125,12 +131,16 @@ class JobWatch:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    async def _snapshot(self, job_id: str) -> tuple[Job, tuple[Image, ...]]:
-        async with self._database.reading() as session:
-            job = await JobStore(session).get(job_id)
-            page = PageRequest(limit=SHOWN_RUNNING)
-            running = await ImageStore(session).list(job_id, state=ImageState.RUNNING, page=page)
-        return job, running.items
+    async def _snapshot(self, feed: _Feed, job_id: str) -> tuple[JobEvent, ...]:
+        async with feed.reading:
+            if not feed.snapshot or feed.snapshot[0].number < feed.latest:
+                async with self._database.reading() as session:
+                    job = await JobStore(session).get(job_id)
+                    page = PageRequest(limit=SHOWN_RUNNING)
+                    running = await ImageStore(session).list(job_id, state=ImageState.RUNNING, page=page)
+                images = (JobEvent(job.version, "image", image) for image in running.items)
+                feed.snapshot = JobEvent(job.version, "job", job), *images
+            return feed.snapshot
 
     async def _read(self, job_id: str, *, after: int, limit: int) -> tuple[Job, list[JobEvent]]:
         async with self._database.reading() as session:
@@ -148,12 +158,14 @@ class JobWatch:
 
     @asynccontextmanager
     async def _watching(self, job_id: str) -> AsyncIterator[_Feed]:
-        async with self._database.reading() as session:
-            job = await JobStore(session).get(job_id)
-        feed = self._feeds.setdefault(job_id, _Feed(job))
+        feed = self._feeds.setdefault(job_id, _Feed())
         feed.watchers += 1
-        self._start()
         try:
+            async with feed.reading:
+                if feed.latest == 0:
+                    async with self._database.reading() as session:
+                        feed.begin(await JobStore(session).get(job_id))
+            self._start()
             yield feed
         finally:
             feed.watchers -= 1
@@ -191,6 +203,8 @@ class JobWatch:
         async with self._database.reading() as session:
             versions = await JobStore(session).list_versions(list(self._feeds))
         for job_id, feed in list(self._feeds.items()):
+            if feed.latest == 0:
+                continue  # its first watcher is about to read it
             if job_id not in versions:
                 feed.close()
             elif versions[job_id] > feed.latest:

@@ -20,7 +20,7 @@ PlanRequest = Callable[[SyncRequest], AsyncIterator[PlannedCopy | JobWarning]]
 class MakeCopy(Protocol):
     """Copies one source to all its destinations; one result for each, in order."""
 
-    async def __call__(self, copy: PlannedCopy, options: Options, *, observe: Observe) -> tuple[CopyResult, ...]:
+    async def __call__(self, copy: PlannedCopy, options: Options, /, *, observe: Observe) -> tuple[CopyResult, ...]:
         """Copy; a failure of a registry is a failed result, never an exception."""
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from app.domain.errors import UnavailableError
 from app.store.announcements import AfterCommit, Announcements
@@ -57,6 +57,12 @@ class Database:
         self._reader = self._engine.execution_options(**(_SQLITE_READING if self.is_sqlite else _POSTGRES_READING))
         self._writer = asyncio.Lock()
         self.announcements = Announcements(None if self.is_sqlite else self.connect)
+
+    @property
+    def connections_in_use(self) -> int:
+        """How many of its connections are at work right now."""
+        pool = self._engine.pool
+        return pool.checkedout() if isinstance(pool, QueuePool) else 0
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -40,24 +40,21 @@ class DestinationStore:
         held = await self._session.execute(statement.returning(_holds.c.key, _holds.c.written_by))
         return {keys[row.key]: row.written_by for row in held}
 
-    async def release(
-        self, destinations: Collection[str], *, unit_id: int, written_by: int = 0, may_be_wanted: bool = False
-    ) -> None:
-        """Let go of what a unit holds of these.
+    async def release(self, destinations: Collection[str], *, unit_id: int, written_by: int = 0) -> None:
+        """Let go of what a unit holds of these; `written_by` is the job that has written them, 0 for none.
 
-        `written_by` is the job that has written them, 0 for none; that is remembered while an earlier one may come to
-        them.
+        Who has written is remembered as long as an earlier job may come to the same destination.
         """
+        if not destinations:
+            return
         mine = _holds.c.key.in_(sorted(_key(text) for text in destinations)) & (_holds.c.unit_id == unit_id)
-        if written_by and may_be_wanted:
+        earlier = _jobs.c.state.in_(["queued", "running"]) & (_jobs.c.number < written_by)
+        unwanted = (_holds.c.written_by == 0) & ~select(_jobs.c.number).where(earlier).exists()
+        gone = await self._session.execute(delete(_holds).where(mine, unwanted).returning(_holds.c.key))
+        if len(gone.all()) < len(destinations):
             latest = case((_holds.c.written_by < written_by, written_by), else_=_holds.c.written_by)
             free = {"job_number": None, "unit_id": None, "written_by": latest}
             await self._session.execute(update(_holds).where(mine).values(**free))
-            return
-        await self._session.execute(
-            update(_holds).where(mine, _holds.c.written_by > 0).values(job_number=None, unit_id=None)
-        )
-        await self._session.execute(delete(_holds).where(mine))
 
     async def release_job(self, job_number: int) -> None:
         """Let go of all that an ended job may still hold."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Row, Select, bindparam, delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.domain.job import BlobCounts, ByteCounts, Image, ImageState
+from app.domain.job import BlobCounts, ByteCounts, Image, ImageState, Job
 from app.domain.manifest import Platform
 from app.domain.plan import PlannedCopy
 from app.domain.reference import Digest, Reference
@@ -23,6 +23,16 @@ from app.store.upsert import insert_into
 
 _images = table_of(ImageRow)
 _jobs = table_of(JobRow)
+_PROGRESS: tuple[ColumnElement[Any], ...] = (
+    _images.c.position,
+    _images.c.state,
+    _images.c.blobs_present,
+    _images.c.blobs_mounted,
+    _images.c.blobs_transferred,
+    _images.c.bytes_total,
+    _images.c.bytes_done,
+    _images.c.bytes_transferred,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +114,15 @@ class ImageStore:
         statement = _of_job(job_id).where(_images.c.revision > after).order_by(_images.c.revision).limit(limit)
         return tuple((row.revision, _image(job_id, row)) for row in await self._session.execute(statement))
 
-    async def list_unfinished(self, job_id: str, *, first: int, last: int) -> tuple[StoredImage, ...]:
+    async def list_unfinished(self, job: Job, job_number: int, *, first: int, last: int) -> tuple[StoredImage, ...]:
         """Read those images of a range that are still to be done."""
-        statement = _of_job(job_id).where(
-            _images.c.position.between(first, last), _images.c.state.in_([ImageState.QUEUED, ImageState.RUNNING])
+        statement = select(_images).where(
+            _images.c.job_number == job_number,
+            _images.c.position.between(first, last),
+            _images.c.state.in_([ImageState.QUEUED, ImageState.RUNNING]),
         )
         rows = await self._session.execute(statement.order_by(_images.c.position))
-        return tuple(_stored_image(job_id, row) for row in rows)
+        return tuple(_stored_image(job.id, row) for row in rows)
 
     async def count_copies(self, job_number: int) -> int:
         """Count the copies a job's images belong to."""
@@ -131,8 +143,8 @@ class ImageStore:
 
     async def read_states(self, job_number: int, positions: Sequence[int]) -> dict[int, tuple[ImageState, Tally]]:
         """Read how far images are, according to their rows."""
-        statement = select(_images).where(_images.c.job_number == job_number, _images.c.position.in_(positions))
-        rows = await self._session.execute(statement)
+        mine = (_images.c.job_number == job_number) & _images.c.position.in_(positions)
+        rows = await self._session.execute(select(*_PROGRESS).where(mine))
         return {row.position: (ImageState(row.state), _tally(row)) for row in rows}
 
     async def record(self, job_number: int, images: Sequence[tuple[int, Image]], *, revision: int) -> None:

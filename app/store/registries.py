@@ -78,6 +78,12 @@ class RegistryStore:
             raise NotFoundError(f"there is no registry {name[:64]!r}")
         return kept
 
+    async def read_versions(self) -> tuple[object, ...]:
+        """Read what is the same as long as no entry has changed."""
+        columns = (_registries.c.name, _registries.c.version, _registries.c.updated_at)
+        rows = await self._session.execute(select(*columns).order_by(_registries.c.name))
+        return tuple(tuple(row) for row in rows)
+
     async def delete(self, name: str) -> None:
         """Remove an entry; raise `NotFoundError`."""
         statement = delete(_registries).where(_registries.c.name == name).returning(_registries.c.name)

@@ -12,11 +12,14 @@ from sqlalchemy import Row, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.errors import JobInterrupted
-from app.store.job_rows import HELD_COLUMNS, HeldJob, held_job_of
+from app.domain.job import Job
+from app.store.job_rows import HELD_COLUMNS, HeldJob, held_job_of, job_of
 from app.store.tables import JobRow, UnitRow, table_of
 
 _jobs = table_of(JobRow)
 _units = table_of(UnitRow)
+_UNIT_COLUMNS = tuple(column.label(f"unit_{column.name}") for column in _units.c)
+_WITH_JOB = _jobs.join(_units, _units.c.job_number == _jobs.c.number)
 
 
 class UnitKind(StrEnum):
@@ -105,15 +108,16 @@ class UnitStore:
         statement = insert(_units).returning(_units.c.id, _units.c.priority)
         return [Nudge(row.id, row.priority) for row in await self._session.execute(statement, rows)]
 
+    async def find(self, unit_id: int) -> tuple[Unit, Job] | None:
+        """Read a unit and its job, as they are just now."""
+        statement = select(_jobs, *_UNIT_COLUMNS).select_from(_WITH_JOB).where(_units.c.id == unit_id)
+        row = (await self._session.execute(statement)).one_or_none()
+        return None if row is None else (_unit(row), job_of(row))
+
     async def hold(self, unit_id: int, *, fence: int | None = None) -> tuple[HeldJob, Unit]:
         """Hold a unit and its job for a change; raise `JobInterrupted` when it is gone, or another claim has it."""
-        statement = (
-            select(*HELD_COLUMNS, *(column.label(f"unit_{column.name}") for column in _units.c))
-            .select_from(_jobs.join(_units, _units.c.job_number == _jobs.c.number))
-            .where(_units.c.id == unit_id)
-            .with_for_update()
-        )
-        row = (await self._session.execute(statement)).one_or_none()
+        statement = select(*HELD_COLUMNS, *_UNIT_COLUMNS).select_from(_WITH_JOB).where(_units.c.id == unit_id)
+        row = (await self._session.execute(statement.with_for_update())).one_or_none()
         if row is None:
             raise JobInterrupted(f"unit {unit_id} is gone: its job was deleted")
         unit = _unit(row)
@@ -121,13 +125,14 @@ class UnitStore:
             raise JobInterrupted(f"unit {unit_id} was claimed by another worker, {unit.worker}")
         return held_job_of(row), unit
 
-    async def claim(self, unit: Unit, *, worker: str, now: datetime) -> Unit:
-        """Give a held unit to a worker; every older claim of it is void from now on."""
+    async def claim(self, unit: Unit, *, worker: str, now: datetime) -> Unit | None:
+        """Give a unit to a worker; every older claim of it is void from now on. None when another was faster."""
         claimed = replace(
             unit, state=UnitState.RUNNING, fence=unit.fence + 1, worker=worker, claims=unit.claims + 1, not_before=None
         )
-        await self._change(claimed, now)
-        return claimed
+        unchanged = (_units.c.id == unit.id) & (_units.c.fence == unit.fence) & (_units.c.state == unit.state)
+        statement = update(_units).where(unchanged).values(**_changing(claimed, now)).returning(_units.c.id)
+        return None if (await self._session.execute(statement)).one_or_none() is None else claimed
 
     async def give_back(self, unit: Unit, *, now: datetime, not_before: datetime | None = None) -> None:
         """Queue a held unit again; a claim that ended so does not count against it."""
@@ -170,16 +175,19 @@ class UnitStore:
         return [Nudge(row.id, row.priority) for row in await self._session.execute(statement)]
 
     async def _change(self, unit: Unit, now: datetime) -> None:
-        values = {
-            "state": unit.state,
-            "fence": unit.fence,
-            "worker": unit.worker,
-            "claims": unit.claims,
-            "failures": unit.failures,
-            "not_before": unit.not_before,
-            "updated_at": now,
-        }
-        await self._session.execute(update(_units).where(_units.c.id == unit.id), values)
+        await self._session.execute(update(_units).where(_units.c.id == unit.id), _changing(unit, now))
+
+
+def _changing(unit: Unit, now: datetime) -> dict[str, Any]:
+    return {
+        "state": unit.state,
+        "fence": unit.fence,
+        "worker": unit.worker,
+        "claims": unit.claims,
+        "failures": unit.failures,
+        "not_before": unit.not_before,
+        "updated_at": now,
+    }
 
 
 def _unit(row: Row[Any]) -> Unit:

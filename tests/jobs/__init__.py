@@ -1,0 +1,1 @@
+"""Tests of `app.jobs`: on SQLite and PostgreSQL alike, with real workers; registries stand in `workshops`."""

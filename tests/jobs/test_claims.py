@@ -1,0 +1,105 @@
+"""A unit has one worker at a time; a claim that was lost writes nothing any more."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import select
+
+from app.domain.errors import JobInterrupted
+from app.domain.job import ImageState
+from app.jobs.claims import Claim, Claims, NotNow
+from app.jobs.halting import Halt, Reason
+from app.jobs.ledger import UnitLedger
+from app.jobs.roster import Roster
+from app.store.tables import UnitRow, table_of
+from tests.jobs.house import SEALER, House, now
+
+
+def claims_of(house: House, worker: str) -> Claims:
+    roster = Roster(house.database, worker=worker, name=worker, concurrency=1, clock=now)
+    return Claims(house.database, SEALER, roster=roster, clock=now)
+
+
+async def unit_ids(house: House) -> list[int]:
+    units = table_of(UnitRow)
+    async with house.database.reading() as session:
+        return list((await session.execute(select(units.c.id).order_by(units.c.id))).scalars())
+
+
+async def take(house: House, worker: str, unit_id: int) -> Claim:
+    claim = await claims_of(house, worker).claim(unit_id)
+    assert isinstance(claim, Claim), claim
+    return claim
+
+
+async def planned(house: House, *tags: str) -> int:
+    """Submit, have it planned by a worker that then ends, and return the first copy unit."""
+    job = await house.submit(*tags)
+    async with house.worker(grace_seconds=0):
+        await house.until(lambda seen: seen.progress.planned, job)
+    return (await unit_ids(house))[1]
+
+
+async def test_a_unit_that_another_worker_has_is_not_to_be_had(house: House) -> None:
+    await house.submit("t1")
+    (unit_id,) = await unit_ids(house)
+    first, second = claims_of(house, "one"), claims_of(house, "two")
+    assert isinstance(await first.claim(unit_id), Claim)
+    answer = await second.claim(unit_id)
+    if house.database.is_sqlite:  # there a second worker can only be one that comes after the first
+        assert isinstance(answer, Claim)
+    else:
+        assert isinstance(answer, NotNow)
+
+
+async def test_of_many_claims_at_once_one_comes_through(house: House, another_house: House) -> None:
+    if house.database.is_sqlite:
+        pytest.skip("one worker beside SQLite")
+    await house.submit("t1")
+    (unit_id,) = await unit_ids(house)
+    houses = [house, another_house] * 10
+    answers = await asyncio.gather(*(claims_of(one, str(n)).claim(unit_id) for n, one in enumerate(houses)))
+    assert sum(isinstance(answer, Claim) for answer in answers) == 1
+
+
+async def test_a_lost_claim_writes_nothing(house: House) -> None:
+    unit_id = await planned(house, "slow-60s")
+    lost = await take(house, "same", unit_id)
+    ledger = UnitLedger(lost, house.database, clock=now)
+    ledger.begin([0])
+    won = await take(house, "same", unit_id)
+    assert won.unit.fence == lost.unit.fence + 1
+    with pytest.raises(JobInterrupted):
+        await ledger.flush()
+    with pytest.raises(JobInterrupted):
+        await ledger.close(None)
+    (image,) = await house.images(lost.job)
+    assert (image.state, image.attempts) == (ImageState.QUEUED, 0)
+
+
+async def test_a_unit_learns_that_its_claim_is_lost(house: House) -> None:
+    unit_id = await planned(house, "slow-60s")
+    lost = await take(house, "same", unit_id)
+    ledger, halt = UnitLedger(lost, house.database, clock=now), Halt()
+    keeping = asyncio.create_task(ledger.keep(halt))
+    await take(house, "same", unit_id)
+    ledger.begin([0])
+    await asyncio.wait_for(keeping, 5)
+    assert halt.reason is Reason.LOST
+
+
+async def test_a_unit_of_a_deleted_job_is_nothing_to_do(house: House) -> None:
+    assert await claims_of(house, "one").claim(12_345) is None
+
+
+async def test_a_unit_that_was_begun_too_often_fails_instead_of_killing_another_worker(house: House) -> None:
+    unit_id = await planned(house, "slow-60s")
+    before = house.journal.events("app:slow-60s")
+    for _ in range(10):
+        job = (await take(house, "same", unit_id)).job
+    async with house.worker("same"):
+        job = await house.done(job)
+    (image,) = await house.images(job)
+    assert image.error is not None
+    assert image.error.code == "internal"
+    assert house.journal.events("app:slow-60s") == before

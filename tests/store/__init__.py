@@ -1,0 +1,1 @@
+"""Tests of `app.store`, each on SQLite and PostgreSQL."""
