@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from app.domain.reference import Digest
 from app.registry.challenge import Scopes
 from app.registry.exchange import Call, Exchange, Live
 from app.registry.failures import make_failure
+from app.registry.limits import RoadSettings
 from app.registry.url import Url
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
@@ -73,6 +75,7 @@ class BlobReader:
         self.offset = offset
         """Where these bytes begin: an answer may start before what was asked for."""
         self._pressure = exchange.pressure
+        self._settings = exchange.wire.settings
         self._blob = blob
         self._live = live
 
@@ -81,7 +84,7 @@ class BlobReader:
         position = self.offset
         if self._live is None:
             return
-        async for part in self._live.parts():
+        async for part in _unless_trickling(self._live, self._settings):
             position += len(part)
             if position > self._blob.size:
                 raise _wrong_size(self._blob, f"more than {self._blob.size} bytes came")
@@ -89,6 +92,22 @@ class BlobReader:
             yield part
         if position < self._blob.size:
             raise _wrong_size(self._blob, f"only {position} of {self._blob.size} bytes came")
+
+
+async def _unless_trickling(live: Live, settings: RoadSettings) -> AsyncIterator[bytes]:
+    """Pass a body on, and break it off when it comes too slowly; what its reader takes its time for does not count."""
+    clock = asyncio.get_running_loop().time
+    waited, size, begun = 0.0, 0, clock()
+    async for part in live.parts():
+        waited += clock() - begun
+        size += len(part)
+        if waited > settings.trickle_seconds:
+            if size < waited * settings.trickle_bytes_per_second:
+                message = f"{live.asked.registry} sends less than {settings.trickle_bytes_per_second} bytes a second"
+                raise make_failure(message, live.asked, code="timeout", temporary=True)
+            waited, size = 0.0, 0
+        yield part
+        begun = clock()
 
 
 def _blob_url(exchange: Exchange, repository: str, digest: Digest) -> Url:

@@ -15,10 +15,11 @@ from app.registry.blobs import BlobReader, has_blob, open_blob
 from app.registry.challenge import Scopes
 from app.registry.exchange import Call, Exchange
 from app.registry.failures import Answer
+from app.registry.habits import UploadHabits
 from app.registry.listing import list_repositories, list_tags
 from app.registry.manifests import PutOutcome, get_manifest, head_manifest, put_manifest
 from app.registry.referrers import Referrers
-from app.registry.uploads import UploadHabits, UploadSession
+from app.registry.uploads import UploadSession, locate_upload, open_session
 
 _STARTED = frozenset({202})
 _MOUNTED = frozenset({201, 202})
@@ -109,6 +110,13 @@ class RegistryClient:
         """Open a session to write a blob in."""
         return await self._open_session(repository, blob.digest)
 
+    async def resume_upload(self, repository: str, location: str) -> UploadSession:
+        """Take up a session that this or another process left, by its `location`; its `offset` is up to date then."""
+        url = locate_upload(self._exchange, self._exchange.home, location)
+        session = UploadSession(self._exchange, self._habits, repository, location=url, scopes=_writing(repository))
+        await session.status()
+        return session
+
     async def list_referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
         """List the manifests whose subject this is, from the API or the fallback tag."""
         return await self._referrers.list(repository, digest, scopes=self._reading(repository))
@@ -127,7 +135,7 @@ class RegistryClient:
         return self._session(repository, await self._exchange.fetch(call))
 
     def _session(self, repository: str, answer: Answer) -> UploadSession:
-        return UploadSession(self._exchange, self._habits, repository, answer=answer, scopes=_writing(repository))
+        return open_session(self._exchange, self._habits, repository, answer=answer, scopes=_writing(repository))
 
     def _reading(self, repository: str) -> Scopes:
         return Scopes.repository(repository, *self._reads)

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import httpx
-import stamina
+import structlog
 
-from app.domain.errors import RegistryError
 from app.domain.registry import RegistryEntry
 from app.registry.auth import Authenticator
 from app.registry.challenge import Scopes
-from app.registry.failures import Answer, Asked, failure_of_answer, failure_of_exception, make_failure
+from app.registry.failures import Answer, Asked, clean, failure_of_answer, failure_of_exception, make_failure
 from app.registry.limits import MAX_AUTH_ROUNDS, MAX_ERROR_BYTES, MAX_REDIRECTS
 from app.registry.pressure import Pressure, Turn
 from app.registry.quota import retry_after_seconds
+from app.registry.retries import Retries
 from app.registry.trust import Standing
 from app.registry.url import InvalidUrlError, Url
 from app.registry.wire import Content, Sent, Wire
 
-T = TypeVar("T")
+_log = structlog.get_logger(__name__)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SAFE = frozenset({"GET", "HEAD"})
-_JITTER_SHARE = 1.0
-"""Jitter of up to the first wait again: two workers that failed together do not come back together."""
+_WARNING = re.compile(r'299 - "((?:[^"\\]|\\.){1,4096})"')
+_MAX_WARNINGS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,8 @@ class Exchange:
         self.home = wire.trust.home
         self._auth = auth
         self._clock = clock
-        self._settings = wire.settings
+        self._retries = Retries(wire.settings, pressure)
+        self._warnings: set[str] = set()
 
     def asked(self, operation: str, *, moves_tag: bool = False) -> Asked:
         """Describe a request for an error's message."""
@@ -107,13 +109,13 @@ class Exchange:
                 turn.give_back()
             return Answer(response.status_code, response.headers, body, url, self.wire.standing(url))
 
-        return await self._persist(call, once)
+        return await self._retries.run(once, may_repeat=lambda: not _has_begun(call.content))
 
     @asynccontextmanager
     async def open(self, call: Call) -> AsyncIterator[Live]:
         """Ask and hand out the answer's head, its body to be read inside the block; raise `RegistryError`."""
         asked = self.asked(call.operation)
-        turn, response, url = await self._persist(call, lambda: self._begin(call, asked))
+        turn, response, url = await self._retries.run(lambda: self._begin(call, asked), may_repeat=lambda: True)
         try:
             yield Live(response.status_code, response.headers, url, response, asked)
         finally:
@@ -122,43 +124,14 @@ class Exchange:
             finally:
                 turn.give_back()
 
-    async def _persist(self, call: Call, once: Callable[[], Awaitable[T]]) -> T:
-        """Try again what is temporary and may be repeated, later and later; rate limits are borne longer."""
-        settings = self._settings
-        failures = 0
-
-        def may_help(error: Exception) -> bool:
-            nonlocal failures
-            if not isinstance(error, RegistryError) or not error.temporary or _has_begun(call.content):
-                return False
-            if error.retry_after is not None and error.retry_after > self._patience():
-                return False
-            failures += error.code != "rate_limited"
-            return failures < settings.attempts
-
-        async for attempt in stamina.retry_context(
-            on=may_help,
-            attempts=settings.rate_limit_attempts,
-            timeout=None,
-            wait_initial=settings.retry_first_seconds,
-            wait_max=settings.retry_max_seconds,
-            wait_jitter=settings.retry_first_seconds * _JITTER_SHARE,
-        ):
-            with attempt:
-                return await once()
-        raise AssertionError  # the last attempt returned or raised
-
-    def _patience(self) -> float:
-        settings = self._settings
-        return settings.slot_patience_seconds if self.pressure.covers_this_task() else settings.pause_max_seconds
-
     async def _begin(self, call: Call, asked: Asked) -> tuple[Turn, httpx.Response, Url]:
         """Return the answer's head if it is an expected one, and the turn that has to be given back."""
         self._keep_reserve(call, asked)
         turn = await self.pressure.turn()
         try:
             response, url = await self._with_login(call, asked)
-            self._see_quota(response, url)
+            if self.wire.standing(url) is Standing.HOME:
+                self._listen(response)
             if response.status_code not in call.expects:
                 await self._fail(response, url, asked=asked, turn=turn)
             self.pressure.went_well()
@@ -177,14 +150,26 @@ class Exchange:
             raise error
         if is_rate_limit or answer.status == httpx.codes.SERVICE_UNAVAILABLE:
             self.pressure.was_refused(turn, retry_after=retry_after, is_rate_limit=is_rate_limit)
+            _log.info(
+                "registry_slowed_down",
+                registry=asked.registry,
+                status=answer.status,
+                window=self.pressure.window,
+                pause_seconds=round(self.pressure.pause_seconds, 1),
+            )
         else:
             self.pressure.went_well()
         raise error
 
-    def _see_quota(self, response: httpx.Response, url: Url) -> None:
-        if self.wire.standing(url) is Standing.HOME:
-            now, wall_now = asyncio.get_running_loop().time(), self._clock().timestamp()
-            self.pressure.quota.see(response.headers, now=now, wall_now=wall_now)
+    def _listen(self, response: httpx.Response) -> None:
+        """Take in what comes with any answer: what is left of a rate limit, and warnings, each told once."""
+        self._retries.answered()
+        now, wall_now = asyncio.get_running_loop().time(), self._clock().timestamp()
+        self.pressure.quota.see(response.headers, now=now, wall_now=wall_now)
+        for text in _WARNING.findall(response.headers.get("warning", "")):
+            if text not in self._warnings and len(self._warnings) < _MAX_WARNINGS:
+                self._warnings.add(text)
+                _log.warning("registry_warned", registry=self.entry.registry, warning=clean(text))
 
     async def _with_login(self, call: Call, asked: Asked) -> tuple[httpx.Response, Url]:
         for last_round in range(MAX_AUTH_ROUNDS):
@@ -253,7 +238,7 @@ class Exchange:
         if seconds:
             self.pressure.pause(seconds)
         pause = self.pressure.pause_seconds
-        if pause > self._patience():
+        if pause > self._retries.longest_pause:
             message = f"{asked.registry} asked to be left alone for a while"
             raise make_failure(message, asked, code="rate_limited", temporary=True, retry_after=pause)
 

@@ -35,6 +35,9 @@ class RoadSettings:
     """The same for the end of an upload: the registry may have to move the whole blob before it answers."""
     idle_seconds: float = 60.0
     """Between two pieces of a body, either way."""
+    trickle_seconds: float = 120.0
+    trickle_bytes_per_second: int = 10 * 1024
+    """A blob that comes more slowly than this, over that much waiting, is broken off and asked for again."""
     attempts: int = 5
     """Tries of a request that may be repeated, when what went wrong is temporary."""
     retry_first_seconds: float = 0.5

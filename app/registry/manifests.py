@@ -20,6 +20,7 @@ from app.domain.manifest import (
     parse_manifest,
 )
 from app.domain.reference import Digest, InvalidReferenceError, Tag
+from app.registry.blobs import has_blob
 from app.registry.challenge import Scopes
 from app.registry.exchange import Call, Exchange
 from app.registry.failures import Answer, is_missing, make_failure
@@ -38,6 +39,7 @@ ACCEPT = ", ".join(
 )
 """In one header, since some proxies lose repeated ones; schema 1 to be recognised, and refused by name."""
 _HEAD_UNSUPPORTED = frozenset({400, 403, 405, 500, 501})
+_LATE_CODES = frozenset({"MANIFEST_INVALID", "MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
 _PUT_STATUSES = frozenset({200, 201, 202, 204})
 
 
@@ -106,7 +108,7 @@ async def put_manifest(
         moves_tag=isinstance(target, Tag) and if_match is None,
     )
     try:
-        answer = await exchange.fetch(call)
+        answer = await _put(exchange, repository, call, manifest=manifest, scopes=scopes)
     except RegistryError as error:
         # ECR refuses even the manifest that the tag has already (containers-roadmap #2179).
         if error.code != "tag_immutable" or not await _is_there(
@@ -124,6 +126,22 @@ async def put_manifest(
         raise make_failure(message, asked, code="manifest_rejected")
     subject = answer.headers.get("oci-subject")
     return PutOutcome(manifest.digest, manifest.subject is not None and subject == manifest.subject.digest)
+
+
+async def _put(exchange: Exchange, repository: str, call: Call, *, manifest: Manifest, scopes: Scopes) -> Answer:
+    """Put, and once more when a part is said to be missing that is there: Artifactory sees blobs late (jib #534)."""
+    try:
+        return await exchange.fetch(call)
+    except RegistryError as error:
+        if error.code != "manifest_rejected" or not _LATE_CODES.intersection(error.spec_codes):
+            raise
+        for blob in manifest.blobs:
+            if not blob.is_foreign and not await has_blob(exchange, repository, blob.digest, scopes=scopes):
+                raise
+        for child in manifest.children:
+            if await head_manifest(exchange, repository, child.digest, scopes=scopes) is None:
+                raise
+    return await exchange.fetch(call)
 
 
 async def _is_there(

@@ -14,12 +14,12 @@ from app.domain.registry import RegistryEntry, entry_for
 from app.registry.auth import Authenticator
 from app.registry.client import RegistryClient
 from app.registry.exchange import Exchange
+from app.registry.habits import UploadHabits
 from app.registry.limits import MAX_IDLE_REGISTRIES, RoadSettings
 from app.registry.pressure import Pressure, PressureState, Slots
 from app.registry.referrers import Referrers
 from app.registry.transport import RegistryTransport
 from app.registry.trust import Trust
-from app.registry.uploads import UploadHabits
 from app.registry.wire import Wire
 from app.security import AddressRules
 
@@ -105,7 +105,7 @@ class ClientPool:
         wire = Wire(transport, trust, self._settings)
         auth = Authenticator(entry, wire, clock=self._clock)
         exchange = Exchange(entry, wire, auth, pressure=self._pressure(entry), clock=self._clock)
-        habits = UploadHabits.of(exchange, self._settings.chunk_bytes)
+        habits = UploadHabits.of(entry, self._settings.chunk_bytes)
         return _Kept(transport, auth, exchange, Referrers(exchange), habits)
 
     def _pressure(self, entry: RegistryEntry) -> Pressure:

@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import httpx
 import structlog
@@ -23,12 +23,11 @@ from app.registry.body import BlobSource
 from app.registry.challenge import Scopes
 from app.registry.exchange import Call, Exchange, StreamedBody
 from app.registry.failures import Answer, make_failure
-from app.registry.limits import MIB
+from app.registry.habits import UploadHabits
 from app.registry.trust import Standing
 from app.registry.url import InvalidUrlError, Url
 
 _log = structlog.get_logger(__name__)
-_MIN_CHUNK_BYTES = MIB
 _MAX_STALLS = 2
 """Failed sends in a row after which no more had arrived; then a session is given up."""
 _PUT_STATUSES = frozenset({200, 201, 202, 204})
@@ -36,51 +35,38 @@ _NO_STATUS = frozenset({400, 404, 405, 410, 416, 501})
 _PATCH_STATUSES = frozenset({200, 201, 202, 204, 416})
 _REFUSALS = frozenset({400, 405, 411, 413, 415, 416, 422, 501})
 _RANGE = re.compile(r"(?:bytes[= ])?0-(\d{1,15})\s*")
-_LIMIT_TOLD = re.compile(r"(\d+(?:\.\d+)?)\s*MiB", re.IGNORECASE)
-_ECR = re.compile(r"\d+\.dkr\.ecr[.-].*\.amazonaws\.com(\.cn)?|public\.ecr\.aws")
-
-
-@dataclass(slots=True)
-class UploadHabits:
-    """What one registry was found to take."""
-
-    chunk_bytes: int
-    refuses_whole: bool = False
-    refuses_chunks: bool = False
-    """ECR drops what follows the first chunk (aws/containers-roadmap #2831)."""
-
-    @classmethod
-    def of(cls, exchange: Exchange, chunk_bytes: int) -> UploadHabits:
-        """Begin with what is known of a registry by its name."""
-        entry = exchange.entry
-        is_ecr = entry.type == "ecr" or _ECR.fullmatch(entry.registry) is not None
-        is_ghcr = entry.type == "ghcr" or entry.registry == "ghcr.io"
-        return cls(min(chunk_bytes, 4 * MIB) if is_ghcr else chunk_bytes, refuses_chunks=is_ecr)
-
-    def shrink(self, told: str) -> None:
-        """Send smaller chunks: as small as an answer says (GHCR: 4.00MiB), or half."""
-        limit = _LIMIT_TOLD.search(told)
-        wanted = int(float(limit[1]) * MIB) if limit else self.chunk_bytes // 2
-        self.chunk_bytes = max(_MIN_CHUNK_BYTES, min(wanted, self.chunk_bytes // 2))
 
 
 class UploadSession:
     """An open upload. `offset` is how many bytes the registry holds, as far as is known."""
 
     def __init__(
-        self, exchange: Exchange, habits: UploadHabits, repository: str, *, answer: Answer, scopes: Scopes
+        self,
+        exchange: Exchange,
+        habits: UploadHabits,
+        repository: str,
+        *,
+        location: Url,
+        scopes: Scopes,
+        least: int = 0,
     ) -> None:
+        """Take where the session is, and the least size of a chunk but the last (`OCI-Chunk-Min-Length`)."""
         self.offset = 0
         self._exchange = exchange
         self._habits = habits
         self._repository = repository
         self._scopes = scopes
-        self._least = int(length) if (length := answer.headers.get("oci-chunk-min-length", "")).isdigit() else 0
-        self._location = self._locate(answer)
+        self._least = least
+        self._location = location
         self._sends_chunks = habits.refuses_whole
         self._is_closed = False
         self._is_lost = False
         self._stalls = 0
+
+    @property
+    def location(self) -> str:
+        """Where the session is, for `RegistryClient.resume_upload`; it may be signed, so it is a secret."""
+        return self._location.whole
 
     async def send(self, chunks: AsyncIterator[bytes], *, size: int, digest: Digest) -> None:
         """Send bytes from `offset` up to `size` and close the session.
@@ -206,7 +192,7 @@ class UploadSession:
     def _learn_from_patch(self, error: RegistryError) -> None:
         if self._was_unknown(error):
             return
-        if error.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE and self._habits.chunk_bytes > _MIN_CHUNK_BYTES:
+        if error.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE and self._habits.can_shrink:
             self._habits.shrink(error.message)
             error.temporary = True
         elif error.status in _REFUSALS:
@@ -251,24 +237,8 @@ class UploadSession:
         return Call(operation=operation, method=method, url=url, scopes=self._scopes, expects=expects)
 
     def _move(self, answer: Answer) -> None:
-        if answer.headers.get("location"):
-            self._location = self._locate(answer)
-
-    def _locate(self, answer: Answer) -> Url:
-        """Resolve where to go on; kept letter for letter, it may be signed."""
-        trust, asked = self._exchange.wire.trust, self._exchange.asked("start_upload")
-        try:
-            url = trust.locate(answer.url, answer.headers.get("location", ""))
-        except InvalidUrlError as error:
-            message = f"{asked.registry} does not say where to upload to"
-            raise make_failure(message, asked, code="upload_failed") from error
-        if trust.standing(url) is Standing.STRANGER or not trust.allows_hop(answer.url, url):
-            message = (
-                f"{asked.registry} wants the upload at {url.scheme}://{url.authority}, which is not trusted; "
-                f"add {url.host} to trusted_hosts if it belongs to it"
-            )
-            raise make_failure(message, asked, code="host_not_allowed")
-        return url
+        if location := answer.headers.get("location"):
+            self._location = locate_upload(self._exchange, answer.url, location)
 
     def _broken(self, why: str) -> RegistryError:
         asked = self._exchange.asked("send_blob")
@@ -277,6 +247,39 @@ class UploadSession:
     def _lost(self, why: str) -> RegistryError:
         self._is_lost = True
         return self._broken(why)
+
+
+def open_session(
+    exchange: Exchange, habits: UploadHabits, repository: str, *, answer: Answer, scopes: Scopes
+) -> UploadSession:
+    """Make a session of the answer that names it; raise `RegistryError` when it lies where we don't go."""
+    location = locate_upload(exchange, answer.url, answer.headers.get("location", ""))
+    least = answer.headers.get("oci-chunk-min-length", "")
+    return UploadSession(
+        exchange,
+        habits,
+        repository,
+        location=location,
+        scopes=scopes,
+        least=int(least) if least.isdigit() else 0,
+    )
+
+
+def locate_upload(exchange: Exchange, base: Url, location: str) -> Url:
+    """Resolve where to go on; kept letter for letter, it may be signed. Strangers get no uploads."""
+    trust, asked = exchange.wire.trust, exchange.asked("start_upload")
+    try:
+        url = trust.locate(base, location)
+    except InvalidUrlError as error:
+        message = f"{asked.registry} does not say where to upload to"
+        raise make_failure(message, asked, code="upload_failed") from error
+    if trust.standing(url) is Standing.STRANGER or not trust.allows_hop(base, url):
+        message = (
+            f"{asked.registry} wants the upload at {url.scheme}://{url.authority}, which is not trusted; "
+            f"add {url.host} to trusted_hosts if it belongs to it"
+        )
+        raise make_failure(message, asked, code="host_not_allowed")
+    return url
 
 
 def _held_bytes(answer: Answer) -> int | None:

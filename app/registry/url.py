@@ -82,6 +82,11 @@ class Url:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
+    @property
+    def whole(self) -> str:
+        """All of it, query and all: a secret where it is signed."""
+        return f"{self.scheme}://{self.authority}{self.target}"
+
     def with_parameter(self, name: str, value: str) -> Self:
         """Append to the query, leaving what is there untouched."""
         separator = "&" if "?" in self.target else "?"

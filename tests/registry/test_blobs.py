@@ -121,7 +121,9 @@ class TestStalls:
 
     @pytest.fixture
     def settings(self) -> RoadSettings:
-        return RoadSettings(idle_seconds=0.2, answer_seconds=0.2, retry_first_seconds=0.01, attempts=2)
+        return RoadSettings(
+            idle_seconds=0.2, answer_seconds=0.2, trickle_seconds=0.2, retry_first_seconds=0.01, attempts=2
+        )
 
     async def test_a_blob_that_stands_still_is_a_timeout(self, connect: Connect) -> None:
         async with fake_registry(Quirks(blob_stall_after_bytes=100_000)) as registry:
@@ -129,6 +131,24 @@ class TestStalls:
             with pytest.raises(RegistryError) as refusal:
                 await read(connect(registry))
             assert (refusal.value.code, refusal.value.temporary) == ("timeout", True)
+
+    async def test_a_blob_that_trickles_is_broken_off(self, connect: Connect) -> None:
+        async with fake_registry(Quirks(blob_piece_bytes=10, blob_pause_seconds=0.01)) as registry:
+            registry.content.put_blob("team/app", LAYER.data)
+            with pytest.raises(RegistryError, match="bytes a second") as refusal:
+                await read(connect(registry))
+            assert (refusal.value.code, refusal.value.temporary) == ("timeout", True)
+
+    async def test_a_reader_may_take_its_time(self, connect: Connect) -> None:
+        async with fake_registry() as registry:
+            registry.content.put_blob("team/app", LAYER.data)
+            client = connect(registry)
+            async with client.open_blob("team/app", descriptor(LAYER)) as reader:
+                data = b""
+                async for part in reader:
+                    data += part
+                    await asyncio.sleep(0.3)
+            assert data == LAYER.data
 
     async def test_a_registry_that_does_not_answer_is_a_timeout(self, connect: Connect) -> None:
         async with fake_registry(Quirks(latency_seconds=30)) as registry:

@@ -259,3 +259,14 @@ async def test_a_subject_that_was_acknowledged_is_reported(connect: Connect) -> 
             registry.load("team/app", signature)
             outcome = await connect(registry).put_manifest("team/app", Digest(signature.digest), parsed(signature))
             assert outcome.subject_acknowledged is has_api
+
+
+async def test_a_part_that_is_seen_late_is_waited_for_once(connect: Connect) -> None:
+    async with fake_registry(Quirks(blobs_visible_after_puts=1)) as registry:
+        registry.load("team/app", IMAGE)
+        client = connect(registry)
+        assert (await client.put_manifest("team/app", V1, parsed(IMAGE))).digest == IMAGE.digest
+        with pytest.raises(RegistryError) as refusal:
+            await client.put_manifest("team/other", V1, parsed(IMAGE))
+        assert refusal.value.code == "manifest_rejected"
+        assert registry.journal.count("manifest", method="PUT") == 3

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -226,6 +227,33 @@ class TestErrors:
                 await connect(registry).get_manifest("team/app", V1)
             assert (refusal.value.code, refusal.value.temporary) == ("registry_unreachable", True)
             assert registry.journal.count("manifest") == RoadSettings().attempts
+
+    async def test_while_nobody_answers_one_try_is_enough(self, connect: Connect) -> None:
+        async with fake_registry() as registry:
+            registry.load("team/app", IMAGE, "v1")
+            client = connect(registry)
+            down = registry.faults.add(Cut(), matching=on("manifest"), times=None)
+            for tries in (RoadSettings().attempts, 1, 1):
+                mark = registry.journal.mark()
+                with pytest.raises(RegistryError):
+                    await client.get_manifest("team/app", V1)
+                assert registry.journal.count("manifest", since=mark) == tries
+            registry.faults.clear()
+            assert (await client.get_manifest("team/app", V1)).digest == IMAGE.digest
+            registry.faults.add(Cut(), matching=on("manifest"), times=2)
+            assert (await client.get_manifest("team/app", V1)).digest == IMAGE.digest
+            assert down.met == RoadSettings().attempts + 2
+
+    async def test_a_warning_is_told_once(self, connect: Connect) -> None:
+        async with fake_registry(Quirks(warning='299 - "this registry closes on Friday"')) as registry:
+            registry.load("team/app", IMAGE, "v1")
+            client = connect(registry)
+            with structlog.testing.capture_logs() as events:
+                for _ in range(3):
+                    await client.head_manifest("team/app", V1)
+            assert [event["warning"] for event in events if event["event"] == "registry_warned"] == [
+                "this registry closes on Friday"
+            ]
 
     async def test_a_registrys_words_are_shown_without_secrets(self, connect: Connect) -> None:
         message = (

@@ -9,7 +9,9 @@ import pytest
 from app.domain.errors import ContentError, RegistryError
 from app.domain.manifest import digest_of
 from app.domain.reference import Digest
+from app.registry.pool import ClientPool
 from tests.registry.conftest import Connect, basic, descriptor, pieces, upload
+from tests.support.clock import SettableClock
 from tests.support.fake_registry import ECR, GHCR, Cut, FakeRegistry, Quirks, Respond, fake_registry, on
 from tests.support.images import Blob, blob
 
@@ -409,3 +411,28 @@ async def test_one_failed_request_anywhere_is_got_over(connect: Connect, fault: 
         registry.faults.add(fault, matching=on(kind))
         await upload(connect(registry), "team/app", LAYER)
         assert registry.content.repository("team/app").blobs[LAYER.digest] == LAYER.data
+
+
+async def test_another_process_goes_on_in_a_session(connect: Connect, clock: SettableClock) -> None:
+    quirks = Quirks(auth="token", upload_cut_after_bytes=MIB, uploads_with_state=True)
+    async with fake_registry(quirks) as registry:
+        client = connect(registry, auth=basic())
+        session = await client.start_upload("team/app", descriptor(LAYER))
+        location = session.location
+        with pytest.raises(RegistryError):
+            await session.send(pieces(LAYER.data), size=LAYER.size, digest=DIGEST)
+        other_pool = ClientPool(clock=clock)
+        try:
+            other = other_pool.clients((client.entry,)).for_registry(client.entry.registry)
+            resumed = await other.resume_upload("team/app", location)
+            assert resumed.offset >= MIB
+            await resumed.send(pieces(LAYER.data[resumed.offset :]), size=LAYER.size, digest=DIGEST)
+            check_stored(registry)
+            with pytest.raises(RegistryError) as gone:
+                await other.resume_upload("team/app", location)
+            assert gone.value.code == "upload_failed"
+            with pytest.raises(RegistryError) as refusal:
+                await other.resume_upload("team/app", "https://evil.example/upload")
+            assert refusal.value.code == "host_not_allowed"
+        finally:
+            await other_pool.aclose()

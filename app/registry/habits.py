@@ -1,0 +1,41 @@
+"""How one registry takes uploads: known by its name, or found out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from app.domain.registry import RegistryEntry
+from app.registry.limits import MIB
+
+_MIN_CHUNK_BYTES = MIB
+_LIMIT_TOLD = re.compile(r"(\d+(?:\.\d+)?)\s*MiB", re.IGNORECASE)
+_ECR = re.compile(r"\d+\.dkr\.ecr[.-].*\.amazonaws\.com(\.cn)?|public\.ecr\.aws")
+
+
+@dataclass(slots=True)
+class UploadHabits:
+    """What one registry was found to take."""
+
+    chunk_bytes: int
+    refuses_whole: bool = False
+    refuses_chunks: bool = False
+    """ECR drops what follows the first chunk (aws/containers-roadmap #2831)."""
+
+    @classmethod
+    def of(cls, entry: RegistryEntry, chunk_bytes: int) -> UploadHabits:
+        """Begin with what is known of a registry by its name."""
+        is_ecr = entry.type == "ecr" or _ECR.fullmatch(entry.registry) is not None
+        is_ghcr = entry.type == "ghcr" or entry.registry == "ghcr.io"
+        return cls(min(chunk_bytes, 4 * MIB) if is_ghcr else chunk_bytes, refuses_chunks=is_ecr)
+
+    @property
+    def can_shrink(self) -> bool:
+        """Whether chunks may be smaller still."""
+        return self.chunk_bytes > _MIN_CHUNK_BYTES
+
+    def shrink(self, told: str) -> None:
+        """Send smaller chunks: as small as an answer says (GHCR: 4.00MiB), or half."""
+        limit = _LIMIT_TOLD.search(told)
+        wanted = int(float(limit[1]) * MIB) if limit else self.chunk_bytes // 2
+        self.chunk_bytes = max(_MIN_CHUNK_BYTES, min(wanted, self.chunk_bytes // 2))

@@ -1,0 +1,66 @@
+"""Trying again: what is temporary and may be repeated, later and later, with jitter."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import stamina
+
+from app.domain.errors import RegistryError
+from app.registry.limits import RoadSettings
+from app.registry.pressure import Pressure
+
+T = TypeVar("T")
+_JITTER_SHARE = 1.0
+"""Jitter of up to the first wait again: two workers that failed together do not come back together."""
+
+
+class Retries:
+    """The patience with one registry."""
+
+    def __init__(self, settings: RoadSettings, pressure: Pressure) -> None:
+        self._settings = settings
+        self._pressure = pressure
+        self._is_down = False
+        """Nobody answers there: until somebody does, one try each is enough to see whether that is still so."""
+
+    @property
+    def longest_pause(self) -> float:
+        """How long a pause is waited for; less by who holds another registry's slots meanwhile."""
+        settings = self._settings
+        return settings.slot_patience_seconds if self._pressure.covers_this_task() else settings.pause_max_seconds
+
+    def answered(self) -> None:
+        """Note that the registry is there."""
+        self._is_down = False
+
+    async def run(self, once: Callable[[], Awaitable[T]], *, may_repeat: Callable[[], bool]) -> T:
+        """Return what `once` returns, or raise its last error; rate limits are borne longer than failures."""
+        settings = self._settings
+        failures = 0
+
+        def may_help(error: Exception) -> bool:
+            nonlocal failures
+            if not isinstance(error, RegistryError) or not error.temporary or not may_repeat():
+                return False
+            if error.retry_after is not None and error.retry_after > self.longest_pause:
+                return False
+            failures += error.code != "rate_limited"
+            if failures and self._is_down:
+                return False
+            if failures >= settings.attempts:
+                self._is_down = error.status is None
+            return failures < settings.attempts
+
+        async for attempt in stamina.retry_context(
+            on=may_help,
+            attempts=max(settings.attempts, settings.rate_limit_attempts),
+            timeout=None,
+            wait_initial=settings.retry_first_seconds,
+            wait_max=settings.retry_max_seconds,
+            wait_jitter=settings.retry_first_seconds * _JITTER_SHARE,
+        ):
+            with attempt:
+                return await once()
+        raise AssertionError  # the last attempt returned or raised
