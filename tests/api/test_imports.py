@@ -1,0 +1,199 @@
+"""Moving in over HTTP: other tools' files become policies and registries, which then sync the same tags."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.conftest import Api, Serve, pointers
+from tests.conftest import Namespace
+from tests.support.images import oci_image
+
+REGSYNC = (
+    "version: 1\nsync:\n  - source: a.example.com/x\n    target: b.example.com/x\n    type: repository\n"
+    "    schedule: '15 3 * * *'\n    hooks: {}\n"
+)
+PASSWORD = "not to be seen"
+
+
+async def take_over(client: httpx.AsyncClient, kind: str, body: Any, **query: str) -> httpx.Response:
+    return await client.post("/v1/policies/import", params={"format": kind, **query}, json=body)
+
+
+async def test_a_dry_run_says_what_would_be_made_and_makes_nothing(client: httpx.AsyncClient) -> None:
+    answer = await take_over(client, "regsync", {"config": REGSYNC}, dry_run="true")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["dry_run"] is True
+    [policy] = body["policies"]
+    assert (policy["name"], policy["schedule"]["cron"]) == ("regsync", "15 3 * * *")
+    assert [entry["host"] for entry in body["registries"]] == ["a.example.com", "b.example.com"]
+    [note] = [note for note in body["notes"] if note["path"].endswith("hooks")]
+    assert (note["kind"], note["line"]) == ("left_out", 7)
+    assert (await client.get("/v1/policies")).json()["items"] == []
+    assert (await client.get("/v1/registries")).json()["items"] == []
+
+
+async def test_what_a_dry_run_says_is_what_is_made(client: httpx.AsyncClient) -> None:
+    said = (await take_over(client, "regsync", {"config": REGSYNC, "name": "old"}, dry_run="true")).json()
+    answer = await take_over(client, "regsync", {"config": REGSYNC, "name": "old"})
+    assert answer.status_code == 201
+    assert answer.json() == said | {"dry_run": False}
+    [kept] = (await client.get("/v1/policies")).json()["items"]
+    assert {name: kept[name] for name in said["policies"][0]} == said["policies"][0]
+    assert kept["next_run_at"]
+    entered = (await client.get("/v1/registries")).json()["items"]
+    shown = [{name: entry[name] for name in said["registries"][0]} for entry in entered]
+    assert shown == said["registries"]
+
+
+async def test_files_come_as_text_or_as_the_json_they_are_and_one_file_alone_as_yaml(client: httpx.AsyncClient) -> None:
+    images = {"a.example.com/x:1": "b.example.com/x"}
+    forms: list[dict[str, Any]] = [
+        {"json": {"images": images}},
+        {"json": {"images": json.dumps(images)}},
+        {"content": b"a.example.com/x:1: b.example.com/x\n", "headers": {"Content-Type": "application/yaml"}},
+    ]
+    answers = [await client.post("/v1/policies/import?format=image-syncer&dry_run=true", **form) for form in forms]
+    [first, *others] = [answer.json()["policies"] for answer in answers]
+    assert first[0]["rules"][0]["source"] == "a.example.com/x:1"
+    assert others == [first, first]
+
+
+async def test_logins_are_kept_and_never_shown(api: Api) -> None:
+    auth = {"a.example.com": {"username": "ann", "password": "${PASSWORD}"}}
+    body = {"images": {"a.example.com/x": "b.example.com/x"}, "auth": auth, "environment": {"PASSWORD": PASSWORD}}
+    answer = await take_over(api.client, "image-syncer", body)
+    assert answer.status_code == 201
+    [entry] = [entry for entry in answer.json()["registries"] if entry["host"] == "a.example.com"]
+    assert entry["auth"] == {"type": "basic", "username": "ann", "has_password": True}
+    audit = await api.client.get("/v1/audit")
+    assert PASSWORD not in answer.text + audit.text
+    assert {item["action"] for item in audit.json()["items"]} == {"policy.created", "registry.created"}
+
+
+async def test_a_registry_that_is_entered_stays_and_one_whose_name_is_taken_gets_another(
+    client: httpx.AsyncClient,
+) -> None:
+    await client.put("/v1/registries/mine", json={"host": "a.example.com", "limits": {"connections": 3}})
+    await client.put("/v1/registries/b-example-com", json={"host": "other.example.com"})
+    answer = (await take_over(client, "regsync", {"config": REGSYNC})).json()
+    assert [(entry["name"], entry["host"]) for entry in answer["registries"]] == [("b-example-com-2", "b.example.com")]
+    [note] = [note for note in answer["notes"] if note["code"] == "registry_kept"]
+    assert "a.example.com is entered already, as 'mine'" in note["reason"]
+    assert (await client.get("/v1/registries/mine")).json()["limits"]["connections"] == 3
+
+
+async def test_a_policy_whose_name_is_taken_stops_it_before_anything_is_made(client: httpx.AsyncClient) -> None:
+    await take_over(client, "regsync", {"config": REGSYNC})
+    body = {"config": REGSYNC.replace("a.example.com", "c.example.com")}
+    again = await take_over(client, "regsync", body)
+    assert (again.status_code, again.json()["code"]) == (409, "name_conflict")
+    assert len((await client.get("/v1/registries")).json()["items"]) == 2
+    assert (await take_over(client, "regsync", body | {"name": "second"})).status_code == 201
+
+
+async def test_metadata_services_are_left_out(client: httpx.AsyncClient) -> None:
+    config = REGSYNC.replace("a.example.com", "169.254.169.254")
+    answer = (await take_over(client, "regsync", {"config": config}, dry_run="true")).json()
+    assert [entry["host"] for entry in answer["registries"]] == ["b.example.com"]
+    assert [note["code"] for note in answer["notes"] if note["code"] == "host_not_allowed"] == ["host_not_allowed"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "pointer"),
+    [
+        ("image-syncer", {"config": "x"}, "/images"),
+        ("skopeo", {"config": "x"}, "/destination"),
+        ("regsync", {"config": 7}, "/config"),
+        ("regsync", {"config": "x", "destination": "y"}, "/destination"),
+        ("regsync", {"config": "x", "name": "No Name"}, "/name"),
+    ],
+)
+async def test_what_is_missing_or_too_much_is_named(
+    client: httpx.AsyncClient, kind: str, body: dict[str, Any], pointer: str
+) -> None:
+    answer = await take_over(client, kind, body)
+    assert answer.status_code == 422
+    assert pointer in pointers(answer)
+
+
+async def test_what_cannot_be_read_is_refused(client: httpx.AsyncClient) -> None:
+    address = "/v1/policies/import?format=regsync"
+    unreadable = await client.post(address, json={"config": "a: [b"})
+    assert (unreadable.status_code, unreadable.json()["code"]) == (422, "import_unreadable")
+    no_json = await client.post(address, content=b"{", headers={"Content-Type": "application/json"})
+    assert (no_json.status_code, no_json.json()["code"]) == (400, "malformed_json")
+    other = await client.post(address, content=b"{}", headers={"Content-Type": "image/png"})
+    assert (other.status_code, other.json()["code"]) == (415, "unsupported_media_type")
+    unknown = await client.post("/v1/policies/import?format=dregsy", json={})
+    assert unknown.status_code == 422
+
+
+async def test_every_example_file_is_taken_over(client: httpx.AsyncClient, data: Path) -> None:
+    files = data / "imports"
+    image_syncer = {"images": (files / "image_syncer/images.yaml").read_text()}
+    image_syncer["auth"] = (files / "image_syncer/auth.yaml").read_text()
+    bodies: dict[str, dict[str, Any]] = {
+        "image-syncer": image_syncer,
+        "skopeo": {"config": (files / "skopeo/sync.yaml").read_text(), "destination": "127.0.0.1:5002/s"},
+        "regsync": {"config": (files / "regsync/regsync.yaml").read_text()},
+    }
+    for kind, body in bodies.items():
+        answer = await take_over(client, kind, body | {"environment": {}} if kind != "skopeo" else body)
+        assert answer.status_code == 201, answer.text
+        assert answer.json()["policies"], kind
+
+
+async def test_what_was_taken_over_syncs_the_same_tags(serve: Serve, source: Namespace, destination: Namespace) -> None:
+    images = {tag: oci_image(f"import {tag}") for tag in ("v1.0", "v1.1", "v2.0", "latest")}
+    for tag, image in images.items():
+        source.push("app", image, tag)
+    here, there = source.reference("app"), destination.host
+    insecure = {"username": "", "password": "", "insecure": True}
+    path = source.repository("app")
+    async with serve(is_working=True) as api:
+        bodies: dict[str, dict[str, Any]] = {
+            "image-syncer": {
+                "images": {
+                    f"{here}:v1.0,latest": f"{there}/{destination.repository('listed')}:one,newest",
+                    f"{here}:/^v1/": [f"{there}/{destination.repository('matched')}"],
+                },
+                "auth": {source.host: insecure, there: insecure},
+            },
+            "skopeo": {
+                "config": {source.host: {"images-by-semver": {path: ">=1.1.0"}, "tls-verify": False}},
+                "destination": f"{there}/{destination.prefix}/skopeo",
+                "all": True,
+            },
+            "regsync": {
+                "config": {
+                    "version": 1,
+                    "creds": [{"registry": source.host, "tls": "disabled"}],
+                    "sync": [
+                        {
+                            "source": here,
+                            "target": f"{there}/{destination.repository('regsync')}",
+                            "type": "repository",
+                            "tags": {"allow": ["v.*"], "deny": ["v2.*"]},
+                        }
+                    ],
+                }
+            },
+        }
+        for kind, body in bodies.items():
+            made = await take_over(api.client, kind, body)
+            assert made.status_code == 201, made.text
+            for policy in made.json()["policies"]:
+                job = await api.client.post(f"/v1/policies/{policy['name']}/run", params={"wait": "60s"})
+                assert job.json()["state"] == "succeeded", job.text
+
+    def digests(**tags: str) -> dict[str, str]:
+        return {there: images[here].digest for there, here in tags.items()}
+
+    assert destination.tags("listed") == digests(one="v1.0", newest="latest")
+    assert destination.tags("matched") == {tag: images[tag].digest for tag in ("v1.0", "v1.1")}
+    assert destination.tags("skopeo/app") == {tag: images[tag].digest for tag in ("v1.1", "v2.0")}
+    assert destination.tags("regsync") == {tag: images[tag].digest for tag in ("v1.0", "v1.1")}
