@@ -220,10 +220,10 @@ def load_json_object(raw: bytes) -> dict[str, Any]:
 def _media_type(document: dict[str, Any], given: str | None) -> str:
     named = document.get("mediaType")
     given = given.partition(";")[0].strip().lower() if given else None
-    if document.get("schemaVersion") == 1 or given in SCHEMA1_TYPES or named in SCHEMA1_TYPES:
-        raise _invalid("docker manifest schema 1 is not supported; push the image again with a current client")
     if named is not None and not isinstance(named, str):
         raise _invalid("mediaType is not a string")
+    if document.get("schemaVersion") == 1 or given in SCHEMA1_TYPES or named in SCHEMA1_TYPES:
+        raise _invalid("docker manifest schema 1 is not supported; push the image again with a current client")
     known = INDEX_TYPES | MANIFEST_TYPES
     if named and given in known and named != given:
         raise _invalid(f"mediaType {named!r} differs from the Content-Type {given!r}")

@@ -1,0 +1,137 @@
+"""A sync request: normalised when it is made, refused with the field named where it can be known to be wrong."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from app.domain.pattern import DestinationTemplate, SourcePattern
+from app.domain.reference import InvalidReferenceError
+from app.domain.request import Rule, SyncRequest, fixed_destinations
+
+DIGEST = "sha256:" + "0" * 64
+
+
+def refusal(rule: dict[str, object]) -> tuple[str, tuple[object, ...]]:
+    """Return the code and place of the one thing wrong with a rule."""
+    with pytest.raises(ValidationError) as refused:
+        Rule.model_validate({"source": "a.io/x:1", "destination": "b.io/x", **rule})
+    [error] = refused.value.errors()
+    return error["type"], error["loc"] or tuple(error["ctx"]["field"])
+
+
+@pytest.mark.parametrize(
+    ("rule", "code", "place"),
+    [
+        ({"source": "a.io/App:1"}, "invalid_repository", ("source",)),
+        ({"source": "a.io"}, "invalid_source", ("source",)),
+        ({"source": "a.io/x*"}, "invalid_source", ("source",)),
+        ({"source": "a.io/x:"}, "invalid_source", ("source",)),
+        ({"source": "a.io/x@"}, "invalid_source", ("source",)),
+        ({"source": "a.io/x:1,1"}, "invalid_source", ("source",)),
+        ({"source": f"a.io/x:1,2@{DIGEST}"}, "invalid_source", ("source",)),
+        ({"source": "a.io/x:" + "t" * 129}, "invalid_tag", ("source",)),
+        ({"destination": "b.io/X"}, "invalid_repository", ("destination", 0)),
+        ({"destination": "b.io/**"}, "invalid_destination", ("destination", 0)),
+        ({"destination": f"b.io/x@{DIGEST}"}, "invalid_destination", ("destination", 0)),
+        ({"destination": "b.io/{nam}"}, "invalid_template", ("destination", 0)),
+        ({"destination": "b.io/x:a,a"}, "duplicate_destination", ("destination", 0)),
+        ({"destination": ["b.io/x", "b.io/x"]}, "duplicate_destination", ("destination",)),
+        ({"destination": "b.io/x:a,b"}, "rename_count", ("destination",)),
+        ({"destination": []}, "too_short", ("destination",)),
+        ({"source": "a.io/x:UP", "destination": "b.io/{tag}"}, "invalid_repository", ("destination",)),
+        ({"source": "a.io/x", "tags": {"include": ["semver:latest"]}}, "invalid_matcher", ("tags", "include", 0)),
+        ({"source": "a.io/x", "tags": {"exclude": ["v*", "/(/"]}}, "invalid_matcher", ("tags", "exclude", 1)),
+        ({"source": "a.io/**", "repositories": {"include": ["[a"]}}, "invalid_matcher", ("repositories", "include", 0)),
+        ({"source": "a.io/x", "tags": {"newest": 0}}, "greater_than_equal", ("tags", "newest")),
+        ({"tags": {"include": ["v*"]}}, "selection_without_pattern", ("tags",)),
+        ({"repositories": {"include": ["x"]}}, "selection_without_pattern", ("repositories",)),
+        ({"platforms": ["amd64"]}, "invalid_platform", ("platforms", 0)),
+        ({"platform_mode": "some"}, "literal_error", ("platform_mode",)),
+        ({"sourc": "x"}, "extra_forbidden", ("sourc",)),
+    ],
+)
+def test_what_is_wrong_is_refused_with_its_place(rule: dict[str, object], code: str, place: tuple[object, ...]) -> None:
+    assert refusal(rule) == (code, place)
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("redis:7,6", "docker.io/library/redis:7,6"),
+        ("a.io/x", "a.io/x"),
+        ("a.io/**", "a.io/**"),
+        ("a.io/ns/**", "a.io/ns/**"),
+        (" a.io/x:1 ", "a.io/x:1"),
+        (f"x:1@{DIGEST}", f"docker.io/library/x:1@{DIGEST}"),
+        ("docker.io/**", "docker.io/**"),
+    ],
+)
+def test_a_source_is_normalised(source: str, text: str) -> None:
+    rule = Rule.model_validate({"source": source, "destination": "b.io"})
+    assert rule.source == text
+    assert Rule.model_validate(rule.model_dump()) == rule
+
+
+@pytest.mark.parametrize("text", ["b.io", "b.io/x", "b.io/{name}:{tag}", "docker.io/me", "docker.io/me/x:1,2"])
+def test_a_destination_reads_as_it_is_written(text: str) -> None:
+    assert str(DestinationTemplate.parse(text)) == text
+
+
+@given(text=st.text(max_size=40))
+def test_any_source_is_understood_or_refused(text: str) -> None:
+    try:
+        pattern = SourcePattern.parse(text)
+    except InvalidReferenceError:
+        return
+    assert SourcePattern.parse(str(pattern)) == pattern
+
+
+@given(text=st.text("ab.:/{}name@,*", max_size=24))
+def test_any_destination_is_understood_or_refused(text: str) -> None:
+    try:
+        template = DestinationTemplate.parse(text)
+    except InvalidReferenceError:
+        return
+    assert DestinationTemplate.parse(str(template)) == template
+
+
+def rules(*pairs: tuple[str, object], **fields: object) -> dict[str, object]:
+    return {"rules": [{"source": source, "destination": place, **fields} for source, place in pairs]}
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        rules(("a.io/x:1", "c.io/z"), ("b.io/y:1", "c.io/z")),
+        rules(("a.io/x:1,2", "c.io/z:one,two"), ("b.io/y:2", "c.io/z:two")),
+        rules((f"a.io/x@{DIGEST}", "c.io/z:1"), ("b.io/y:1", "c.io/z")),
+        rules(("a.io/x:1", ["c.io/z", "d.io/z"]), ("b.io/x:1", "d.io/z")),
+    ],
+)
+def test_two_sources_onto_one_destination_tag_are_refused(request_: dict[str, object]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        SyncRequest.model_validate(request_)
+    [error] = refused.value.errors()
+    assert error["type"] == "destination_conflict"
+    assert error["ctx"]["field"] == ("rules", 1, "destination")
+
+
+def test_the_same_source_for_other_platforms_is_another_source() -> None:
+    same = rules(("a.io/x:1", "c.io/z"), ("a.io/x:1", "c.io/z"))
+    SyncRequest.model_validate(same)
+    same["rules"][0]["platforms"] = ["linux/amd64"]  # type: ignore[index]  # made above
+    with pytest.raises(ValidationError, match=r"a\.io/x:1 \(linux/amd64: sparse\) and a\.io/x:1 would both"):
+        SyncRequest.model_validate(same)
+
+
+def test_what_a_rule_names_outright_is_known_without_asking() -> None:
+    rule = Rule.model_validate({"source": "a.io/t/x:1,2", "destination": ["b.io", "c.io/{name}:{tag}-c"]})
+    assert fixed_destinations(rule) == [
+        ("b.io/t/x:1", "a.io/t/x:1"),
+        ("c.io/x:1-c", "a.io/t/x:1"),
+        ("b.io/t/x:2", "a.io/t/x:2"),
+        ("c.io/x:2-c", "a.io/t/x:2"),
+    ]
+    for source in ("a.io/x", "a.io/**"):
+        assert fixed_destinations(Rule.model_validate({"source": source, "destination": "b.io"})) == []
