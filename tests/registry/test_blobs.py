@@ -84,7 +84,8 @@ async def test_another_size_than_the_descriptors_is_refused(
 ) -> None:
     async with fake_registry(Quirks(blob_without_length=not with_length, **quirks)) as registry:
         registry.content.put_blob("team/app", LAYER.data)
-        with pytest.raises(ContentError) as refusal:
+        told = "announced" if with_length else "came"
+        with pytest.raises(ContentError, match=told) as refusal:
             await read(connect(registry))
         assert (refusal.value.code, refusal.value.temporary) == ("size_mismatch", False)
 

@@ -82,22 +82,25 @@ async def test_a_denial_is_not_taken_for_nothing_there(connect: Connect) -> None
         assert (denial.value.code, denial.value.status, denial.value.spec_codes) == ("denied", 403, ("DENIED",))
 
 
-async def test_another_manifest_than_the_digest_asked_for_is_refused(connect: Connect) -> None:
-    async with fake_registry(Quirks(manifest_bytes_other=True)) as registry:
+@pytest.mark.parametrize("header", ["right", "missing"])
+async def test_another_manifest_than_the_digest_asked_for_is_refused(connect: Connect, header: Any) -> None:
+    async with fake_registry(Quirks(manifest_bytes_other=True, manifest_digest_header=header)) as registry:
         registry.load("team/app", IMAGE, "v1")
-        for target in (Digest(IMAGE.digest), V1):
-            with pytest.raises(ContentError) as refusal:
-                await connect(registry).get_manifest("team/app", target)
-            assert refusal.value.code == "digest_mismatch"
+        with pytest.raises(ContentError) as refusal:
+            await connect(registry).get_manifest("team/app", Digest(IMAGE.digest))
+        assert (refusal.value.code, refusal.value.temporary) == ("digest_mismatch", False)
 
 
 async def test_a_wrong_digest_header_is_refused(connect: Connect) -> None:
     async with fake_registry(Quirks(manifest_digest_header="wrong")) as registry:
         registry.load("team/app", IMAGE, "v1")
+        client = connect(registry)
         for target in (Digest(IMAGE.digest), V1):
             with pytest.raises(ContentError) as refusal:
-                await connect(registry).get_manifest("team/app", target)
+                await client.get_manifest("team/app", target)
             assert refusal.value.code == "digest_mismatch"
+        with pytest.raises(ContentError):
+            await client.head_manifest("team/app", Digest(IMAGE.digest))
 
 
 async def test_without_a_digest_header_the_body_is_hashed(connect: Connect) -> None:

@@ -20,7 +20,7 @@ from app.registry.client import RegistryClient
 from app.registry.failures import clean
 from app.registry.limits import RoadSettings
 from app.registry.pool import ClientPool
-from tests.registry.conftest import Connect, basic, descriptor, upload
+from tests.registry.conftest import Connect, basic, descriptor, parsed, pieces, upload
 from tests.support.certificates import KeyPair, ServerCertificate, make_authority, make_server_certificate
 from tests.support.fake_registry import Cut, Quirks, Respond, fake_registry, on
 from tests.support.images import blob, oci_image
@@ -279,18 +279,34 @@ class TestErrors:
         assert "\x1b" not in shown
         assert "\r" not in shown
 
+    async def test_a_write_is_redirected_within_the_registry_only(self, connect: Connect) -> None:
+        async with fake_registry(Quirks(auth="basic"), hostnames={"stranger": "localhost"}) as registry:
+            registry.load("team/app", IMAGE)
+            client = connect(registry, auth=basic())
+            here = (("Location", "/v2/team/app/manifests/v2"),)
+            registry.faults.add(Respond(308, here), matching=on("manifest", method="PUT"))
+            await client.put_manifest("team/app", V1, parsed(IMAGE))
+            assert set(registry.content.tags("team/app")) == {"v2"}
+            there = (("Location", f"{registry.urls['stranger']}/v2/team/app/manifests/v1"),)
+            registry.faults.add(Respond(308, there), matching=on("manifest", method="PUT"))
+            with pytest.raises(RegistryError) as refusal:
+                await client.put_manifest("team/app", V1, parsed(IMAGE))
+            assert refusal.value.status == 308
+            registry.faults.add(Respond(307, here), matching=on("upload_close"))
+            session = await client.start_upload("team/app", descriptor(LAYER))
+            with pytest.raises(RegistryError):
+                await session.send(pieces(LAYER.data), size=LAYER.size, digest=Digest(LAYER.digest))
+            await session.cancel()
+            assert registry.journal.count(origin="stranger") == 0
+
     async def test_an_early_refusal_of_a_body_is_heard(self, connect: Connect) -> None:
         large = blob("large", size=32 * 1024 * 1024)
         async with fake_registry(Quirks(body_limit_bytes=1024 * 1024, early_refusals=True)) as registry:
             client = connect(registry)
             session = await client.start_upload("team/app", descriptor(large))
 
-            async def endless() -> AsyncIterator[bytes]:
-                for begin in range(0, large.size, 65536):
-                    yield large.data[begin : begin + 65536]
-
             with pytest.raises(RegistryError) as refusal:
-                await session.send(endless(), size=large.size, digest=Digest(large.digest))
+                await session.send(pieces(large.data), size=large.size, digest=Digest(large.digest))
             assert (refusal.value.code, refusal.value.status, refusal.value.temporary) == ("upload_failed", 413, True)
             await session.cancel()
 

@@ -42,6 +42,8 @@ def test_token_servers_that_belong_to_the_registry_are_asked(host: str, realm: s
         ("registry.example.com", "https://127.0.0.1/token", {}),
         ("registry.example.com", "https://localhost/token", {}),
         ("10.1.2.3", "https://10.1.2.4/token", {}),
+        ("10.1.2.3", "https://10.9.2.3/token", {}),
+        ("[2001:db8::1]", "https://[2001:db8::2]/token", {}),
         ("localhost:5000", "http://127.0.0.1:5001/token", {"insecure": True}),
         ("victim.github.io", "https://evil.github.io/token", {}),
         ("victim.co.uk", "https://evil.co.uk/token", {}),

@@ -9,10 +9,11 @@ import pytest
 from app.domain.errors import ContentError, RegistryError
 from app.domain.manifest import digest_of
 from app.domain.reference import Digest
+from app.registry.limits import RoadSettings
 from app.registry.pool import ClientPool
 from tests.registry.conftest import Connect, basic, descriptor, pieces, upload
 from tests.support.clock import SettableClock
-from tests.support.fake_registry import ECR, GHCR, Cut, FakeRegistry, Quirks, Respond, fake_registry, on
+from tests.support.fake_registry import ECR, GHCR, Call, Cut, FakeRegistry, Quirks, Respond, fake_registry, on
 from tests.support.images import Blob, blob
 
 MIB = 1024 * 1024
@@ -436,3 +437,18 @@ async def test_another_process_goes_on_in_a_session(connect: Connect, clock: Set
             assert refusal.value.code == "host_not_allowed"
         finally:
             await other_pool.aclose()
+
+
+class TestPatience:
+    """The end of an upload may take longer than other answers."""
+
+    @pytest.fixture
+    def settings(self) -> RoadSettings:
+        return RoadSettings(answer_seconds=0.3, commit_seconds=20, retry_first_seconds=0.01)
+
+    async def test_a_registry_may_take_its_time_to_put_a_blob_away(self, connect: Connect) -> None:
+        async with fake_registry() as registry:
+            registry.faults.add(Call(lambda _: asyncio.sleep(1)), matching=on("upload_close"))
+            await upload(connect(registry), "team/app", LAYER)
+            check_stored(registry)
+            assert registry.journal.count("upload_close") == 1
