@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
-from tests.support.images import Blob, artifact, blob, docker_image, oci_image, oci_index
+from tests.support.images import Blob, artifact, blob, docker_image, fallback_index, fallback_tag, oci_image, oci_index
 from tests.support.plain_client import PlainClient, differences
 from tests.support.registries import RegistryOptions, RegistryProcess
 from tests.support.service import ServiceProcess
 
 MIB = 1024 * 1024
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
 
 def main() -> int:
@@ -96,7 +96,10 @@ def fill(client: PlainClient) -> None:
     pushed.append(("charts/payments", chart, ["0.4.0"]))
     signed = image("signed")
     pushed.append(("platform/signed", signed, ["1.0"]))
-    pushed.append(("platform/signed", artifact("sbom", subject=signed), ["sbom-of-1.0"]))
+    # A registry without the referrers API keeps them in an index under a tag made of the subject's digest.
+    sbom = artifact("sbom", artifact_type="application/spdx+json", subject=signed)
+    pushed.append(("platform/signed", sbom, []))
+    pushed.append(("platform/signed", fallback_index([sbom]), [fallback_tag(signed.digest)]))
     for repository, manifest, tags in pushed:
         client.push(repository, manifest, tags=tags)
     names = client.list_repositories()
@@ -107,7 +110,7 @@ def run_job(service: ServiceProcess, request: dict[str, Any]) -> dict[str, Any]:
     """Submit a request and show its progress until it is done."""
     job = service.submit(request)
     console.print(f"  202 /v1/jobs/{job['id']}")
-    columns = (TextColumn("  {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("  {task.description}"), BarColumn(20), DownloadColumn())
     with Progress(*columns, console=console) as bars:
         bar = bars.add_task("planning", total=None)
 

@@ -1,6 +1,7 @@
 """Programs that tests start and end: output to a file, readiness with a limit, ended by their own pid."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 POLL_SECONDS = 0.02
+_MEMORY_BYTES = 4 * 1024**3
 
 
 class Program:
@@ -82,6 +84,16 @@ class Program:
 
     def log_tail(self, lines: int = 20) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def memory_folder() -> str | None:
+    """Return a folder in memory for what programs write and nobody keeps; None where there is none with room.
+
+    A registry makes five files for each blob: on a slow disk, tests would mostly wait for those.
+    """
+    folder = Path("/dev/shm")
+    is_usable = folder.is_dir() and os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > _MEMORY_BYTES
+    return str(folder) if is_usable else None
 
 
 def free_port() -> int:

@@ -25,7 +25,7 @@ import httpx
 import yaml
 
 from tests.support.certificates import ServerCertificate, make_server_certificate
-from tests.support.processes import Program
+from tests.support.processes import Program, memory_folder
 from tests.support.token_server import ISSUER, SERVICE, TokenServer
 
 PROGRAM = "docker-registry"
@@ -82,7 +82,7 @@ class RegistryProcess:
 
     def __init__(self, options: RegistryOptions | None = None) -> None:
         self.options = options or RegistryOptions()
-        self.folder = Path(tempfile.mkdtemp(prefix="registry-sync-registry-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="registry-sync-registry-", dir=memory_folder()))
         self._port = self.options.port
         self._program: Program | None = None
         self._tls: ServerCertificate | None = None
