@@ -1,7 +1,8 @@
 """Every process and chore: serve, work, migrate, create-key, openapi.
 
 What goes wrong before the work begins is told in one line: exit code 2 for a wrong setting or argument, 1 for
-everything else. Results go to standard output, everything said about them to standard error.
+everything else. Results go to standard output, everything said about them to standard error. What only some commands
+need is imported by those: a key is made without loading the web application.
 """
 
 from __future__ import annotations
@@ -22,13 +23,11 @@ from uvicorn.loops.auto import auto_loop_factory
 from app.domain.access import Scope
 from app.domain.errors import RegistrySyncError
 from app.domain.trigger import parse_duration
-from app.main import create_app
 from app.observability import configure_logging, get_logger, without_secrets
 from app.settings import Settings, SettingsError, load_settings, settings_table
 from app.store.migrate import migrate as migrate_database
 from app.wiring.preparing import check_may_listen, load_sealer, prepare
 from app.wiring.preparing import create_key as make_key
-from app.wiring.service import open_service
 
 HTTP_DRAIN_SECONDS = 5
 """How long answers may take after SIGTERM; those that wait for a job are given at once then."""
@@ -101,6 +100,8 @@ def create_key(
 @commands.command()
 def openapi() -> None:
     """Print the OpenAPI document."""
+    from app.main import create_app
+
     document = create_app(Settings.model_construct()).openapi()
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
@@ -112,6 +113,8 @@ def settings() -> None:
 
 
 async def _serve(settings: Settings, *, is_working: bool) -> None:
+    from app.main import create_app
+
     load_sealer(settings)  # once more when it is needed: here it can be told in one line
     await prepare(settings)
     await check_may_listen(settings)
@@ -148,6 +151,8 @@ class _Server(uvicorn.Server):
 
 
 async def _work(settings: Settings) -> None:
+    from app.wiring.service import open_service
+
     if settings.database_url.startswith("sqlite"):
         raise SettingsError("an SQLite database is for one process, which is `serve`; separate workers need PostgreSQL")
     load_sealer(settings)
@@ -169,7 +174,8 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
         )
     except OSError as error:
-        raise SettingsError(f"can't listen on {host} port {port}: {error.strerror or error}") from error
+        reason = (error.strerror or str(error)).partition(" (")[0]  # it goes on with the address, once more
+        raise SettingsError(f"can't listen on {host} port {port}: {reason}") from error
     with listener:
         yield listener
 
