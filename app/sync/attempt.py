@@ -138,8 +138,9 @@ class Attempt:
         Asked only where that may be: when a choice of platforms is copied, which may be another one than last time, and
         where sparse indexes are known to lie. The destination's own copy of the index is read, not the source's.
         """
-        is_sparse = bool(self._copy.platforms) and comparison.rewritten is None
-        if comparison.wanted.media_type not in INDEX_TYPES:
+        rewritten = comparison.rewritten
+        is_sparse = bool(self._copy.platforms) and rewritten is None
+        if comparison.wanted.media_type not in INDEX_TYPES or (rewritten and rewritten.root.digest in rewritten.made):
             return False
         if not is_sparse and not self._blobs.may_be_sparse(target.repository):
             return False
