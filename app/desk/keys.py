@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from app.domain.access import ApiKey, Caller, Scope
+from app.domain.audit import AuditAction, AuditEntry
 from app.domain.errors import AccessError, FieldError, InvalidRequestError
 from app.observability import get_logger
 from app.security import PresentedKey, make_api_key, read_api_key
 from app.store.api_keys import ApiKeyStore
+from app.store.audit import AuditStore
 from app.store.database import Database
 
 BOOTSTRAP_NAME = "bootstrap"
+SETTINGS = "settings"
+"""Who made the bootstrap key, as the audit log has it."""
 MAX_LIFETIME = timedelta(days=3_650)
 TOUCH_INTERVAL = timedelta(minutes=1)
 """`last_used_at` is for people who tidy up; once a minute is one write a key, not one a request."""
@@ -50,21 +54,24 @@ class KeyService:
         key = ApiKey(id=presented.id, name=name, scope=scope, created_at=now, expires_at=expires_at)
         async with self._database.transaction() as session:
             await ApiKeyStore(session).add(key, digest=presented.digest)
+            await AuditStore(session).add(_entry(AuditAction.KEY_CREATED, key, actor=caller.name, now=now))
         log.info("api_key_created", id=key.id, name=name, scope=scope, by=caller.name, expires_at=str(expires_at))
         return NewKey(key, text)
 
     async def ensure_bootstrap(self, text: str) -> None:
         """See to it that the settings' key is the one called `bootstrap`; raise `AccessError` for a weak one."""
-        presented = read_api_key(text)
+        presented, now = read_api_key(text), self._now()
         async with self._database.transaction() as session:
-            store = ApiKeyStore(session)
+            store, audit = ApiKeyStore(session), AuditStore(session)
             if await store.find(presented.id) is not None:
                 return
             for key in await store.list():
                 if key.name == BOOTSTRAP_NAME:
                     await store.delete(key.id)
-            key = ApiKey(id=presented.id, name=BOOTSTRAP_NAME, scope=Scope.ADMIN, created_at=self._now())
+                    await audit.add(_entry(AuditAction.KEY_REVOKED, key, actor=SETTINGS, now=now))
+            key = ApiKey(id=presented.id, name=BOOTSTRAP_NAME, scope=Scope.ADMIN, created_at=now)
             await store.add(key, digest=presented.digest)
+            await audit.add(_entry(AuditAction.KEY_CREATED, key, actor=SETTINGS, now=now))
         log.info("bootstrap_key_set", id=key.id)
 
     async def authenticate(self, text: str) -> Caller:
@@ -94,8 +101,18 @@ class KeyService:
     async def revoke(self, key_id: str, *, caller: Caller) -> None:
         """Revoke a key; raise `NotFoundError`."""
         async with self._database.transaction() as session:
-            await ApiKeyStore(session).delete(key_id)
+            store = ApiKeyStore(session)
+            found = await store.find(key_id)
+            await store.delete(key_id)
+            if found is not None:
+                entry = _entry(AuditAction.KEY_REVOKED, found[0], actor=caller.name, now=self._now())
+                await AuditStore(session).add(entry)
         log.info("api_key_revoked", id=key_id, by=caller.name)
+
+
+def _entry(action: AuditAction, key: ApiKey, *, actor: str, now: datetime) -> AuditEntry:
+    expires_at = key.expires_at.isoformat() if key.expires_at else None
+    return AuditEntry(now, actor, action, key.id, {"name": key.name, "scope": key.scope, "expires_at": expires_at})
 
 
 def _matching(found: tuple[ApiKey, str] | None, presented: PresentedKey) -> ApiKey:

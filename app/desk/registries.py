@@ -12,6 +12,7 @@ from datetime import datetime
 from pydantic import SecretStr
 
 from app.domain.access import Caller
+from app.domain.audit import AuditAction, AuditEntry, changes
 from app.domain.errors import ConflictError, FieldError, InvalidRequestError
 from app.domain.reference import Registry
 from app.domain.registry import CLOSED, Auth, BasicAuth, BearerAuth, IdentityTokenAuth, KeptRegistry, RegistryEntry
@@ -19,6 +20,7 @@ from app.domain.request import SyncRequest
 from app.domain.trigger import GoogleProof, HookSettings
 from app.observability import get_logger
 from app.security import AddressRules, HostRefusedError, Sealer
+from app.store.audit import AuditStore
 from app.store.database import Database
 from app.store.registries import RegistryStore
 
@@ -63,6 +65,9 @@ class RegistryService:
             opened = await store.find(entry.name) if kept and _lacks_secrets(entry) else None
             is_new = await store.put(with_kept_secrets(entry, opened), now=self._now())
             stored = await store.get_kept(entry.name)
+            details = changes(kept.entry if kept else None, stored.entry, sent=entry)
+            action = AuditAction.REGISTRY_CREATED if is_new else AuditAction.REGISTRY_CHANGED
+            await AuditStore(session).add(AuditEntry(self._now(), caller.name, action, entry.name, details))
         log.info("registry_entered", registry=entry.name, host=entry.host, is_new=is_new, by=caller.name)
         return stored, is_new
 
@@ -70,8 +75,12 @@ class RegistryService:
         """Remove a registry; raise `NotFoundError`, `ConflictError` (`precondition_failed`)."""
         async with self._database.transaction() as session:
             store = RegistryStore(session, self._sealer)
-            _check_version(await store.get_kept(name, is_held=True), expected_version)
+            kept = await store.get_kept(name, is_held=True)
+            _check_version(kept, expected_version)
             await store.delete(name)
+            details = changes(kept.entry, None)
+            entry = AuditEntry(self._now(), caller.name, AuditAction.REGISTRY_DELETED, name, details)
+            await AuditStore(session).add(entry)
         log.info("registry_removed", registry=name, by=caller.name)
 
     async def check_hosts(self, request: SyncRequest) -> None:

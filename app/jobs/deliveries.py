@@ -39,10 +39,6 @@ AT_ONCE_EACH = 4
 """Of one subscription: an endpoint that is slow does not keep the others waiting."""
 LEASE = timedelta(seconds=60)
 """How long a claim holds: an attempt takes a quarter of it; the rest is for clocks that differ and slow databases."""
-RETENTION = timedelta(days=30)
-"""How long deliveries that ended can be looked at and sent again."""
-TIDY_EVERY = timedelta(hours=1)
-TIDY_BATCH = 1_000
 ACTOR = "registry-sync"
 """Who switches a subscription off when it is the service itself."""
 
@@ -69,7 +65,6 @@ class Postman:
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy: Counter[str] = Counter()
         """How many deliveries of each subscription are on their way."""
-        self._tidied_at: datetime | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send what comes due until told to stop, then let those on their way end: their attempts are short."""
@@ -77,7 +72,6 @@ class Postman:
             while not stop.is_set():
                 try:
                     claimed = await self.send_due()
-                    await self._tidy()
                 except UnavailableError as error:
                     log.warning("database_unreachable", chore="deliveries", error=str(error))
                     claimed = 0
@@ -185,15 +179,6 @@ class Postman:
         reason = _reason_to_disable(kept, outcome, now=now)
         if reason is not None:
             await _disable(session, kept, reason=reason, now=now)
-
-    async def _tidy(self) -> None:
-        now = self._clock()
-        if self._tidied_at is not None and now - self._tidied_at < TIDY_EVERY:
-            return
-        async with self._database.transaction() as session:
-            gone = await DeliveryStore(session).delete_finished_before(now - RETENTION, limit=TIDY_BATCH)
-        if gone < TIDY_BATCH:
-            self._tidied_at = now
 
 
 def _reason_to_disable(kept: KeptSubscription, outcome: Outcome, *, now: datetime) -> str | None:

@@ -11,6 +11,7 @@ from app.domain.errors import ConflictError, NotFoundError
 from app.store.audit import AuditStore
 from app.store.blob_locations import BlobLocationStore
 from app.store.database import Database, Session
+from app.store.deliveries import DeliveryStore
 from app.store.destinations import DestinationStore
 from app.store.idempotency import IdempotencyStore
 from app.store.images import ImageStore
@@ -27,6 +28,8 @@ REST_SECONDS = 0.05
 JOBS_KEPT = timedelta(days=30)
 KEYS_KEPT = timedelta(days=3)
 LOCATIONS_KEPT = timedelta(days=30)
+DELIVERIES_KEPT = timedelta(days=30)
+"""After their end; until then they can be looked at, and sent again."""
 UPLOADS_KEPT = timedelta(days=1)
 """Registries drop open uploads earlier."""
 PRESSURES_KEPT = timedelta(days=1)
@@ -68,6 +71,9 @@ class Housekeeping:
         )
         await self._in_batches(
             lambda session: BlobLocationStore(session).delete_before(now - LOCATIONS_KEPT, limit=BATCH_ROWS)
+        )
+        await self._in_batches(
+            lambda session: DeliveryStore(session).delete_finished_before(now - DELIVERIES_KEPT, limit=BATCH_ROWS)
         )
         await self._in_batches(lambda session: delete_uploads_before(session, now - UPLOADS_KEPT, limit=BATCH_ROWS))
         async with self._database.transaction() as session:
