@@ -20,15 +20,13 @@ from app.security import AddressRules
 KEEP_ALIVE_SECONDS = 30.0
 """Below the idle limits common in front of registries (nginx: 75 s, AWS load balancers: 60 s)."""
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-
 
 class RegistryTransport(httpx.AsyncBaseTransport):
     """Connections of one registry entry, kept apart by what the other end is to it.
 
     How many there are at once is the business of `pressure.py`; nothing here waits for a free one. A request's
     `extensions["timeout"]` holds httpx's four timeouts; its `read` may be changed between the head and the body.
-    `extensions["target"]` is the request target to send, byte for byte: httpx's own URL would quote it anew.
+    `extensions["url"]` is the URL to ask, its target to be sent byte for byte: httpx's own would quote it anew.
     """
 
     def __init__(self, entry: RegistryEntry, trust: Trust, rules: AddressRules) -> None:
@@ -41,14 +39,14 @@ class RegistryTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request; the body of the answer is streamed. Raise httpx's exceptions, or `HostRefusedError`."""
-        url = request.url
-        standing = self._trust.standing(Url.parse(str(url)))
+        url: Url = request.extensions["url"]
+        standing = self._trust.standing(url)
         if self._entry.proxy:
             self._check_behind_proxy(url.host, standing)
         sent = WireRequest(
             method=request.method,
-            origin=Origin(url.scheme, url.host, url.port or _DEFAULT_PORTS[url.scheme]),
-            target=request.extensions.get("target", url.raw_path),
+            origin=Origin(*url.origin),
+            target=url.target.encode("ascii"),
             headers=request.headers.raw,
             body=cast(httpx.AsyncByteStream, request.stream),
             timeouts=request.extensions.get("timeout", {}),

@@ -83,8 +83,6 @@ class UploadSession:
                 await self._send_chunks(source, size)
             await self._send_rest(source, size=size, digest=digest)
         except RegistryError as error:
-            if source.failure is not None:
-                raise source.failure from None
             # Everything was sent and only the answer got lost: then nothing is to be sent again.
             if begin + source.taken < size or error.status in _REFUSALS or not await self._is_there(digest):
                 raise

@@ -11,6 +11,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _ABSOLUTE = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<target>[^#]*)(#.*)?", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{0,5}))?")
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
+_VISIBLE = "".join(chr(code) for code in range(0x21, 0x7F))
 _MAX_LENGTH = 16 * 1024
 _MAX_PORT = 65_535
 
@@ -105,4 +106,4 @@ def _safe(text: str) -> str:
     text = text.strip(" \t")
     if not text or len(text) > _MAX_LENGTH or _UNSAFE.search(text):
         raise InvalidUrlError("a URL that is empty, too long, or has blanks or control characters in it")
-    return quote(text, safe="".join(chr(code) for code in range(0x21, 0x7F)))
+    return text if text.isascii() else quote(text, safe=_VISIBLE)

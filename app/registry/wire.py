@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import httpx
 
@@ -13,7 +14,7 @@ from app.registry.failures import Answer, Asked, failure_of_exception, make_fail
 from app.registry.limits import MAX_ERROR_BYTES, RoadSettings
 from app.registry.transport import RegistryTransport
 from app.registry.trust import Standing, Trust
-from app.registry.url import Url
+from app.registry.url import Origin, Url
 from app.security import HostRefusedError
 
 Content = bytes | AsyncIterable[bytes] | None
@@ -52,10 +53,10 @@ class Wire:
         }
         request = httpx.Request(
             sent.method,
-            _as_httpx(sent.url),
+            _as_httpx(sent.url.origin),
             headers=self._headers(sent),
             stream=_Stream(sent.content),
-            extensions={"timeout": timeouts, "target": sent.url.target.encode("ascii")},
+            extensions={"timeout": timeouts, "url": sent.url},
         )
         try:
             response = await self._transport.handle_async_request(request)
@@ -125,10 +126,11 @@ class _Stream(httpx.AsyncByteStream):
                     yield part
 
 
-def _as_httpx(url: Url) -> httpx.URL:
+@lru_cache(maxsize=256)
+def _as_httpx(origin: Origin) -> httpx.URL:
     # Only for where to connect; the target is sent from the request's extensions, byte for byte.
-    host = f"[{url.host}]" if ":" in url.host else url.host
-    return httpx.URL(f"{url.scheme}://{host}:{url.port}/")
+    scheme, host, port = origin
+    return httpx.URL(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/")
 
 
 def _inflate(body: bytes, headers: Mapping[str, str], *, asked: Asked, limit: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +14,16 @@ from app.registry.pool import ClientPool
 from tests.registry.conftest import Connect, parsed
 from tests.support.clock import SettableClock
 from tests.support.fake_registry import Call, Entry, FakeRegistry, Quirks, fake_registry, on
-from tests.support.images import Manifest, artifact, fallback_index, fallback_tag, oci_image, oci_index
+from tests.support.images import (
+    Manifest,
+    artifact,
+    docker_image,
+    docker_list,
+    fallback_index,
+    fallback_tag,
+    oci_image,
+    oci_index,
+)
 
 IMAGE = oci_image("app")
 SUBJECT = Digest(IMAGE.digest)
@@ -154,13 +164,16 @@ async def test_a_writer_that_always_comes_between_is_given_up_on(connect: Connec
         assert refusal.value.temporary
 
 
-async def test_a_tag_that_holds_something_else_is_left_alone(connect: Connect) -> None:
+@pytest.mark.parametrize("make", [oci_image, lambda seed: docker_list([docker_image(seed)])])
+async def test_a_tag_that_holds_something_else_is_left_alone(connect: Connect, make: Callable[[str], Manifest]) -> None:
     async with fake_registry(Quirks(referrers="missing")) as registry:
         filled(registry, SIGNATURE)
-        other = oci_image("somebody's own")
+        other = make("somebody's own")
         registry.load("team/app", other, fallback_tag(IMAGE.digest))
+        client = connect(registry)
+        assert await listed(client) == []
         with pytest.raises(ContentError):
-            await connect(registry).add_referrer_fallback("team/app", SUBJECT, parsed(SIGNATURE).descriptor)
+            await client.add_referrer_fallback("team/app", SUBJECT, parsed(SIGNATURE).descriptor)
         assert registry.content.tags("team/app")[fallback_tag(IMAGE.digest)] == other.digest
 
 
