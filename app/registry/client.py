@@ -84,7 +84,10 @@ class RegistryClient:
     def open_blob(
         self, repository: str, blob: Descriptor, *, offset: int = 0
     ) -> AbstractAsyncContextManager[BlobReader]:
-        """Open a blob for reading, at `offset` or before it: see the reader's own `offset`."""
+        """Open a blob for reading, at `offset` or before it: see the reader's own `offset`.
+
+        Whoever writes elsewhere what is read here does both within `slots`: then no two transfers wait for each other.
+        """
         return open_blob(self._exchange, repository, blob, offset=offset, scopes=self._reading(repository))
 
     async def mount_blob(self, repository: str, digest: Digest, *, from_repository: str) -> UploadSession | None:

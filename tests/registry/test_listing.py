@@ -44,6 +44,18 @@ async def test_an_endless_list_ends_with_an_error(connect: Connect) -> None:
         assert registry.journal.count("tags") == MAX_PAGES + 1
 
 
+async def test_a_list_with_too_many_entries_ends_with_an_error(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.registry.listing.MAX_ITEMS", 11)
+    for quirks in (Quirks(page_cap=5), Quirks(link_missing=True, n_limit=100)):
+        async with fake_registry(quirks) as registry:
+            registry.load("team/app", IMAGE, *[f"v{number:03}" for number in range(150)])
+            with pytest.raises(RegistryError) as refusal:
+                [tag async for tag in connect(registry).list_tags("team/app")]
+            assert refusal.value.code == "limit_exceeded"
+
+
 @pytest.mark.parametrize(("limit", "requests"), [(1000, 1), (999, 2), (100, 2), (99, 3)])
 async def test_a_page_size_that_is_refused_is_lowered(connect: Connect, limit: int, requests: int) -> None:
     async with fake_registry(Quirks(n_limit=limit)) as registry:

@@ -109,16 +109,6 @@ async def test_a_most_that_is_told_with_416_is_kept(connect: Connect) -> None:
         check_stored(registry)
 
 
-async def test_ghcr_never_gets_more_than_it_takes(connect: Connect) -> None:
-    layer = blob("ghcr", size=9 * MIB)
-    async with fake_registry(GHCR) as registry:
-        registry.change(monolithic_refused=413, auth="none")
-        client = connect(registry, type="ghcr")
-        await upload(client, "team/app", layer)
-        check_stored(registry, layer)
-        assert registry.journal.count("upload_chunk", status=416) == 0
-
-
 async def test_ecr_gets_no_chunks(connect: Connect) -> None:
     async with fake_registry(ECR) as registry:
         registry.faults.add(Cut(), matching=on("upload_close"), times=2)
@@ -453,3 +443,30 @@ class TestPatience:
             await upload(connect(registry), "team/app", LAYER)
             check_stored(registry)
             assert registry.journal.count("upload_close") == 1
+
+
+class TestLargeChunks:
+    """Chunks as large as they are outside of tests."""
+
+    @pytest.fixture
+    def settings(self) -> RoadSettings:
+        return RoadSettings(retry_first_seconds=0.01)
+
+    async def test_ghcr_never_gets_more_than_it_takes(self, connect: Connect) -> None:
+        layer = blob("ghcr", size=9 * MIB)
+        async with fake_registry(GHCR) as registry:
+            registry.change(monolithic_refused=413, auth="none")
+            await upload(connect(registry, type="ghcr"), "team/app", layer)
+            check_stored(registry, layer)
+            sizes = [entry.received_bytes for entry in registry.journal.find("upload_chunk", status=202)]
+            assert sizes == [4 * MIB, 4 * MIB, MIB]
+            assert registry.journal.count("upload_chunk", status=416) == 0
+
+    async def test_others_are_told_once_how_much_they_take(self, connect: Connect) -> None:
+        layer = blob("told", size=9 * MIB)
+        async with fake_registry(Quirks(monolithic_refused=413, chunk_max_bytes=4 * MIB)) as registry:
+            client = connect(registry)
+            await upload(client, "team/app", layer)
+            await upload(client, "team/other", layer)
+            check_stored(registry, layer)
+            assert registry.journal.count("upload_chunk", status=416) == 1
