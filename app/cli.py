@@ -12,7 +12,7 @@ import contextlib
 import json
 import signal
 import socket
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
 from typing import Annotated, Any
 
@@ -120,19 +120,23 @@ async def _serve(settings: Settings, *, is_working: bool) -> None:
     await check_may_listen(settings)
     with _listening(settings.host, settings.port) as listener:
         app = create_app(settings, is_working=is_working)
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            lifespan="on",
-            backlog=BACKLOG,
-            timeout_graceful_shutdown=HTTP_DRAIN_SECONDS,
-        )
         address, port = listener.getsockname()[:2]
         log.info("listening", address=address, port=port, is_working=is_working)
-        await _Server(config, stopping=app.state.stopping).serve(sockets=[listener])
+        await _Server(server_config(app), stopping=app.state.stopping).serve(sockets=[listener])
+
+
+def server_config(app: Callable[..., Any]) -> uvicorn.Config:
+    """Say how the application is served: who asks is the peer of the connection, whatever headers say."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="on",
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=HTTP_DRAIN_SECONDS,
+    )
 
 
 class _Server(uvicorn.Server):

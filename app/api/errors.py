@@ -24,7 +24,7 @@ from app.domain.errors import (
     RegistrySyncError,
     UnavailableError,
 )
-from app.observability import get_logger
+from app.observability import get_logger, without_secrets
 
 UNAVAILABLE_RETRY_SECONDS = 2
 _STATUS_OF_CLASS: dict[type[RegistrySyncError], int] = {
@@ -153,7 +153,7 @@ def _problem(
         type=f"urn:registry-sync:problem:{code}",
         title=title,
         status=status,
-        detail=detail,
+        detail=without_secrets(detail),
         code=code,
         request_id=request.scope.get("request_id", ""),
         errors=list(errors) or None,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.api.schemas.problems import FieldProblem
+from app.observability import without_secrets
 
 Path = tuple[str | int, ...]
 
@@ -70,7 +71,7 @@ def path_of(text: str) -> Path:
 
 def _problem_of(error: Mapping[str, Any], body: Any) -> FieldProblem:
     code = _CODES.get(error["type"], error["type"])
-    detail = _DETAILS.get(code) or str(error["msg"]).removeprefix("Value error, ")
+    detail = _DETAILS.get(code) or without_secrets(str(error["msg"]).removeprefix("Value error, "))
     kind, *rest = error["loc"]
     path = (*rest, *error.get("ctx", {}).get("field", ()))
     if kind == "body":

@@ -5,6 +5,7 @@ import contextlib
 import io
 import logging
 import shutil
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import pytest_asyncio
 import structlog
 import uvicorn
 
+from app.cli import server_config
 from app.main import create_app
 from app.observability import configure_logging
 from app.security import Sealer
@@ -92,9 +94,9 @@ def serving_beside(migrated: Path, folder: Path) -> Serve:
         values = {"database_url": f"sqlite+aiosqlite:///{file}", "secret_keys": (Sealer.make_key(),)}
         settings = Settings(**(values | given))
         app = create_app(settings, is_working=is_working)
-        config = uvicorn.Config(app, port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=2)
-        server = uvicorn.Server(config)
-        task = asyncio.create_task(server._serve())
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(server_config(app))
+        task = asyncio.create_task(server._serve([listener]))
 
         def stop() -> None:
             app.state.stopping.set()
@@ -105,8 +107,7 @@ def serving_beside(migrated: Path, folder: Path) -> Serve:
                 if task.done():
                     await task
                 await asyncio.sleep(0.005)
-            port = server.servers[0].sockets[0].getsockname()[1]
-            url = f"http://127.0.0.1:{port}"
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
                 yield Api(client, app.state.service, settings, stop)
         finally:
