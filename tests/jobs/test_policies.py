@@ -14,6 +14,7 @@ from app.domain.reference import Reference
 from app.domain.trigger import Policy
 from app.jobs.scheduler import Scheduler
 from app.jobs.standing import Accepted, StandingJobs
+from app.store.database import Database
 from app.store.paging import PageRequest
 from app.store.policies import PolicyStore
 from app.sync.narrowing import narrow
@@ -79,6 +80,19 @@ async def test_of_many_schedulers_in_many_processes_one_submits_what_is_due(
     assert kept.next_run_at == datetime(2030, 1, 2, 3, 40, tzinfo=UTC)
     assert kept.last_job is not None
     assert kept.last_job.id == (await jobs(house, "p0"))[0].id
+
+
+async def test_a_run_that_is_due_is_had_by_one_of_those_who_reach_for_it(
+    house: House, another_house: House, clock: SettableClock
+) -> None:
+    due = await keep(house, policy(schedule=SCHEDULE), clock=clock)
+
+    async def reach(database: Database) -> bool:
+        async with database.transaction() as session:
+            return await PolicyStore(session).claim_run(due, next_run_at=clock() + timedelta(days=1))
+
+    had = await asyncio.gather(*(reach(one.database) for one in [house, another_house] * 5))
+    assert sum(had) == 1
 
 
 async def test_a_schedule_is_looked_after_until_told_to_stop(house: House, clock: SettableClock) -> None:
