@@ -25,7 +25,7 @@ from app.registry.manifests import get_manifest_with_etag, put_manifest
 _log = structlog.get_logger(__name__)
 _MAX_UPDATES = 5
 """Tries to get an entry into a fallback index that others write too."""
-_NO_API = frozenset({400, 401, 403, 404, 405, 406, 410, 500, 501})
+_NO_API = frozenset({400, 401, 403, 404, 405, 406, 410, 501})
 
 
 class Referrers:
@@ -89,7 +89,13 @@ class Referrers:
             expects=frozenset({200}) | _NO_API,
             body_limit=MAX_PAGE_BYTES,
         )
-        answer = await self._exchange.fetch(call)
+        try:
+            answer = await self._exchange.fetch(call)
+        except RegistryError as error:
+            # Some without the API always answer 500; one that is known to have it is in trouble.
+            if error.status != httpx.codes.INTERNAL_SERVER_ERROR or self._has_api:
+                raise
+            return None
         entries = _entries(answer)
         if entries is None:
             if answer.status in {404, 405, 501}:
