@@ -19,6 +19,7 @@ from app.sync.compare import KEPT, Comparison, compare
 from app.sync.fallback import Fallbacks, add_entries, merges, missing_entries
 from app.sync.graph import Bundle, Gatherer
 from app.sync.known_blobs import KnownBlobs
+from app.sync.open_uploads import UploadNotes
 from app.sync.patience import Patience
 from app.sync.publish import Publisher
 from app.sync.selection import select_children
@@ -57,6 +58,7 @@ class Attempt:
         tag_lists: TagLists,
         patience: Patience,
         throttle: Throttle | None,
+        notes: UploadNotes | None,
         is_first: bool,
     ) -> None:
         self._clients = clients
@@ -68,7 +70,7 @@ class Attempt:
         self._gatherer = Gatherer(self._client, source.path, foreign_layers=options.foreign_layers)
         self._companions = Companions(self._client, copy, options, gatherer=self._gatherer, tag_lists=tag_lists)
         self._fallbacks = Fallbacks(self._client, copy)
-        self._mover = BlobMover(clients, source, blobs, patience=patience, throttle=throttle)
+        self._mover = BlobMover(clients, source, blobs, patience=patience, throttle=throttle, notes=notes)
         self._publisher = Publisher(blobs, is_first_attempt=is_first)
         self._platforms: tuple[str, ...] = ()
 

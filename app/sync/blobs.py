@@ -12,6 +12,7 @@ from app.domain.reference import Repository
 from app.registry.pool import RegistryClients
 from app.registry.uploads import UploadSession
 from app.sync.known_blobs import KnownBlobs
+from app.sync.open_uploads import NotedUpload, UploadNotes
 from app.sync.patience import Patience
 from app.sync.progress import Settled
 from app.sync.stream import SourceBlob
@@ -50,12 +51,14 @@ class BlobMover:
         *,
         patience: Patience,
         throttle: Throttle | None,
+        notes: UploadNotes | None,
     ) -> None:
         self._clients = clients
         self._source = source
         self._known = known
         self._patience = patience
         self._throttle = throttle
+        self._notes = notes
 
     async def move(self, needs: Iterable[Need]) -> None:
         """Bring all blobs to all that need them; who can't be given one fails, and no one else."""
@@ -123,8 +126,9 @@ class BlobMover:
                 place.first.client,
                 place.repository.path,
                 partial(place.first.progress.moved, blob),
+                NotedUpload(self._notes, place.repository, blob),
                 place.session,
-                sessions=1,
+                sessions=1 if place.session else 0,
             )
             for place in places
         ]

@@ -14,6 +14,7 @@ from app.registry.pool import RegistryClients
 from app.sync.attempt import Attempt, Outcome
 from app.sync.companions import TagLists
 from app.sync.known_blobs import KnownBlobs
+from app.sync.open_uploads import UploadNotes
 from app.sync.patience import Patience
 from app.sync.progress import Observe, Progress
 from app.sync.target import Target
@@ -45,11 +46,13 @@ class Copier:
         *,
         throttle: Throttle | None = None,
         patience: Patience | None = None,
+        notes: UploadNotes | None = None,
     ) -> None:
         self._clients = clients
         self._blobs = blobs
         self._throttle = throttle
         self._patience = patience or Patience()
+        self._notes = notes
         self._tag_lists = TagLists()
 
     async def copy(self, copy: PlannedCopy, options: Options, *, observe: Observe) -> tuple[CopyResult, ...]:
@@ -81,6 +84,7 @@ class Copier:
             tag_lists=self._tag_lists,
             patience=self._patience,
             throttle=self._throttle,
+            notes=self._notes,
             is_first=all(destination.attempts == 1 for destination in left),
         )
         outcomes = await attempt.run(targets)

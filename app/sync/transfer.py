@@ -15,6 +15,7 @@ from typing import Protocol
 from app.domain.errors import CopyError, RegistryError, TransferError
 from app.registry.client import RegistryClient
 from app.registry.uploads import UploadSession
+from app.sync.open_uploads import NotedUpload
 from app.sync.patience import Patience
 from app.sync.stream import SourceBlob
 
@@ -42,6 +43,7 @@ class Receiver:
     client: RegistryClient
     repository: str
     moved: Moved
+    noted: NotedUpload
     session: UploadSession | None = None
     error: TransferError | None = None
     last_error: TransferError | None = None
@@ -93,6 +95,7 @@ class Transfer:
         ready = [receiver for receiver in group if receiver.is_open and receiver.wait is None]
         if not ready:
             return
+        ready = [receiver for receiver in ready if receiver.offset == ready[0].offset]  # one may have been taken up
         if ready[0].offset >= self._blob.size:
             await self._prove(ready[0].offset)
         async with aclosing(self._source.read(ready[0].offset)) as chunks:
@@ -104,7 +107,10 @@ class Transfer:
     async def _open(self, receiver: Receiver) -> None:
         receiver.sessions += 1
         try:
-            receiver.session = await receiver.client.start_upload(receiver.repository, self._blob)
+            receiver.session = await receiver.noted.resume(receiver.client)
+            if receiver.session is None:
+                receiver.session = await receiver.client.start_upload(receiver.repository, self._blob)
+            await receiver.noted.keep(receiver.session)
         except TransferError as error:
             self._note(receiver, error, was_repeated=True)
 
@@ -113,13 +119,14 @@ class Transfer:
         if session is None:
             return
         try:
-            await session.send(_counted(receiver, chunks), size=self._blob.size, digest=self._blob.digest)
+            await session.send(_counted(receiver, session, chunks), size=self._blob.size, digest=self._blob.digest)
         except CopyError:
             raise  # the source's
         except TransferError as error:
             self._note(receiver, error)
         else:
             receiver.is_done = True
+            await receiver.noted.drop()
 
     async def _feed_all(self, receivers: Sequence[Receiver], chunks: AsyncIterator[bytes]) -> None:
         channels = [_Channel() for _ in receivers]
@@ -243,9 +250,10 @@ def _next_group(receivers: Sequence[Receiver]) -> list[Receiver]:
     return waiting[:1]
 
 
-async def _counted(receiver: Receiver, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    offset = receiver.offset
+async def _counted(receiver: Receiver, session: UploadSession, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    offset = session.offset
     async for chunk in chunks:
+        await receiver.noted.keep(session)
         offset += len(chunk)
         receiver.moved(offset=offset, sent=len(chunk))
         yield chunk
@@ -253,8 +261,13 @@ async def _counted(receiver: Receiver, chunks: AsyncIterator[bytes]) -> AsyncIte
 
 async def _cancel(receivers: Sequence[Receiver]) -> None:
     """End sessions that will not be closed. A cancelled copy takes the time to tell the registries; it is limited."""
-    sessions = [receiver.session for receiver in receivers if receiver.session is not None and not receiver.is_done]
-    for receiver in receivers:
-        receiver.session = receiver.session if receiver.is_done else None
-    if sessions:
-        await asyncio.shield(asyncio.gather(*(session.cancel() for session in sessions)))
+    unfinished = [receiver for receiver in receivers if receiver.session is not None and not receiver.is_done]
+    if unfinished:
+        await asyncio.shield(asyncio.gather(*map(_cancel_one, unfinished)))
+
+
+async def _cancel_one(receiver: Receiver) -> None:
+    session, receiver.session = receiver.session, None
+    if session is not None:
+        await session.cancel()
+        await receiver.noted.drop()

@@ -9,6 +9,7 @@ from app.domain.errors import CopyError
 from app.domain.manifest import Descriptor
 from app.domain.reference import Digest, Repository
 from app.registry.limits import RoadSettings
+from app.sync.open_uploads import MIN_BYTES, UploadNotes
 from app.sync.stream import SourceBlob
 from tests.support.fake_registry import FakeRegistry, Respond, Stall, TooMany, on
 from tests.support.images import OCI_EMPTY, Blob, artifact, blob, oci_image
@@ -261,3 +262,88 @@ async def test_a_silent_source_is_given_up(here: FakeRegistry, there: FakeRegist
     assert result.error is not None
     assert (result.error.code, result.error.side, result.error.temporary) == ("timeout", "source", True)
     assert result.attempts == bench.patience.attempts
+
+
+class Notebook:
+    """Notes of open uploads, as a database keeps them."""
+
+    def __init__(self) -> None:
+        self.locations: dict[tuple[Repository, Digest], str] = {}
+        self.puts = 0
+
+    @property
+    def notes(self) -> UploadNotes:
+        return UploadNotes(self.find, self.put, self.drop)
+
+    async def find(self, repository: Repository, digest: Digest) -> str | None:
+        return self.locations.get((repository, digest))
+
+    async def put(self, repository: Repository, digest: Digest, location: str) -> None:
+        self.puts += 1
+        self.locations[repository, digest] = location
+
+    async def drop(self, repository: Repository, digest: Digest) -> None:
+        self.locations.pop((repository, digest), None)
+
+
+HUGE = blob("huge", size=MIN_BYTES + 1)
+
+
+async def leave_half_sent(bench: Workbench, there: FakeRegistry, notebook: Notebook, *names: str) -> None:
+    """Send half of the blob as a process that dies then, its notes alone remaining."""
+    for name in names:
+        repository = Repository.parse(f"{there.host}/{name}")
+        client = bench.clients.for_repository(repository, writing=True)
+        session = await client.start_upload(name, Descriptor("layer", Digest(HUGE.digest), HUGE.size))
+        held = next(one for one in there.content.sessions.values() if one.repository == name)
+        held.data += HUGE.data[: HUGE.size // 2]
+        await notebook.put(repository, Digest(HUGE.digest), session.location)
+
+
+async def test_an_upload_that_another_process_left_is_gone_on_with(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", oci_image("huge", layers=[HUGE]), "1")
+    notebook = Notebook()
+    await leave_half_sent(bench, there, notebook, "one")
+    bench.notes = notebook.notes
+    results = await bench.copy(here.reference("app", "1"), there.reference("one", "1"), there.reference("two", "1"))
+    assert [result.outcome for result in results] == ["copied", "copied"]
+    assert there.content.blob("one", HUGE.digest) == there.content.blob("two", HUGE.digest) == HUGE.data
+    sent = sum(entry.received_bytes for entry in there.journal if entry.repository == "one")
+    assert sent < HUGE.size // 2 + 10_000
+    assert notebook.locations == {}
+
+
+async def test_an_upload_the_registry_has_forgotten_begins_anew(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", oci_image("huge", layers=[HUGE]), "1")
+    notebook = Notebook()
+    await leave_half_sent(bench, there, notebook, "one")
+    there.content.sessions.clear()
+    bench.notes = notebook.notes
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("one", "1"))
+    assert (result.outcome, result.error) == ("copied", None)
+    assert notebook.locations == {}
+
+
+async def test_what_another_process_left_damaged_never_becomes_a_blob(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", oci_image("huge", layers=[HUGE]), "1")
+    notebook = Notebook()
+    await leave_half_sent(bench, there, notebook, "one")
+    next(iter(there.content.sessions.values())).data[7] ^= 1
+    bench.notes = notebook.notes
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("one", "1"))
+    assert result.outcome == "copied"
+    assert there.content.blob("one", HUGE.digest) == HUGE.data
+    assert there.journal.count("upload_close", reference="session-1") == 1
+
+
+async def test_small_blobs_are_not_written_down(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
+    notebook = Notebook()
+    bench.notes = notebook.notes
+    assert await copy(bench, here, there) == "copied"
+    assert notebook.puts == 0

@@ -16,6 +16,7 @@ from app.registry.limits import RoadSettings
 from app.registry.pool import ClientPool, RegistryClients
 from app.sync.copier import Copier
 from app.sync.known_blobs import KnownBlobs
+from app.sync.open_uploads import UploadNotes
 from app.sync.patience import Patience
 from app.sync.planner import Planner
 from tests.support.fake_registry import FakeRegistry
@@ -42,6 +43,7 @@ class Workbench:
     clients: RegistryClients
     known: KnownBlobs = field(default_factory=KnownBlobs)
     patience: Patience = QUICK
+    notes: UploadNotes | None = None
     tallies: list[tuple[Reference, Tally]] = field(default_factory=list)
     warnings: list[JobWarning] = field(default_factory=list)
     _waiting: dict[int, asyncio.Event] = field(default_factory=dict)
@@ -52,7 +54,7 @@ class Workbench:
 
     @property
     def copier(self) -> Copier:
-        return Copier(self.clients, self.known, patience=self.patience)
+        return Copier(self.clients, self.known, patience=self.patience, notes=self.notes)
 
     async def plan(self, *rules: dict[str, object], **options: object) -> list[PlannedCopy]:
         """Plan; warnings go to `warnings`."""

@@ -1,0 +1,59 @@
+"""Uploads that a registry holds open, noted where the next process finds them when this one dies in the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from app.domain.errors import TransferError
+from app.domain.manifest import Descriptor
+from app.domain.reference import Digest, Repository
+from app.registry.client import RegistryClient
+from app.registry.uploads import UploadSession
+
+MIN_BYTES = 16 * 1024 * 1024
+"""Smaller blobs are sent again sooner than anything is written down about them."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadNotes:
+    """Where locations of uploads are kept; they may be signed, so they are secrets."""
+
+    find: Callable[[Repository, Digest], Awaitable[str | None]]
+    put: Callable[[Repository, Digest, str], Awaitable[None]]
+    drop: Callable[[Repository, Digest], Awaitable[None]]
+
+
+class NotedUpload:
+    """What is noted of one upload; without notes, or for a small blob, nothing."""
+
+    def __init__(self, notes: UploadNotes | None, repository: Repository, blob: Descriptor) -> None:
+        self._notes = notes if blob.size >= MIN_BYTES else None
+        self._repository = repository
+        self._digest = blob.digest
+        self._noted: str | None = None
+
+    async def resume(self, client: RegistryClient) -> UploadSession | None:
+        """Take up what another process left, if the registry still knows of it."""
+        if self._notes is None or self._noted is not None:
+            return None
+        location = await self._notes.find(self._repository, self._digest)
+        if location is None:
+            return None
+        self._noted = location
+        try:
+            return await client.resume_upload(self._repository.path, location)
+        except TransferError:
+            return None
+
+    async def keep(self, session: UploadSession) -> None:
+        """Note where a session goes on, when that changed."""
+        if self._notes is not None and session.location != self._noted:
+            self._noted = session.location
+            await self._notes.put(self._repository, self._digest, session.location)
+
+    async def drop(self) -> None:
+        """Forget an upload that is over."""
+        if self._notes is not None and self._noted is not None:
+            self._noted = None
+            await self._notes.drop(self._repository, self._digest)
