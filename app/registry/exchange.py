@@ -157,7 +157,7 @@ class Exchange:
                 window=self.pressure.window,
                 pause_seconds=round(self.pressure.pause_seconds, 1),
             )
-        else:
+        elif not error.temporary:
             self.pressure.went_well()
         raise error
 

@@ -440,8 +440,9 @@ class TestPatience:
     async def test_a_registry_may_take_its_time_to_put_a_blob_away(self, connect: Connect) -> None:
         async with fake_registry() as registry:
             registry.faults.add(Call(lambda _: asyncio.sleep(1)), matching=on("upload_close"))
-            await upload(connect(registry), "team/app", LAYER)
-            check_stored(registry)
+            small = blob("small", size=1000)
+            await upload(connect(registry), "team/app", small)
+            check_stored(registry, small)
             assert registry.journal.count("upload_close") == 1
 
 
