@@ -173,7 +173,7 @@ class PushEventService:
         policies = PolicyStore(session)
         pushed = {event.id: _pushed(entry, event) for event in fresh if event.state is not HookEventState.DUPLICATE}
         wanted = [reference for reference in pushed.values() if isinstance(reference, Reference)]
-        known = await policies.list_on_push(entry.registry) if wanted else ()
+        known = await policies.list_on_push([one.repository for one in wanted]) if wanted else ()
         names = {policy.name for policy in known if any(narrow(policy, reference) for reference in wanted)}
         held = await policies.hold(names) if names else ()
         settled = []

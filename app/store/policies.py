@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.errors import NotFoundError
 from app.domain.job import JobState
+from app.domain.pattern import SourcePattern
 from app.domain.policy import KeptPolicy, LastJob
-from app.domain.reference import Registry
+from app.domain.reference import Repository
 from app.domain.trigger import Policy
 from app.store.paging import Page, PageRequest, cursor_after
 from app.store.policy_tables import PolicyRow, PolicySourceRow
@@ -43,8 +44,8 @@ class PolicyStore:
         if is_new:
             await self._session.execute(insert(_policies), {"name": policy.name, "created_at": now, **values})
         await self._session.execute(delete(_sources).where(_sources.c.policy == policy.name))
-        hosts = sorted({rule.source_pattern.registry for rule in policy.rules})
-        rows = [{"policy": policy.name, "host": host} for host in hosts]
+        places = sorted({_place(rule.source_pattern) for rule in policy.rules})
+        rows = [{"policy": policy.name, "host": host, "path": path} for host, path in places]
         await self._session.execute(insert(_sources), rows)
         return is_new
 
@@ -74,16 +75,14 @@ class PolicyStore:
             return Page(items)
         return Page(items, cursor_after((items[-1].policy.name,), bound_to="policies"))
 
-    async def list_on_push(self, registry: Registry) -> tuple[Policy, ...]:
-        """Read the policies that pushes to a registry may set off, by name."""
-        statement = (
-            select(_policies.c.document)
-            .join(_sources, _sources.c.policy == _policies.c.name)
-            .where(_policies.c.is_on_push, _sources.c.host == registry)
-            .order_by(_policies.c.name)
-        )
-        documents = (await self._session.execute(statement)).scalars()
-        return tuple(Policy.model_validate(document) for document in documents)
+    async def list_on_push(self, repositories: Collection[Repository]) -> tuple[Policy, ...]:
+        """Read the policies that pushes to some repositories of one registry may set off, by name."""
+        hosts = {repository.registry for repository in repositories}
+        paths = {path for repository in repositories for path in _at_and_above(repository.path)}
+        wanted = select(_sources.c.policy).where(_sources.c.host.in_(hosts), _sources.c.path.in_(paths))
+        mine = _policies.c.is_on_push & _policies.c.name.in_(wanted.scalar_subquery())
+        documents = await self._session.execute(select(_policies.c.document).where(mine).order_by(_policies.c.name))
+        return tuple(Policy.model_validate(document) for document in documents.scalars())
 
     async def hold(self, names: Collection[str]) -> tuple[Policy, ...]:
         """Read those of some policies that pushes set off, by name, and hold them."""
@@ -119,6 +118,16 @@ class PolicyStore:
         statement = delete(_policies).where(_policies.c.name == name).returning(_policies.c.name)
         if (await self._session.execute(statement)).one_or_none() is None:
             raise NotFoundError(f"there is no policy {name[:64]!r}")
+
+
+def _place(source: SourcePattern) -> tuple[str, str]:
+    return source.registry, source.namespace if source.repository is None else source.repository.path
+
+
+def _at_and_above(path: str) -> tuple[str, ...]:
+    """List a path and all it is below: `a/b/c`, `a/b`, `a`, and the root."""
+    parts = path.split("/")
+    return tuple("/".join(parts[:count]) for count in range(len(parts) + 1))
 
 
 def _with_last_job() -> Select[Any]:

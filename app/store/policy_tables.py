@@ -39,14 +39,15 @@ class PolicyRow(Base):
 
 
 class PolicySourceRow(Base):
-    """A registry that a policy copies from, there to be searched for when something is pushed to it."""
+    """What a policy copies from: a repository, or all below a path; there to be found when something is pushed."""
 
     __tablename__ = "policy_sources"
 
     policy: Mapped[str] = mapped_column(Text, ForeignKey(PolicyRow.name, ondelete="CASCADE"), primary_key=True)
     host: Mapped[str] = mapped_column(Text, primary_key=True)
+    path: Mapped[str] = mapped_column(Text, primary_key=True)
 
-    __table_args__ = (Index(None, "host"),)
+    __table_args__ = (Index(None, "host", "path"),)
 
 
 class JobLaneRow(Base):

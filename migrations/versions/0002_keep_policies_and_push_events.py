@@ -83,17 +83,18 @@ def upgrade() -> None:
         "policy_sources",
         sa.Column("policy", sa.Text(), nullable=False),
         sa.Column("host", sa.Text(), nullable=False),
+        sa.Column("path", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
             ["policy"], ["policies.name"], name=op.f("fk_policy_sources_policy"), ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("policy", "host", name=op.f("pk_policy_sources")),
+        sa.PrimaryKeyConstraint("policy", "host", "path", name=op.f("pk_policy_sources")),
     )
-    op.create_index(op.f("ix_policy_sources_host"), "policy_sources", ["host"])
+    op.create_index(op.f("ix_policy_sources_host_path"), "policy_sources", ["host", "path"])
 
 
 def downgrade() -> None:
     """Take back."""
-    op.drop_index(op.f("ix_policy_sources_host"), table_name="policy_sources")
+    op.drop_index(op.f("ix_policy_sources_host_path"), table_name="policy_sources")
     op.drop_table("policy_sources")
     op.drop_index(op.f("ix_job_lanes_lane_job_number"), table_name="job_lanes")
     op.drop_table("job_lanes")
