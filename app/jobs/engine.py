@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
+from functools import cache
 from typing import TypedDict
 
 import asyncpg  # type: ignore[import-untyped]  # it has no types of its own
@@ -156,10 +157,8 @@ class PostgresEngine(Engine):
     """The engine on PostgreSQL: any number of processes."""
 
     async def nudge(self, session: AsyncSession, nudges: Sequence[Nudge]) -> None:
-        """Nudge in the transaction itself."""
-        connection = await session.connection()
-        await connection.execute(text("SELECT 1"))  # the driver begins the transaction with the first statement
-        raw = await connection.get_raw_connection()
+        """Nudge in the transaction itself: it must have begun, with any statement, or else this commits by itself."""
+        raw = await (await session.connection()).get_raw_connection()
         await _enqueue(Queries(AsyncpgDriver(raw.driver_connection), **_builders()), nudges)
 
     async def sweep(self, session: AsyncSession, *, now: datetime) -> None:
@@ -247,6 +246,7 @@ async def _supervised(
     await loop
 
 
+@cache
 def _builders() -> _Builders:
     settings = engine_settings()
     return {

@@ -5,6 +5,8 @@ They hold nothing that can't be told again from ours, so its log and statistics 
 
 from __future__ import annotations
 
+from functools import cache
+
 from pgqueuer.adapters.persistence import schema_ddl
 from pgqueuer.domain.schema.declaration import target
 from pgqueuer.domain.settings import DBSettings, Durability
@@ -12,9 +14,23 @@ from pgqueuer.domain.settings import DBSettings, Durability
 ENGINE_PREFIX = "engine_"
 
 
+@cache
 def engine_settings() -> DBSettings:
     """Name the engine's tables and its channel, whatever the environment says."""
-    return DBSettings.model_validate({"prefix": ENGINE_PREFIX, "durability": Durability.balanced})
+    names = {
+        "channel": "ch_pgqueuer",
+        "function": "fn_pgqueuer_changed",
+        "statistics_table": "pgqueuer_statistics",
+        "queue_status_type": "pgqueuer_status",
+        "queue_table": "pgqueuer",
+        "queue_table_log": "pgqueuer_log",
+        "trigger": "tg_pgqueuer_changed",
+        "schedules_table": "pgqueuer_schedules",
+    }
+    prefixed = {field: f"{ENGINE_PREFIX}{name}" for field, name in names.items()}
+    return DBSettings.model_validate(
+        {"prefix": ENGINE_PREFIX, "db_schema": None, "durability": Durability.balanced, "widen_id": False, **prefixed}
+    )
 
 
 def install_statements() -> list[str]:

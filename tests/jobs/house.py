@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import pytest
 import uuid_utils
 
 from app.domain.access import Caller, Scope
@@ -23,6 +24,8 @@ from app.store.database import Database
 from app.store.paging import MAX_LIMIT, PageRequest
 from tests.jobs.workshops import Journal, Steered
 
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 DESTINATION = ("dst.example.com/app",)
 CALLER = Caller("tester", frozenset(Scope))
 SEALER = Sealer([Sealer.make_key()])

@@ -12,7 +12,7 @@ from app.jobs.halting import Halt, Reason
 from app.jobs.ledger import UnitLedger
 from app.jobs.roster import Roster
 from app.store.tables import UnitRow, table_of
-from tests.jobs.house import SEALER, House, now
+from tests.jobs.house import ON_POSTGRESQL, ON_SQLITE, SEALER, House, now
 
 
 def claims_of(house: House, worker: str) -> Claims:
@@ -40,21 +40,24 @@ async def planned(house: House, *tags: str) -> int:
     return (await unit_ids(house))[1]
 
 
+@ON_POSTGRESQL
 async def test_a_unit_that_another_worker_has_is_not_to_be_had(house: House) -> None:
     await house.submit("t1")
     (unit_id,) = await unit_ids(house)
-    first, second = claims_of(house, "one"), claims_of(house, "two")
-    assert isinstance(await first.claim(unit_id), Claim)
-    answer = await second.claim(unit_id)
-    if house.database.is_sqlite:  # there a second worker can only be one that comes after the first
-        assert isinstance(answer, Claim)
-    else:
-        assert isinstance(answer, NotNow)
+    assert isinstance(await claims_of(house, "one").claim(unit_id), Claim)
+    assert isinstance(await claims_of(house, "two").claim(unit_id), NotNow)
 
 
+@ON_SQLITE
+async def test_beside_sqlite_what_another_worker_had_is_from_before_and_free(house: House) -> None:
+    await house.submit("t1")
+    (unit_id,) = await unit_ids(house)
+    assert isinstance(await claims_of(house, "one").claim(unit_id), Claim)
+    assert isinstance(await claims_of(house, "two").claim(unit_id), Claim)
+
+
+@ON_POSTGRESQL
 async def test_of_many_claims_at_once_one_comes_through(house: House, another_house: House) -> None:
-    if house.database.is_sqlite:
-        pytest.skip("one worker beside SQLite")
     await house.submit("t1")
     (unit_id,) = await unit_ids(house)
     houses = [house, another_house] * 10
