@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.security import make_api_key
 from tests.api.conftest import SHORT, Api
 from tests.support.certificates import make_authority
 
@@ -100,6 +101,16 @@ async def test_a_callers_key_stays_inside(api: Api, logged: StringIO) -> None:
         await api.client.get(f"/{key}"),
         await api.client.post("/v1/jobs", content=f"{{{key}", headers=header | {"Content-Type": "application/json"}),
     )
+
+
+async def test_a_key_given_where_its_id_belongs_is_not_repeated(api: Api, logged: StringIO) -> None:
+    key = make_api_key()
+
+    answer = await api.client.delete(f"/v1/keys/{key}")
+
+    assert answer.status_code == 404
+    assert key not in answer.text
+    assert key not in logged.getvalue()
 
 
 async def test_a_proxys_cookie_or_a_strangers_header_is_not_logged(api: Api, logged: StringIO) -> None:

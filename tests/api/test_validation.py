@@ -1,5 +1,6 @@
 """Bad input: refused with 422 before anything is kept, each field by the name the caller gave it."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -155,6 +156,16 @@ async def test_a_body_that_is_no_json_is_told_apart(
 
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_a_body_announced_as_too_large_is_not_waited_for(shared: Api) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", shared.client.base_url.port)
+    head = "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n"
+    writer.write(head.encode())
+
+    async with asyncio.timeout(10):
+        assert b" 413 " in await reader.readline()
+    writer.close()
 
 
 async def test_a_body_without_a_length_is_read_no_further_than_the_limit(shared: Api) -> None:
