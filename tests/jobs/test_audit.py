@@ -1,5 +1,7 @@
 """Who did what with jobs, written down with what was done, on both databases."""
 
+import asyncio
+
 from app.domain.audit import AuditAction, AuditEntry, AuditFilter
 from app.domain.job import IdempotencyKey, Job, JobState
 from app.store.audit import AuditStore
@@ -17,8 +19,7 @@ async def entries(house: House, job: Job) -> list[AuditEntry]:
 async def test_a_running_job_that_is_cancelled_twice_was_cancelled_once(working: House) -> None:
     job = await working.submit("slow-9s")
     await working.until(lambda seen: seen.state is JobState.RUNNING, job)
-    for _ in range(2):
-        await working.jobs.cancel(job.id, caller=CALLER)
+    await asyncio.gather(*[working.jobs.cancel(job.id, caller=CALLER) for _ in range(2)])
     assert (await working.done(job)).state is JobState.CANCELLED
     found = await entries(working, job)
     assert [entry.action for entry in found] == [AuditAction.JOB_SUBMITTED, AuditAction.JOB_CANCELLED]
