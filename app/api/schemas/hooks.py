@@ -24,7 +24,10 @@ from app.domain.trigger import (
     UrlTokenProof,
 )
 
-HOOK: dict[str, Any] = {"format": "acr", "auth": {"type": "header", "header": "Authorization", "secret": "a-long-random-secret"}}
+HOOK: dict[str, Any] = {
+    "format": "acr",
+    "auth": {"type": "header", "header": "Authorization", "secret": "a-long-random-secret"},
+}
 HOOK_SEEN: dict[str, Any] = {
     "format": "acr",
     "auth": {"type": "header", "header": "Authorization", "has_secret": True},
