@@ -134,7 +134,7 @@ def test_the_calls_to_try_first_are_calls_there_are(project: Path) -> None:
 
     assert len(calls) > 15
     for method, path in calls:
-        template = re.sub(r"/v1/registries/[a-z-]+", "/v1/registries/{name}", path)
+        template = re.sub(r"^/v1/(registries|subscriptions)/[a-z-]+", r"/v1/\1/{name}", path)
         assert method.lower() in DOCUMENT["paths"][template], f"{method} {path}"
     for block in text.split("\n###"):
         body = block.partition("\n\n")[2].strip()
