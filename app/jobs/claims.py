@@ -11,7 +11,7 @@ from app.domain.registry import RegistryEntry
 from app.jobs.changes import JobChange
 from app.jobs.notices import save_change
 from app.jobs.roster import Roster
-from app.jobs.sharing import with_shared_limits
+from app.jobs.sharing import with_shared_limits, with_shared_rate
 from app.security import Sealer
 from app.store.database import Database, Session
 from app.store.destinations import DestinationStore
@@ -97,6 +97,7 @@ class Claims:
 
     async def _claim(self, session: Session, unit: Unit, job: Job) -> Claim:
         workers = self._roster.alive
+        job = with_shared_rate(job, workers=workers)
         registries = with_shared_limits(await self._registries(session), workers=workers)
         if unit.kind is UnitKind.PLAN:
             return Claim(job, unit, registries, workers)

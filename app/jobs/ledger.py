@@ -30,8 +30,6 @@ TALLY_SECONDS = 1.0
 """How often moving bytes are written down."""
 SOON_SECONDS = 0.1
 """How long a begun or ended image waits for others, to be written with them."""
-RETRY_SECONDS = (2.0, 10.0)
-"""How long an image rests after its first and its second temporary failure; after the third it has failed."""
 WAIT_SECONDS = 2.0
 """How long a unit rests whose images wait for another job's."""
 KEPT_DIFFERENT = "exists_different_digest"
@@ -78,16 +76,12 @@ class UnitLedger:
         self._dirty.add(position)
 
     def record(self, results: Sequence[CopyResult]) -> None:
-        """Note how images ended; those that may do better another time rest and come again."""
+        """Note how images ended; what was worth another try has been tried again by then."""
         for result in results:
             self._warnings.extend(result.warnings)
             position = self._positions[str(result.destination)]
             image = _with_tally(self._images[position], grown(self._bases[position], result.tally))
-            if result.error and result.error.temporary and image.attempts <= len(RETRY_SECONDS):
-                self._rest_seconds = max(self._rest_seconds, RETRY_SECONDS[image.attempts - 1])
-                self._set(position, replace(image, state=ImageState.QUEUED, error=result.error))
-            else:
-                self._set(position, _ended(image, result, self._clock()))
+            self._set(position, _ended(image, result, self._clock()))
 
     def fail(self, positions: Collection[int], error: ExecutionError) -> None:
         """Note that images failed for a reason that is not their registry's."""
@@ -100,7 +94,7 @@ class UnitLedger:
 
     def wait(self) -> None:
         """Note that some image waits for another job's."""
-        self._rest_seconds = max(self._rest_seconds, WAIT_SECONDS)
+        self._rest_seconds = WAIT_SECONDS
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -232,6 +226,7 @@ def _ended(image: Image, result: CopyResult, now: datetime) -> Image:
         previous_digest=result.previous_digest,
         media_type=result.media_type,
         platforms=result.platforms,
+        attempts=image.attempts + result.attempts - 1,
         error=result.error,
         finished_at=now,
     )

@@ -27,8 +27,9 @@ from app.store.units import NewUnit, Unit, UnitKind, UnitStore
 
 BATCH_IMAGES = 500
 """How many images are written down at once."""
-RETRY_SECONDS = (2.0, 10.0)
-"""How long a planning rests after its first and second temporary failure; after the third the job has failed."""
+REST_SECONDS = 5.0
+"""How long a planning rests after a temporary failure; requests were repeated by then, so it gets one more try."""
+MAX_FAILURES = 1
 SHARES_PER_WORKER = 16
 """Into how many units for each worker a job is divided, where it has that many images: so all get some, to the end."""
 MOST_IN_UNIT = 64
@@ -125,11 +126,10 @@ class Planning:
         async with self._database.transaction() as session:
             change, unit = await self._hold(session)
             is_temporary = isinstance(error, TransferError) and error.temporary
-            if is_temporary and unit.failures < len(RETRY_SECONDS):
-                rest = RETRY_SECONDS[unit.failures]
+            if is_temporary and unit.failures < MAX_FAILURES:
                 now = self._clock()
-                await UnitStore(session).retry(unit, now=now, not_before=now + timedelta(seconds=rest))
-                return rest
+                await UnitStore(session).retry(unit, now=now, not_before=now + timedelta(seconds=REST_SECONDS))
+                return REST_SECONDS
             change.fail(ExecutionError.of(error))
             change.warn(tuple(self._warnings))
             await stop_queued(session, change)

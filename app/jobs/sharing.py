@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
+from app.domain.job import Job
 from app.domain.registry import RegistryEntry, RegistryLimits
 from app.registry.pool import ClientPool
 from app.registry.pressure import PressureState
@@ -22,6 +24,15 @@ def with_shared_limits(entries: tuple[RegistryEntry, ...], *, workers: int) -> t
     if workers == 1:
         return entries
     return tuple(entry.model_copy(update={"limits": _part(entry.limits, workers)}) for entry in entries)
+
+
+def with_shared_rate(job: Job, *, workers: int) -> Job:
+    """Give one of several workers its part of the bytes a second that a job may move."""
+    options = job.request.options
+    if options.max_bytes_per_second is None or workers == 1:
+        return job
+    part = options.model_copy(update={"max_bytes_per_second": max(1, options.max_bytes_per_second // workers)})
+    return replace(job, request=job.request.model_copy(update={"options": part}))
 
 
 class PressureExchange:

@@ -32,6 +32,7 @@ from app.jobs.scheduler import Scheduler
 from app.jobs.service import JobService
 from app.jobs.sharing import PressureExchange
 from app.jobs.standing import StandingJobs
+from app.jobs.upload_memory import UploadMemory
 from app.jobs.watching import JobWatch
 from app.jobs.worker import Chore, Worker
 from app.observability import JOBS, QUEUE_DEPTH
@@ -141,7 +142,7 @@ def _assemble(
         database,
         engine,
         Claims(database, sealer, roster=roster, clock=now),
-        open_workshop=Workshops(pool, blobs).open,
+        open_workshop=Workshops(pool, blobs, UploadMemory(database, sealer, clock=now).notes).open,
         clock=now,
     )
     registries = RegistryService(database, sealer=sealer, rules=AddressRules(), now=now)

@@ -10,23 +10,25 @@ from app.jobs.workshop import Workshop
 from app.registry.pool import ClientPool
 from app.sync.copier import Copier
 from app.sync.known_blobs import KnownBlobs
+from app.sync.open_uploads import UploadNotes
 from app.sync.planner import Planner
 from app.sync.throttle import Throttle
 
 
 class Workshops:
-    """Opens workshops over what the process holds: connections, and what is known of blobs."""
+    """Opens workshops over what the process holds: connections, what is known of blobs, notes of open uploads."""
 
-    def __init__(self, pool: ClientPool, blobs: KnownBlobs) -> None:
+    def __init__(self, pool: ClientPool, blobs: KnownBlobs, notes: UploadNotes) -> None:
         self._pool = pool
         self._blobs = blobs
+        self._notes = notes
         self._throttles: WeakValueDictionary[str, Throttle] = WeakValueDictionary()
         """By job; each lasts as long as a copier of that job."""
 
     def open(self, job: Job, entries: tuple[RegistryEntry, ...]) -> Workshop:
         """Open a workshop for one unit of a job."""
         clients = self._pool.clients(entries)
-        copier = Copier(clients, self._blobs, throttle=self._throttle(job))
+        copier = Copier(clients, self._blobs, throttle=self._throttle(job), notes=self._notes)
         return Workshop(Planner(clients).plan, copier.copy)
 
     def _throttle(self, job: Job) -> Throttle | None:

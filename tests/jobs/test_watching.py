@@ -91,7 +91,7 @@ async def test_watching_ends_when_the_job_is_deleted(house: House) -> None:
 
 
 async def test_counts_never_go_backwards(working: House) -> None:
-    job = await working.submit("flaky", "slow-1s", "many-200")
+    job = await working.submit("fails", "slow-1s", "many-200")
     seen = [event.data for event in await collect(working, job)]
     progresses = [data.progress if isinstance(data, Job) else data for data in seen if not isinstance(data, Image)]
     for before, after in itertools.pairwise(progresses):

@@ -4,7 +4,7 @@
     many-500       500 images
     slow-3s        takes three seconds, 100 bytes a tenth of one
     fails          fails for good
-    flaky          fails the first time, for a reason that passes
+    thrice         arrives with the third try
     breaks         raises what nobody thought of
     kills          ends the process as a power cut would, the first time
     unlisted       can't be planned; `unlisted-once` the first time only
@@ -136,8 +136,6 @@ class Steered:
             return await self._copy_slowly(tag, destination, observe)
         if tag == "fails":
             return CopyResult(destination, "failed", error=ExecutionError("denied", "no", side="destination"))
-        if tag == "flaky" and self.journal.is_first(destination):
-            return CopyResult(destination, "failed", error=ExecutionError("timeout", "late", temporary=True))
         if tag == "breaks":
             raise ZeroDivisionError
         if tag == "kills" and self.journal.is_first(destination):
@@ -145,7 +143,10 @@ class Steered:
         tally = Tally(blobs_transferred=1, bytes_total=SIZE, bytes_done=SIZE, bytes_transferred=SIZE)
         observe(destination, tally)
         await asyncio.sleep(0)
-        return CopyResult(destination, "copied", digest=DIGEST, destination_digest=DIGEST, tally=tally)
+        attempts = 3 if tag == "thrice" else 1
+        return CopyResult(
+            destination, "copied", digest=DIGEST, destination_digest=DIGEST, tally=tally, attempts=attempts
+        )
 
     async def _copy_slowly(self, tag: Tag, destination: Reference, observe: Observe) -> CopyResult:
         seconds = float(tag.split("-")[1].removesuffix("s"))
