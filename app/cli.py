@@ -1,4 +1,4 @@
-"""Every process and chore: serve, work, migrate, create-key, openapi.
+"""Every process and chore: serve, work, migrate, create-key, watch, openapi.
 
 What goes wrong before the work begins is told in one line: exit code 2 for a wrong setting or argument, 1 for
 everything else. Results go to standard output, everything said about them to standard error. What only some commands
@@ -95,6 +95,25 @@ def create_key(
         typer.echo(made.text)
         until = f" until {made.key.expires_at:%Y-%m-%d %H:%M} UTC" if made.key.expires_at else ""
         typer.echo(f"key {name!r} allows {scope}{until}; it is shown this once", err=True)
+
+
+@commands.command()
+def watch(
+    job: Annotated[str, typer.Argument(help="The job's id.")],
+    *,
+    url: Annotated[str, typer.Option(envvar="REGISTRY_SYNC_URL", help="Where the API is.")] = "http://127.0.0.1:8080",
+    key: Annotated[
+        str | None, typer.Option(envvar="REGISTRY_SYNC_KEY", help="API key; better in the environment than here.")
+    ] = None,
+) -> None:
+    """Show a job live until it is done; exit code 0 when it succeeded, 3 when it did not."""
+    from rich.console import Console
+
+    from app.watch import watch as watch_job
+
+    with _told_in_one_line():
+        if not watch_job(url, job, key=key, console=Console()):
+            raise typer.Exit(3)
 
 
 @commands.command()
