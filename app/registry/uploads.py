@@ -168,11 +168,13 @@ class UploadSession:
         if held in {None, wanted} or (held == 0 and wanted == 1):
             self.offset = wanted
             return
+        error = self._broken("not all of a chunk arrived")
         self._stalls += 1
         if self._stalls >= _MAX_STALLS:
             self._habits.refuses_chunks = True
             self._is_lost = True
-        raise self._broken("not all of a chunk arrived")
+            self._give_way(error)
+        raise error
 
     def _learn_from_put(self, error: RegistryError, *, had_body: bool) -> None:
         """Decide what to do otherwise next time, after a PUT that failed."""

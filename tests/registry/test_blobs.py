@@ -118,26 +118,49 @@ async def test_a_cut_is_a_temporary_error_after_what_arrived(connect: Connect, w
 
 
 class TestStalls:
-    """Answers that stand still."""
+    """Bodies that stand still; answers may take longer."""
 
     @pytest.fixture
     def settings(self) -> RoadSettings:
-        return RoadSettings(
-            idle_seconds=0.2, answer_seconds=0.2, trickle_seconds=0.2, retry_first_seconds=0.01, attempts=2
-        )
+        return RoadSettings(idle_seconds=0.2, answer_seconds=100)
 
     async def test_a_blob_that_stands_still_is_a_timeout(self, connect: Connect) -> None:
         async with fake_registry(Quirks(blob_stall_after_bytes=100_000)) as registry:
             registry.content.put_blob("team/app", LAYER.data)
-            with pytest.raises(RegistryError) as refusal:
-                await read(connect(registry))
+            async with asyncio.timeout(50):
+                with pytest.raises(RegistryError) as refusal:
+                    await read(connect(registry))
             assert (refusal.value.code, refusal.value.temporary) == ("timeout", True)
+
+
+class TestSilence:
+    """Registries that do not answer at all."""
+
+    @pytest.fixture
+    def settings(self) -> RoadSettings:
+        return RoadSettings(idle_seconds=100, answer_seconds=0.2, retry_first_seconds=0.01, attempts=2)
+
+    async def test_a_registry_that_does_not_answer_is_a_timeout(self, connect: Connect) -> None:
+        async with fake_registry(Quirks(latency_seconds=30)) as registry:
+            async with asyncio.timeout(50):
+                with pytest.raises(RegistryError) as refusal:
+                    await connect(registry).has_blob("team/app", Digest(LAYER.digest))
+            assert (refusal.value.code, refusal.value.temporary) == ("timeout", True)
+
+
+class TestTrickles:
+    """Bodies that come, but too slowly."""
+
+    @pytest.fixture
+    def settings(self) -> RoadSettings:
+        return RoadSettings(trickle_seconds=0.2, trickle_bytes_per_second=100_000_000)
 
     async def test_a_blob_that_trickles_is_broken_off(self, connect: Connect) -> None:
         async with fake_registry(Quirks(blob_piece_bytes=10, blob_pause_seconds=0.01)) as registry:
             registry.content.put_blob("team/app", LAYER.data)
-            with pytest.raises(RegistryError, match="bytes a second") as refusal:
-                await read(connect(registry))
+            async with asyncio.timeout(50):
+                with pytest.raises(RegistryError, match="bytes a second") as refusal:
+                    await read(connect(registry))
             assert (refusal.value.code, refusal.value.temporary) == ("timeout", True)
 
     async def test_a_reader_may_take_its_time(self, connect: Connect) -> None:
@@ -150,12 +173,6 @@ class TestStalls:
                     data += part
                     await asyncio.sleep(0.3)
             assert data == LAYER.data
-
-    async def test_a_registry_that_does_not_answer_is_a_timeout(self, connect: Connect) -> None:
-        async with fake_registry(Quirks(latency_seconds=30)) as registry:
-            with pytest.raises(RegistryError) as refusal:
-                await connect(registry).has_blob("team/app", Digest(LAYER.digest))
-            assert (refusal.value.code, refusal.value.temporary) == ("timeout", True)
 
 
 async def test_a_reader_that_leaves_early_leaves_the_connection_usable(connect: Connect) -> None:

@@ -1,6 +1,8 @@
 """Manifests: what is asked, what is believed, what a refusal means."""
 
+import gzip
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -8,6 +10,8 @@ import pytest
 from app.domain.errors import ContentError, RegistryError
 from app.domain.manifest import digest_of, parse_manifest
 from app.domain.reference import Digest, Tag
+from app.registry.failures import Asked
+from app.registry.wire import _inflate
 from tests.registry.conftest import Connect, basic, parsed
 from tests.support.fake_registry import Cut, CutAnswer, Quirks, Respond, fake_registry, on
 from tests.support.images import docker_image, docker_list, oci_image, oci_index
@@ -130,6 +134,18 @@ async def test_a_huge_manifest_is_not_read_to_its_end(connect: Connect, gzipped:
             await connect(registry).get_manifest("team/app", V1)
         assert (refusal.value.code, refusal.value.temporary) == ("limit_exceeded", False)
         assert registry.journal.sent_bytes("manifest") < 16 * 1024 * 1024
+
+
+def test_a_bomb_is_not_inflated_beyond_the_limit() -> None:
+    bomb = gzip.compress(bytes(64 * 1024 * 1024))
+    tracemalloc.start()
+    try:
+        with pytest.raises(RegistryError) as refusal:
+            _inflate(bomb, {"content-encoding": "gzip"}, asked=Asked("registry", "get_manifest"), limit=1024)
+        assert refusal.value.code == "limit_exceeded"
+        assert tracemalloc.get_traced_memory()[1] < 1024 * 1024
+    finally:
+        tracemalloc.stop()
 
 
 async def test_a_gzipped_manifest_is_read_all_the_same(connect: Connect) -> None:

@@ -75,6 +75,7 @@ async def test_a_changed_entry_has_new_logins_and_the_old_pressure(pool: ClientP
         assert new.exchange.pressure.connections == 2
         assert await new.head_manifest("team/app", V1)
         assert [token.account for token in registry.auth.tokens] == ["ann", "bob"]
+        assert list(pool._kept) == [after]
         assert await old.head_manifest("team/app", V1)  # a job that began with the old one goes on
 
 

@@ -20,6 +20,8 @@ from app.registry.client import RegistryClient
 from app.registry.failures import clean
 from app.registry.limits import RoadSettings
 from app.registry.pool import ClientPool
+from app.registry.tls import make_context
+from app.registry.trust import Standing
 from tests.registry.conftest import Connect, basic, descriptor, parsed, pieces, upload
 from tests.support.certificates import KeyPair, ServerCertificate, make_authority, make_server_certificate
 from tests.support.fake_registry import Cut, Quirks, Respond, fake_registry, on
@@ -58,6 +60,15 @@ class TestTls:
     async def test_the_check_can_be_left_out(self, connect: Connect) -> None:
         async with fake_registry(tls=True) as registry:
             assert await connect(registry, tls={"verify": False}).head_manifest("team/app", V1) is None
+
+    def test_a_strangers_certificate_is_always_checked(self) -> None:
+        entry = RegistryEntry.model_validate({"name": "r", "host": "registry.example.com", "tls": {"verify": False}})
+        modes = {standing: make_context(entry, standing).verify_mode for standing in Standing}
+        assert modes == {
+            Standing.HOME: ssl.CERT_NONE,
+            Standing.KNOWN: ssl.CERT_NONE,
+            Standing.STRANGER: ssl.CERT_REQUIRED,
+        }
 
     async def test_plain_http_is_spoken_only_where_the_entry_says_insecure(self, connect: Connect) -> None:
         async with fake_registry() as registry:

@@ -1,6 +1,7 @@
 """Uploads: one streaming PUT, chunks where that is refused or cut, resuming, mounts, and locations as they come."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -127,6 +128,30 @@ async def test_chunks_that_get_nowhere_are_given_up_for_a_whole_blob(connect: Co
         check_stored(registry)
 
 
+async def test_chunks_that_get_nowhere_where_nothing_else_is_taken_are_an_error(connect: Connect) -> None:
+    async with fake_registry(Quirks(monolithic_refused=405, later_chunks_dropped=True)) as registry:
+        with pytest.raises(RegistryError) as refusal:
+            await upload(connect(registry), "team/app", LAYER)
+        assert (refusal.value.code, refusal.value.temporary) == ("upload_failed", False)
+        registry.check()
+
+
+async def test_a_session_in_which_nothing_arrives_is_given_up(connect: Connect) -> None:
+    quirks = Quirks(upload_cut_after_bytes=MIB, upload_cut_times=None, cut_uploads="lost", chunk_range="bytes")
+    async with fake_registry(quirks) as registry:
+        session = await connect(registry).start_upload("team/app", descriptor(LAYER))
+        for _ in range(2):
+            with pytest.raises(RegistryError):
+                await session.send(pieces(LAYER.data), size=LAYER.size, digest=DIGEST)
+            assert await session.status() == 0
+        with pytest.raises(RegistryError):
+            await session.send(pieces(LAYER.data), size=LAYER.size, digest=DIGEST)
+        with pytest.raises(RegistryError, match="nothing more arrives") as lost:
+            await session.status()
+        assert (lost.value.code, lost.value.temporary) == ("upload_failed", True)
+        await session.cancel()
+
+
 async def test_a_registry_that_refuses_both_ways_is_not_asked_for_ever(connect: Connect) -> None:
     async with fake_registry(Quirks(monolithic_refused=405, chunk_refused=405)) as registry:
         with pytest.raises(RegistryError) as refusal:
@@ -195,6 +220,20 @@ async def test_a_session_that_is_forgotten_is_replaced(connect: Connect) -> None
         registry.change(sessions_live_requests=None)
         await upload(connect(registry), "team/app", LAYER)
         assert registry.content.repository("team/app").blobs[LAYER.digest] == LAYER.data
+
+
+@pytest.mark.parametrize("code", ["BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"])
+@pytest.mark.parametrize("kind", ["upload_close", "upload_chunk"])
+async def test_a_session_another_replica_does_not_know_is_replaced(connect: Connect, kind: Any, code: str) -> None:
+    async with fake_registry(Quirks(monolithic_refused=405 if kind == "upload_chunk" else None)) as registry:
+        body = json.dumps({"errors": [{"code": code}]}).encode()
+        registry.faults.add(Respond(404 if "UNKNOWN" in code else 400, body=body), matching=on(kind))
+        client = connect(registry)
+        await upload(client, "team/app", LAYER)
+        assert registry.content.repository("team/app").blobs[LAYER.digest] == LAYER.data
+        mark = registry.journal.mark()
+        await upload(client, "team/other", LAYER)  # nothing was learned from it about the way of sending
+        assert registry.journal.count("upload_chunk", since=mark) == (3 if kind == "upload_chunk" else 0)
 
 
 @pytest.mark.parametrize("location", ["relative", "absolute", "scheme_less", "last_segment"])
@@ -274,6 +313,7 @@ async def test_damage_on_the_way_is_told_and_a_new_session_begun(connect: Connec
         with pytest.raises(RegistryError) as lost:
             await session.status()
         assert lost.value.code == "upload_failed"
+        assert registry.journal.count("upload_status") == 0
         await session.cancel()
         await upload(client, "team/app", LAYER)
         check_stored(registry)
@@ -420,9 +460,9 @@ async def test_another_process_goes_on_in_a_session(connect: Connect, clock: Set
             assert resumed.offset >= MIB
             await resumed.send(pieces(LAYER.data[resumed.offset :]), size=LAYER.size, digest=DIGEST)
             check_stored(registry)
-            with pytest.raises(RegistryError) as gone:
+            with pytest.raises(RegistryError, match="gone") as gone:
                 await other.resume_upload("team/app", location)
-            assert gone.value.code == "upload_failed"
+            assert (gone.value.code, gone.value.temporary) == ("upload_failed", True)
             with pytest.raises(RegistryError) as refusal:
                 await other.resume_upload("team/app", "https://evil.example/upload")
             assert refusal.value.code == "host_not_allowed"
