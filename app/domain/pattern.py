@@ -98,7 +98,13 @@ class DestinationTemplate:
         if digest or "@" in text:
             message = "a destination has no digest: the source decides it"
             raise InvalidReferenceError(message, code="invalid_destination")
+        if not name.strip("/"):
+            message = "a destination names a registry, or a repository"
+            raise InvalidReferenceError(message, code="invalid_destination")
         registry, path = _split_prefix(name)
+        if tags and not path.strip("/"):
+            message = f"the tag {tags!r} has no repository to be in"
+            raise InvalidReferenceError(message, code="invalid_destination")
         template = cls(registry, path.strip("/"), tuple(tags.split(",")) if tags else ())
         template._check()
         return template
