@@ -49,13 +49,11 @@ JOB_SECONDS = Histogram(
 )
 QUEUE_DEPTH = Gauge("registry_sync_queue_depth", "Units of work that wait for a worker")
 IMAGES = Counter("registry_sync_images_total", "Images that ended, by state", ["state"])
-BYTES = Counter(
-    "registry_sync_bytes_total", "Bytes of blobs, by registry name and direction", ["registry", "direction"]
-)
-BLOBS = Counter("registry_sync_blobs_total", "Blobs dealt with: present, mounted, transferred or failed", ["result"])
+BYTES = Counter("registry_sync_transferred_bytes_total", "Bytes of blobs sent to destinations")
+BLOBS = Counter("registry_sync_blobs_total", "Blobs dealt with: present, mounted or transferred", ["result"])
 REGISTRY_REQUESTS = Counter(
     "registry_sync_registry_requests_total",
-    "Requests to registries, by registry name, method and status (`error` where there was no answer)",
+    "Requests to registries, by the name of their entry, method and status (`error` where there was no answer)",
     ["registry", "method", "code"],
 )
 HOOK_EVENTS = Counter(

@@ -20,12 +20,13 @@ class JobChange:
 
     def __init__(self, job: HeldJob, *, now: datetime) -> None:
         self._job = job
+        self.before = job
+        """The job as it was."""
         self.now = now
         self._version = job.version
         self._images: Counter[ImageState] = Counter()
         self._tally = Tally()
         self._has_news = False
-        self._before = job.state
 
     @property
     def job(self) -> HeldJob:
@@ -35,7 +36,7 @@ class JobChange:
     @property
     def has_moved(self) -> bool:
         """Whether the job comes into another state with this change."""
-        return self._job.state is not self._before
+        return self._job.state is not self.before.state
 
     def take_revisions(self, count: int) -> int:
         """Reserve numbers for changed images; return the first."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 from app.domain.job import Job
 from app.domain.notification import Delivery, JobEventType, Subscription, delivery_id, event_of
 from app.hooks.messages import job_data, write_message
 from app.jobs.changes import JobChange
+from app.jobs.metering import count_change
+from app.store.announcements import after_commit
 from app.store.database import Session
 from app.store.deliveries import DeliveryStore
 from app.store.jobs import JobStore
@@ -18,6 +21,7 @@ async def save_change(session: Session, change: JobChange) -> None:
     """Put a changed job back; where it has come into another state, write down who is to be told."""
     job = change.result()
     await JobStore(session).save(job)
+    after_commit(session, partial(count_change, change.before, job))
     event = event_of(job.state) if change.has_moved else None
     if event is not None:
         moved = await JobStore(session).get(job.id)

@@ -11,6 +11,7 @@ import httpx
 
 from app.dialing import Dialer
 from app.domain.registry import RegistryEntry
+from app.observability import REGISTRY_REQUESTS
 from app.registry.connections import Connections, Origin, ProxyRoute, WireAnswer, WireRequest
 from app.registry.tls import make_context
 from app.registry.trust import Standing, Trust
@@ -56,8 +57,10 @@ class RegistryTransport(httpx.AsyncBaseTransport):
             with _as_httpx():
                 answer = await self._connections(standing).send(sent)
         except BaseException:
+            self._count(request.method, "error")
             await self._landed()
             raise
+        self._count(request.method, str(answer.status))
         return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer, self._landed))
 
     async def retire(self) -> None:
@@ -71,6 +74,11 @@ class RegistryTransport(httpx.AsyncBaseTransport):
         kept, self._kept = self._kept, {}
         for connections in kept.values():
             connections.close()
+
+    def _count(self, method: str, code: str) -> None:
+        # Not by host: whoever may submit could name new ones without end.
+        name = self._entry.name if self._entry.is_registered else "(not registered)"
+        REGISTRY_REQUESTS.labels(name, method, code).inc()
 
     async def _landed(self) -> None:
         self._in_flight -= 1

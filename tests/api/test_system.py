@@ -13,6 +13,8 @@ import pytest
 
 from app.store.database import Database
 from tests.api.conftest import SHORT, Api, Serve
+from tests.conftest import Namespace
+from tests.support.images import oci_image
 
 
 async def test_alive_and_ready_are_two_things(api: Api) -> None:
@@ -81,6 +83,33 @@ async def test_metrics_are_labelled_by_route_and_never_by_repository(api: Api) -
     assert 'route="/v1/jobs/{job_id}"' in answer.text
     assert 'registry_sync_jobs{state="queued"} 1.0' in answer.text
     assert "registry_sync_queue_depth 1.0" in answer.text
+
+
+async def test_what_a_job_came_to_is_counted_once(serve: Serve, source: Namespace, destination: Namespace) -> None:
+    image = oci_image("counted")
+    source.push("app", image, "1")
+    async with serve(is_working=True) as api:
+        for name, side in (("counted-from", source), ("counted-to", destination)):
+            await api.client.put(f"/v1/registries/{name}", json={"host": side.host, "insecure": True})
+        before = metrics((await api.client.get("/metrics")).text)
+
+        job = await api.client.post(
+            "/v1/jobs",
+            params={"wait": "30s"},
+            json={"source": source.reference("app", "1"), "destination": destination.reference("app")},
+        )
+
+        assert (job.status_code, job.json()["state"]) == (200, "succeeded"), job.text
+        after = metrics((await api.client.get("/metrics")).text)
+    progress = job.json()["progress"]
+    grown = {name: after[name] - before.get(name, 0) for name in after}
+    assert grown['registry_sync_jobs_finished_total{state="succeeded"}'] == 1
+    assert grown['registry_sync_job_duration_seconds_count{state="succeeded"}'] == 1
+    assert grown['registry_sync_images_total{state="copied"}'] == 1
+    assert grown['registry_sync_blobs_total{result="transferred"}'] == progress["blobs"]["transferred"] > 0
+    assert grown["registry_sync_transferred_bytes_total"] == progress["bytes"]["transferred"] > 0
+    assert grown['registry_sync_registry_requests_total{code="201",method="PUT",registry="counted-to"}'] > 0
+    assert grown['registry_sync_registry_requests_total{code="200",method="GET",registry="counted-from"}'] > 0
 
 
 async def test_the_access_log_has_the_route_and_no_query(api: Api, logged: StringIO) -> None:
@@ -182,6 +211,11 @@ async def test_a_caller_that_leaves_does_no_harm(api: Api) -> None:
 
     assert (await api.client.get(f"/v1/jobs/{job['id']}")).status_code == 200
     assert isinstance(api.service.database, Database)
+
+
+def metrics(text: str) -> dict[str, float]:
+    lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
 
 
 def events(logged: StringIO) -> list[dict[str, Any]]:
