@@ -1,0 +1,150 @@
+"""One change of a job, worked out without a database: counts follow, states keep to the allowed moves."""
+
+from dataclasses import fields
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.errors import ConflictError
+from app.domain.job import ImageState, JobState, Priority, Progress
+from app.domain.report import ExecutionError, JobWarning, Tally
+from app.jobs.changes import JobChange, added, grown
+from app.jobs.planning import PRIORITY_STEP, unit_priority
+from app.store.job_rows import HeldJob
+from tests.support.clock import START
+
+tallies = st.builds(Tally, *(st.integers(min_value=0, max_value=10**6) for _ in fields(Tally)))
+
+
+def held(state: JobState = JobState.RUNNING, *, units_left: int = 1, progress: Progress | None = None) -> HeldJob:
+    return HeldJob(
+        number=7,
+        id="01890000-0000-7000-8000-000000000000",
+        state=state,
+        priority=Priority.NORMAL,
+        progress=progress or Progress(planned=True),
+        units_left=units_left,
+        version=10,
+        state_version=4,
+        cancel_requested=False,
+        is_failing_fast=False,
+        error=None,
+        warnings=(),
+        created_at=START,
+        started_at=START,
+        finished_at=None,
+        rate_bytes=0,
+        rate_at=None,
+    )
+
+
+def change(job: HeldJob | None = None, *, seconds: float = 0) -> JobChange:
+    return JobChange(job or held(), now=START + timedelta(seconds=seconds))
+
+
+def test_progress_alone_is_a_new_version_but_no_news() -> None:
+    one = change()
+    assert one.take_revisions(3) == 11
+    one.count(ImageState.QUEUED, ImageState.RUNNING)
+    job = one.result()
+    assert (job.version, job.state_version) == (14, 4)
+    assert (job.progress.images.queued, job.progress.images.running) == (-1, 1)
+
+
+def test_whatever_else_changes_is_news() -> None:
+    one = change()
+    one.request_cancel()
+    assert one.result().state_version == one.result().version == 11
+
+
+def test_a_job_begins_once() -> None:
+    first = change(held(JobState.QUEUED))
+    first.begin()
+    begun = first.result()
+    assert (begun.state, begun.started_at) == (JobState.RUNNING, START)
+    again = change(begun, seconds=5)
+    again.begin()
+    assert again.result().started_at == START
+
+
+@pytest.mark.parametrize(
+    ("ended", "has_cancel", "has_error", "state"),
+    [
+        ([ImageState.COPIED, ImageState.UP_TO_DATE], False, False, JobState.SUCCEEDED),
+        ([], False, False, JobState.SUCCEEDED),
+        ([ImageState.COPIED, ImageState.FAILED], False, False, JobState.FAILED),
+        ([ImageState.COPIED], False, True, JobState.FAILED),
+        ([ImageState.COPIED, ImageState.CANCELLED], True, False, JobState.CANCELLED),
+        ([ImageState.FAILED, ImageState.CANCELLED], True, False, JobState.CANCELLED),
+        ([ImageState.FAILED, ImageState.CANCELLED], False, False, JobState.FAILED),
+        ([ImageState.COPIED], True, False, JobState.SUCCEEDED),
+    ],
+)
+def test_the_last_unit_ends_the_job_as_its_images_ended(
+    *,
+    ended: list[ImageState],
+    has_cancel: bool,
+    has_error: bool,
+    state: JobState,
+) -> None:
+    one = change(held(units_left=2), seconds=9)
+    for image in ended:
+        one.count(None, image)
+    if has_cancel:
+        one.request_cancel()
+    if has_error:
+        one.fail(ExecutionError("internal", "no"))
+    one.finish_units(1)
+    assert not one.job.done
+    one.finish_units(1)
+    job = one.result()
+    assert (job.state, job.finished_at) == (state, START + timedelta(seconds=9))
+
+
+def test_a_job_that_is_done_does_not_move() -> None:
+    with pytest.raises(ConflictError):
+        change(held(JobState.SUCCEEDED)).finish_units(1)
+
+
+def test_a_warning_is_noted_once() -> None:
+    one = change()
+    one.warn((JobWarning("no_match", "a"),))
+    one.warn((JobWarning("no_match", "a"), JobWarning("no_match", "b")))
+    assert [warning.message for warning in one.result().warnings] == ["a", "b"]
+
+
+def test_a_rate_is_that_of_the_last_second_or_more() -> None:
+    job = held()
+    for second, moved in ((0, 500), (0.5, 500), (2, 1_000), (3, 0)):
+        one = change(job, seconds=second)
+        one.count(ImageState.RUNNING, ImageState.RUNNING, growth=Tally(bytes_transferred=moved))
+        job = one.result()
+        if second == 2:
+            assert job.progress.bytes.per_second == 750  # 1500 bytes since the first look, two seconds ago
+    assert job.progress.bytes.per_second == 0
+    assert job.progress.bytes.transferred == 2_000
+
+
+@given(tallies, tallies)
+def test_a_second_attempt_takes_nothing_back(first: Tally, second: Tally) -> None:
+    both = grown(first, second)
+    for field in fields(Tally):
+        assert getattr(both, field.name) >= getattr(first, field.name)
+    assert grown(first, first) == first
+    assert added(added(first, second), second, sign=-1) == first
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
+def test_what_the_first_attempt_sent_is_counted_once(present: int, mounted: int, sent: int) -> None:
+    first = Tally(blobs_present=present, blobs_mounted=mounted, blobs_transferred=sent)
+    second = Tally(blobs_present=present + mounted + sent)
+    assert grown(first, second) == first
+
+
+def test_first_units_of_a_small_job_go_before_the_later_ones_of_a_large_one() -> None:
+    assert unit_priority(Priority.NORMAL, 1) > unit_priority(Priority.NORMAL, 2)
+    assert unit_priority(Priority.NORMAL, 10**9) > unit_priority(Priority.LOW, 0)
+    assert unit_priority(Priority.HIGH, 10**9) > unit_priority(Priority.NORMAL, 0)
+    assert unit_priority(Priority.HIGH, 0) == 3 * PRIORITY_STEP
