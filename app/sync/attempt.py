@@ -16,7 +16,7 @@ from app.registry.pool import RegistryClients
 from app.sync.blobs import BlobMover
 from app.sync.companions import Companions, TagLists
 from app.sync.compare import KEPT, Comparison, compare
-from app.sync.fallback import Fallbacks, add_entries, merges, missing_entries
+from app.sync.fallback import Fallbacks, add_entries, compare_entries, merges
 from app.sync.graph import Bundle, Gatherer
 from app.sync.known_blobs import KnownBlobs
 from app.sync.open_uploads import UploadNotes
@@ -104,7 +104,7 @@ class Attempt:
             target.fail(error, step="")
             return outcome
         if merges(comparison, target):
-            action, reason = "update", MERGED
+            action, reason = "update", None
         previous = comparison.previous_digest(target.reference)
         outcome = replace(outcome, reason=reason, previous_digest=previous)
         match action:
@@ -126,13 +126,14 @@ class Attempt:
         if settled := [target for target in same if target not in incomplete]:
             await self._bring_new_companions(comparison, settled)
         changed = [target for target, outcome in outcomes.items() if outcome.how == "copied" and target.is_alive]
-        merging = [target for target in changed if outcomes[target].reason == MERGED]
-        if replaced := [target for target in changed if target not in merging]:
+        merging = [target for target in changed if merges(comparison, target)]
+        for target in merging:
+            outcomes[target] = await self._merge_into(comparison, target, outcomes[target])
+        replaced = [target for target in changed if outcomes[target].reason is None and target.is_alive]
+        if replaced:
             await self._copy_to(comparison, replaced)
             for target in replaced:
                 outcomes[target] = replace(outcomes[target], platforms=self._platforms)
-        for target in merging:
-            outcomes[target] = await self._merge_into(comparison, target, outcomes[target])
 
     async def _lacks_children(self, comparison: Comparison, target: Target) -> bool:
         """Say whether an index that is there was left without children that are wanted now.
@@ -205,17 +206,18 @@ class Attempt:
                 self._blobs.note_sparse(target.repository)
 
     async def _merge_into(self, comparison: Comparison, target: Target, outcome: Outcome) -> Outcome:
-        """Bring a fallback tag's referrers to where others were hung on the same subject."""
+        """Bring a fallback tag's referrers to where others were hung on the same subject; both are listed then."""
         index = await self._root(comparison)
-        tag = target.reference.tag
-        missing = await missing_entries(target, index)
-        if tag is None or not missing:
-            return replace(outcome, how="up_to_date", destination_digest=outcome.previous_digest)
+        tag, entries = target.reference.tag, await compare_entries(target, index)
+        if tag is None or entries is None or not entries.has_others:
+            return outcome
+        if not entries.missing:
+            return replace(outcome, how="up_to_date", reason=MERGED, destination_digest=outcome.previous_digest)
         bundle = Bundle(index, {target})
         await self._gatherer.gather(bundle)
         await self._mover.move(self._gatherer.needs.values())
         await self._publisher.push_below(bundle)
-        return replace(outcome, destination_digest=await add_entries(target, tag, missing))
+        return replace(outcome, reason=MERGED, destination_digest=await add_entries(target, tag, entries.missing))
 
 
 def _is_told(child: Descriptor) -> bool:

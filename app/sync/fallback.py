@@ -6,6 +6,7 @@ Such a tag is never replaced by another index: what others hung on the subject a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from app.domain.errors import ContentError, RegistryError, TransferError
 from app.domain.manifest import Descriptor, Manifest, MediaType
@@ -35,15 +36,24 @@ def merges(comparison: Comparison, target: Target) -> bool:
     )
 
 
-async def missing_entries(target: Target, index: Manifest) -> tuple[Descriptor, ...]:
-    """List what the destination's index lacks of the source's; a destination that can't be asked fails."""
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """How a destination's index differs from the source's."""
+
+    missing: tuple[Descriptor, ...]
+    has_others: bool
+    """Whether it has entries that the source's lacks; without any, the source's can take its place."""
+
+
+async def compare_entries(target: Target, index: Manifest) -> Entries | None:
+    """Read a destination's index; one that can't be asked fails, and None is returned."""
     try:
         there = await target.client.get_manifest(target.path, target.reference.target)
     except TransferError as error:
         target.fail(error, step=f"read {target.reference}")
-        return ()
-    known = {entry.digest for entry in there.children}
-    return tuple(entry for entry in index.children if entry.digest not in known)
+        return None
+    known, wanted = ({entry.digest for entry in one.children} for one in (there, index))
+    return Entries(tuple(entry for entry in index.children if entry.digest not in known), not known <= wanted)
 
 
 async def add_entries(target: Target, tag: Tag, entries: Sequence[Descriptor]) -> Digest | None:

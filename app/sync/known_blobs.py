@@ -63,6 +63,13 @@ class KnownBlobs:
         self._places.get((repository.registry, digest), {}).pop(repository.path, None)
         self._news.pop((repository, digest), None)
 
+    def forget_repository(self, repository: Repository) -> None:
+        """Believe nothing any more of what a repository holds: something of it turned out to be gone."""
+        for (registry, digest), places in self._places.items():
+            if registry == repository.registry and repository.path in places:
+                del places[repository.path]
+                self._news.pop((repository, digest), None)
+
     def seed(self, places: Iterable[tuple[Repository, Digest]]) -> None:
         """Take in what earlier jobs saw, the latest last: places to mount from."""
         for repository, digest in places:

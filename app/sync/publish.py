@@ -40,7 +40,7 @@ class Publisher:
         try:
             outcome = await target.client.put_manifest(target.path, place, manifest)
         except TransferError as error:
-            self._learn(target, manifest, error)
+            self._learn(target, error)
             target.fail(_explained(error, left_out=left_out), step=f"put manifest {place}")
             return
         if manifest.subject is not None and not outcome.subject_acknowledged:
@@ -52,14 +52,13 @@ class Publisher:
         unlisted, self._unlisted = self._unlisted, {}
         return unlisted
 
-    def _learn(self, target: Target, manifest: Manifest, error: TransferError) -> None:
-        """Believe the registry that parts are missing, and let the next attempt ask for each.
+    def _learn(self, target: Target, error: TransferError) -> None:
+        """Believe the registry that parts are missing, and let the next attempt ask for each of them.
 
         Its garbage was collected since, or it does not see yet what it just took (Artifactory, jib #534).
         """
         if isinstance(error, RegistryError) and _PART_MISSING.intersection(error.spec_codes):
-            for blob in manifest.blobs:
-                self._known.forget(target.repository, blob.digest)
+            self._known.forget_repository(target.repository)
             error.temporary = error.temporary or self._is_first_attempt
 
 

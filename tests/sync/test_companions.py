@@ -291,20 +291,36 @@ async def test_a_fallback_tag_of_its_own_is_merged_into_what_others_hung_there(
     assert merged.destination_digest == there.content.tags("app")[tag]
     mark = there.journal.mark()
     [again] = await bench.copy(source, destination)
+    assert again.reason == "merged_referrers"
     assert (again.outcome, again.destination_digest) == ("up_to_date", merged.destination_digest)
     assert there.journal.count(method="PUT", since=mark) == 0
 
 
-async def test_a_fallback_tag_of_its_own_comes_byte_for_byte_where_there_is_none(
-    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+@pytest.mark.parametrize("there_before", [False, True])
+async def test_a_fallback_tag_of_its_own_comes_byte_for_byte_where_nothing_is_lost_by_it(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, *, there_before: bool
 ) -> None:
     for registry in (here, there):
         registry.change(referrers="missing")
     load(here)
     tag = fallback_tag(IMAGE.digest)
+    if there_before:
+        there.load("app", fallback_index([SBOM]), tag)
     [result] = await bench.copy(here.reference("app", tag), there.reference("app", tag))
-    assert (result.outcome, result.destination_digest) == ("copied", fallback_index([SBOM, SIGNATURE]).digest)
+    assert (result.outcome, result.reason) == ("copied", None)
+    assert result.destination_digest == fallback_index([SBOM, SIGNATURE]).digest
     assert there.content.tags("app")[tag] == here.content.tags("app")[tag]
+    assert there.journal.count("manifest", method="PUT", reference=tag) == 1
+
+
+async def test_a_referrer_that_is_there_and_not_listed_is_listed_after_the_copy(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    there.change(referrers="missing")
+    load(here)
+    there.load("app", SBOM)  # a copy ended here between the manifest and the list
+    await copy(bench, here, there)
+    assert listed(there, IMAGE) == {SBOM.digest, SIGNATURE.digest}
 
 
 async def test_what_is_in_the_way_of_a_fallback_tag_is_not_touched(

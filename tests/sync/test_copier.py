@@ -3,10 +3,13 @@
 import pytest
 
 from app.domain.reference import Reference
-from tests.support.fake_registry import Call, Entry, FakeRegistry, Respond, on
-from tests.support.images import blob, oci_image, oci_index
-from tests.sync.workbench import Workbench, asked
-from tests.sync.zoo import sha512, sha512_image
+from app.registry.limits import RoadSettings
+from app.sync.patience import Patience
+from app.sync.rewrite import MAX_DEPTH
+from tests.support.fake_registry import Call, Entry, FakeRegistry, Respond, TooMany, on
+from tests.support.images import blob, docker_image, oci_image, oci_index
+from tests.sync.workbench import Workbench, asked, workbench
+from tests.sync.zoo import foreign_layer, sha512, sha512_image
 
 IMAGE = oci_image("one", layers=[blob("a", size=5_000), blob("b", size=3_000)])
 OTHER = oci_image("other")
@@ -128,6 +131,86 @@ async def test_what_is_temporary_is_tried_again_and_the_attempts_are_told(
     [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
     assert (result.outcome, result.attempts, result.error) == ("copied", 2, None)
     assert result.tally.blobs_transferred == 3
+
+
+async def test_a_long_pause_is_waited_for_and_no_failure(here: FakeRegistry, there: FakeRegistry) -> None:
+    here.load("app", IMAGE, "1")
+    here.faults.add(TooMany("1"), matching=on("manifest", method="HEAD"))
+    road = RoadSettings(pause_max_seconds=0.01, rate_limit_attempts=1)
+    async with workbench(here, there, settings=road) as bench:
+        bench.patience = Patience(attempts=1, first_seconds=0.01)
+        [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert (result.outcome, result.attempts) == ("copied", 2)
+
+
+async def test_a_registry_that_always_wants_a_pause_is_given_up(here: FakeRegistry, there: FakeRegistry) -> None:
+    here.load("app", IMAGE, "1")
+    here.faults.add(TooMany("1"), matching=on("manifest", method="HEAD"), times=None)
+    road = RoadSettings(pause_max_seconds=0.01, rate_limit_attempts=1)
+    async with workbench(here, there, settings=road) as bench:
+        bench.patience = Patience(pause_seconds=0.5)
+        [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert result.error is not None
+    assert (result.error.code, result.error.temporary) == ("rate_limited", True)
+
+
+@pytest.mark.parametrize(("wish", "there_after"), [("skip", False), ("copy", True)])
+async def test_foreign_layers_are_left_where_they_are_unless_asked_for(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, wish: str, *, there_after: bool
+) -> None:
+    image = docker_image("windows", layers=[foreign_layer(), blob("own")])
+    here.load("app", image, "1")
+    here.content.put_blob("app", foreign_layer().data)
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"), foreign_layers=wish)
+    assert (result.outcome, result.error) == ("copied", None)
+    assert (there.content.blob("app", foreign_layer().digest) is not None) is there_after
+    assert here.journal.count("blob", reference=foreign_layer().digest) == int(there_after)
+
+
+async def test_a_foreign_layer_that_is_asked_for_and_not_there_fails_the_image(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", docker_image("windows", layers=[foreign_layer()]), "1")
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"), foreign_layers="copy")
+    assert result.error is not None
+    assert (result.error.code, result.error.side) == ("reference_not_found", "source")
+    assert there.content.tags("app") == {}
+
+
+async def test_an_index_that_is_there_without_its_children_gets_them(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    there.change(sparse_allowed=True)
+    inner = oci_index([IMAGE])
+    here.load("app", oci_index([inner]), "1")
+    there.content.put_manifest("app", inner.raw, inner.media_type)
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert result.outcome == "copied"
+    assert there.content.digest("app", IMAGE.digest) == IMAGE.digest
+
+
+async def test_indexes_nested_without_end_are_refused(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    nested = oci_index([IMAGE])
+    for _ in range(MAX_DEPTH):
+        nested = oci_index([nested])
+    here.load("app", nested, "1")
+    here.load("app", oci_index([nested]), "2")
+    [result] = await bench.copy(here.reference("app", "2"), there.reference("app", "2"))
+    assert result.error is not None
+    assert (result.error.code, result.error.side) == ("limit_exceeded", "source")
+
+
+async def test_manifests_that_would_fill_the_memory_are_refused(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    fat = [oci_image(f"fat {number}", annotations={"a": "x" * 4_000_000}) for number in range(17)]
+    here.load("app", oci_index(fat), "1")
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert result.error is not None
+    assert (result.error.code, result.error.side) == ("limit_exceeded", "source")
+    assert there.content.tags("app") == {}
 
 
 async def test_what_is_permanent_is_not_tried_again(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:

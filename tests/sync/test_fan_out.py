@@ -67,6 +67,7 @@ async def test_a_destination_that_dies_in_the_middle_does_not_stop_the_others(
 ) -> None:
     here.load("app", IMAGE, "1")
     there.change(upload_cut_after_bytes=MIB, upload_cut_times=None, cut_uploads="lost")
+    here.change(blob_piece_bytes=16_000, blob_pause_seconds=0.001)  # so that many pieces are still to come
     first, second = await copy_to_all(here, there, third)
     assert (first.outcome, second.outcome) == ("failed", "copied")
     assert third.content.blob("app", LARGE.digest) == LARGE.data

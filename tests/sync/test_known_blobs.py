@@ -66,6 +66,16 @@ def test_what_is_forgotten_is_not_there_any_more(known: KnownBlobs) -> None:
     assert known.take_news() == ()
 
 
+def test_a_repository_is_forgotten_whole_and_no_other(known: KnownBlobs) -> None:
+    for repository in (APP, OTHER, FAR):
+        known.add(repository, BLOB)
+    known.forget_repository(APP)
+    assert not known.is_present(APP, BLOB)
+    assert known.is_present(OTHER, BLOB)
+    assert known.is_present(FAR, BLOB)
+    assert (APP, BLOB) not in known.take_news()
+
+
 def test_news_are_handed_out_once_and_bounded(known: KnownBlobs) -> None:
     known.add(APP, BLOB)
     known.add(APP, BLOB)

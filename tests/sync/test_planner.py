@@ -12,7 +12,7 @@ from app.domain.plan import CopyPreview, PlannedCopy
 from app.domain.reference import Digest, Reference
 from app.domain.request import Options, SyncRequest
 from app.sync.planner import LISTS_AT_ONCE
-from tests.support.fake_registry import Call, Entry, FakeRegistry, on
+from tests.support.fake_registry import Call, Entry, FakeRegistry, Stall, on
 from tests.support.images import (
     Manifest,
     cosign_signature,
@@ -148,8 +148,9 @@ async def test_a_list_that_is_denied_fails_the_plan_and_leaves_nothing_running(
 async def test_leaving_early_leaves_nothing_running(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
     for number in range(20):
         here.load(f"r{number}", IMAGE, "1")
+    here.faults.add(Stall(), matching=on("tags", repository="r11"), times=None)
     request = SyncRequest.model_validate({"rules": [{"source": f"{here.host}/**", "destination": there.host}]})
-    async with aclosing(bench.planner.plan(request)) as found:
+    async with asyncio.timeout(5), aclosing(bench.planner.plan(request)) as found:
         await anext(found)
     assert [task for task in asyncio.all_tasks() if "_list_tags" in repr(task)] == []
 

@@ -14,6 +14,7 @@ from app.sync.stream import SourceBlob
 from tests.support.fake_registry import FakeRegistry, Respond, Stall, TooMany, on
 from tests.support.images import OCI_EMPTY, Blob, artifact, blob, oci_image
 from tests.sync.workbench import QUICK, Workbench, asked, workbench
+from tests.sync.zoo import image_of
 
 MIB = 1024 * 1024
 LARGE = blob("large", size=3 * MIB)
@@ -164,6 +165,19 @@ async def test_an_empty_blob_is_proven_before_it_is_completed(
     assert there.content.blob("app", Blob(b"").digest) == b""
 
 
+@pytest.mark.parametrize("size", [0, 5])
+async def test_a_blob_that_can_not_be_what_its_descriptor_says_is_never_begun(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, size: int
+) -> None:
+    there.change(verifies_digest=False)
+    wrong = Blob(b"{}" if size else b"x", OCI_EMPTY).descriptor() | {"size": size}
+    here.load("app", image_of(wrong, [], []), "1")
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert result.error is not None
+    assert (result.error.code, result.error.side) == ("size_mismatch" if size else "digest_mismatch", "source")
+    assert there.content.repository("app").blobs == {}
+
+
 async def test_the_empty_descriptor_is_not_fetched(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
     thing = artifact("thing", blobs=[Blob(b"{}", OCI_EMPTY)])
     here.load("app", thing, "1")
@@ -184,6 +198,29 @@ async def test_who_sends_a_blob_already_is_waited_for_and_then_mounted_from(
     assert here.journal.count("blob", method="GET", reference=LARGE.digest) == 1
     assert there.content.blob("one", LARGE.digest) == there.content.blob("two", LARGE.digest) == LARGE.data
     assert asked(there)["POST upload_start"] == 4  # two configs, the layer, its mount
+
+
+async def test_within_a_repository_who_waited_asks_no_more(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", IMAGE, "1")
+    here.load("app", oci_image("also large", layers=[LARGE]), "2")
+    await asyncio.gather(*(bench.copy(here.reference("app", tag), there.reference("app", tag)) for tag in "12"))
+    assert there.journal.count("blob", method="HEAD", reference=LARGE.digest) == 1
+    assert there.journal.count("upload_start") == 3
+
+
+async def test_a_session_opened_instead_of_a_mount_is_given_back_when_the_blob_is_there(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    there.change(mount="session")
+    here.load("one", IMAGE, "1")
+    here.load("two", IMAGE, "1")
+    await bench.copy(here.reference("one", "1"), there.reference("one", "1"))
+    there.content.put_blob("two", LARGE.data)
+    [result] = await bench.copy(here.reference("two", "1"), there.reference("two", "1"))
+    assert (result.tally.blobs_present, result.tally.blobs_transferred) == (1, 1)
+    assert there.journal.count("upload_cancel") == 1
 
 
 async def test_when_who_sends_a_blob_fails_the_next_one_takes_over(
@@ -240,6 +277,19 @@ async def test_what_is_known_to_be_there_and_is_not_is_sent_after_all(
     [result] = await bench.copy(here.reference("app", "2"), there.reference("app", "2"))
     assert (result.outcome, result.attempts) == ("copied", 2)
     assert there.content.blob("app", LARGE.digest) == LARGE.data
+
+
+async def test_a_lost_repository_is_filled_again_with_all_that_belongs_to_an_image(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", IMAGE, "1")
+    here.load("app", artifact("first", subject=IMAGE))
+    here.load("app", artifact("second", subject=IMAGE))
+    await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    there.content.repositories.clear()
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert (result.outcome, result.attempts) == ("copied", 2)
+    assert len(there.content.referrers("app", IMAGE.digest)) == 2
 
 
 async def test_within_one_registry_blobs_are_mounted_from_the_source(

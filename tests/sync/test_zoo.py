@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
+from tests.conftest import Namespace
 from tests.support.plain_client import PlainClient, differences
 from tests.support.registries import RegistryOptions, RegistryProcess
 from tests.sync.workbench import workbench
-from tests.sync.zoo import FOREIGN_URL, zoo
+from tests.sync.zoo import FOREIGN_URL, buildkit_cache, zoo
 
 Start = Callable[[RegistryOptions], RegistryProcess]
 
@@ -27,3 +28,14 @@ async def test_the_whole_zoo_arrives_and_a_second_visit_changes_nothing(start_re
     assert found == []
     assert {result.outcome for result in second} == {"up_to_date"}
     assert len(first) == len(second) == sum(len(animal.tags) for animal in animals)
+
+
+async def test_an_index_of_blobs_arrives_with_its_blobs(source: Namespace, destination: Namespace) -> None:
+    cache = buildkit_cache()
+    source.push("cache", cache, "1")
+    async with workbench(source, destination) as bench:
+        [result] = await bench.copy(source.reference("cache", "1"), destination.reference("cache", "1"))
+    assert (result.outcome, result.error) == ("copied", None)
+    assert destination.client.digest(destination.repository("cache"), "1") == cache.digest
+    for part in cache.blobs:
+        assert destination.client.blob_digest(destination.repository("cache"), part.digest) == (part.digest, part.size)
