@@ -36,7 +36,7 @@ from app.store.database import Database
 from app.store.engine_tables import engine_settings
 from app.store.units import Nudge, UnitStore
 
-HEARTBEAT_TIMEOUT = timedelta(seconds=15)
+HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 """After this long without a sign of life a unit is delivered to another worker."""
 POLL_TIMEOUT = timedelta(seconds=3)
 """How often a worker looks for such units; for new ones, and those given back, it is woken."""

@@ -16,7 +16,7 @@ from app.store.database import Database
 from app.store.workers import WorkerStore
 
 BEAT_SECONDS = 2.0
-DEAD_SECONDS = 12.0
+DEAD_SECONDS = 9.0
 """Shorter than the engine takes to deliver a unit again, so that it finds the way clear."""
 FORGOTTEN = timedelta(hours=1)
 
