@@ -1,4 +1,4 @@
-"""Every process and chore: serve, work, migrate, create-key, watch, openapi.
+"""Every process and chore: serve, work, migrate, create-key, reseal, watch, openapi.
 
 What goes wrong before the work begins is told in one line: exit code 2 for a wrong setting or argument, 1 for
 everything else. Results go to standard output, everything said about them to standard error. What only some commands
@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 import uvicorn
+from prometheus_client import start_http_server
 from uvicorn.loops.auto import auto_loop_factory
 
 from app.domain.access import Scope
@@ -28,6 +29,7 @@ from app.settings import Settings, SettingsError, load_settings, settings_table
 from app.store.migrate import migrate as migrate_database
 from app.wiring.preparing import check_may_listen, load_sealer, prepare
 from app.wiring.preparing import create_key as make_key
+from app.wiring.preparing import reseal as seal_anew
 
 HTTP_DRAIN_SECONDS = 5
 """How long answers may take after SIGTERM; those that wait for a job are given at once then."""
@@ -117,6 +119,14 @@ def watch(
 
 
 @commands.command()
+def reseal() -> None:
+    """Seal all stored secrets anew with the first of the secret keys; the others may go then."""
+    with _told_in_one_line():
+        number = _run(seal_anew(_started(load_settings())))
+        typer.echo(f"sealed the secrets of {number} entries with the first key", err=True)
+
+
+@commands.command()
 def openapi() -> None:
     """Print the OpenAPI document."""
     from app.main import create_app
@@ -180,6 +190,7 @@ async def _work(settings: Settings) -> None:
         raise SettingsError("an SQLite database is for one process, which is `serve`; separate workers need PostgreSQL")
     load_sealer(settings)
     await prepare(settings)
+    _show_metrics(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -187,6 +198,15 @@ async def _work(settings: Settings) -> None:
     async with open_service(settings) as service, service.working(stop):
         log.info("working", concurrency=settings.worker_concurrency)
         await stop.wait()
+
+
+def _show_metrics(settings: Settings) -> None:
+    if settings.worker_metrics_port is not None:
+        try:
+            start_http_server(settings.worker_metrics_port, addr=settings.host)
+        except OSError as error:
+            place = f"{settings.host} port {settings.worker_metrics_port}"
+            raise SettingsError(f"can't show metrics at {place}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

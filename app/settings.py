@@ -82,6 +82,12 @@ class Settings(BaseSettings):
     metrics_without_key: bool = Field(
         default=False, description="Whether `/metrics` answers callers without an API key, once keys exist."
     )
+    worker_metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_535,
+        description="Port at which a `work` process shows its metrics at `HOST`, without a key; none unless set.",
+    )
     max_body_bytes: int = Field(
         default=1024 * 1024, ge=1024, description="Largest request body; larger ones are answered with 413."
     )

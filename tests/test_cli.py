@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from app.security import Sealer, read_api_key
+from tests.support.processes import free_port
 from tests.support.service import AppProcess
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -215,11 +216,38 @@ def test_a_shared_database_is_brought_up_by_hand_and_an_old_one_is_refused(tmp_p
     assert run(tmp_path, "migrate", DATABASE_URL=postgres_url).returncode == 0
     with AppProcess(tmp_path, "serve", "--port", "0", "--no-worker", settings=settings) as process:
         serving(process)
-    with AppProcess(tmp_path, "work", settings=settings) as worker:
+    port = free_port()
+    with AppProcess(tmp_path, "work", settings=settings | {"WORKER_METRICS_PORT": str(port)}) as worker:
         assert worker.program is not None
         worker.program.wait_until(lambda: '"working"' in worker.log.read_text(), seconds=READY_SECONDS)
+        assert (
+            "registry_sync_transferred_bytes_total"
+            in httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+        )
         os.kill(worker.program.pid, signal.SIGTERM)
         assert worker.program.wait(seconds=20) == 0
+
+
+def test_secret_keys_are_changed_by_putting_the_new_one_first_and_sealing_anew(tmp_path: Path) -> None:
+    old, new = Sealer.make_key(), Sealer.make_key()
+
+    def opens(keys: str) -> int:
+        with AppProcess(tmp_path, "serve", "--port", "0", "--no-worker", settings={"SECRET_KEYS": keys}) as process:
+            url = serving(process)
+            if keys == old:
+                entry = {"host": "a.example.com", "auth": {"type": "basic", "username": "a", "password": "b"}}
+                httpx.put(f"{url}/v1/registries/a", json=entry, trust_env=False).raise_for_status()
+            status = httpx.patch(f"{url}/v1/registries/a", json={"trusted_hosts": []}, trust_env=False).status_code
+        process.log.unlink()
+        return status
+
+    assert (opens(old), opens(new)) == (200, 503)
+    assert run(tmp_path, "reseal", SECRET_KEYS=new).returncode == 1
+
+    resealed = run(tmp_path, "reseal", SECRET_KEYS=f"{new},{old}")
+
+    assert resealed.returncode == 0, resealed.stderr
+    assert opens(new) == 200
 
 
 def test_the_documents_are_printed_without_anything_being_made(tmp_path: Path) -> None:
@@ -235,5 +263,5 @@ def test_help_names_every_command(tmp_path: Path) -> None:
     shown = run(tmp_path, "--help")
 
     assert shown.returncode == 0
-    for command in ("serve", "work", "migrate", "create-key", "openapi"):
+    for command in ("serve", "work", "migrate", "create-key", "reseal", "openapi"):
         assert command in shown.stdout

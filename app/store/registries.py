@@ -93,7 +93,7 @@ class RegistryStore:
     async def rotate(self) -> int:
         """Seal all secrets anew, with the newest key; return how many entries that were."""
         sealed = _registries.c.secrets.is_not(None)
-        rows = (await self._session.execute(select(_registries).where(sealed))).all()
+        rows = (await self._session.execute(select(_registries).where(sealed).with_for_update())).all()
         for row in rows:
             secrets = {place: self._sealer.rotate(token) for place, token in row.secrets.items()}
             mine = update(_registries).where(_registries.c.name == row.name)

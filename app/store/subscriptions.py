@@ -82,6 +82,15 @@ class SubscriptionStore:
         values = {"document": document, "disabled_at": now, "disabled_reason": reason, "updated_at": now}
         await self._session.execute(mine.values(version=_subscriptions.c.version + 1, **values))
 
+    async def rotate(self, sealer: Sealer) -> int:
+        """Seal all secrets anew, with the newest key; return how many subscriptions that were."""
+        rows = (await self._session.execute(select(_subscriptions).with_for_update(key_share=True))).all()
+        for row in rows:
+            secrets = [document | {"token": sealer.rotate(document["token"])} for document in row.secrets]
+            mine = update(_subscriptions).where(_subscriptions.c.name == row.name)
+            await self._session.execute(mine, {"secrets": secrets})
+        return len(rows)
+
     async def delete(self, name: str) -> None:
         """Remove a subscription and its deliveries; raise `NotFoundError`."""
         statement = delete(_subscriptions).where(_subscriptions.c.name == name).returning(_subscriptions.c.name)

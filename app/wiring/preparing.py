@@ -13,6 +13,8 @@ from app.security import Sealer
 from app.settings import PREFIX, Settings, SettingsError
 from app.store.database import Database
 from app.store.migrate import migrate
+from app.store.registries import RegistryStore
+from app.store.subscriptions import SubscriptionStore
 from app.wiring.clock import now
 
 COMMAND_LINE = Caller("command-line", Scope.ADMIN.implied)
@@ -63,6 +65,18 @@ async def create_key(settings: Settings, *, name: str, scope: Scope, expires_sec
     try:
         keys = KeyService(database, now=now)
         return await keys.create(name=name, scope=scope, expires_seconds=expires_seconds, caller=COMMAND_LINE)
+    finally:
+        await database.aclose()
+
+
+async def reseal(settings: Settings) -> int:
+    """Seal all stored secrets anew with the first secret key; return how many entries that were."""
+    sealer = load_sealer(settings)
+    await prepare(settings)
+    database = Database(settings.database_url)
+    try:
+        async with database.transaction() as session:
+            return await RegistryStore(session, sealer).rotate() + await SubscriptionStore(session).rotate(sealer)
     finally:
         await database.aclose()
 
