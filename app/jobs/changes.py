@@ -151,20 +151,20 @@ class JobChange:
 
 
 def grown(before: Tally, after: Tally) -> Tally:
-    """Go from one attempt's tally to the next one's without taking back anything that was shown.
+    """Add what this attempt did to what earlier ones had done, taking back nothing that was shown.
 
-    What the attempt before sent, this one finds present: it is counted once, as sent.
+    What was sent or mounted before, this attempt finds present: it counts once, as what it was the first time.
     """
-    mounted = max(before.blobs_mounted, after.blobs_mounted)
-    transferred = max(before.blobs_transferred, after.blobs_transferred)
-    known = after.blobs_present + after.blobs_mounted + after.blobs_transferred
+    mounted = before.blobs_mounted + after.blobs_mounted
+    transferred = before.blobs_transferred + after.blobs_transferred
+    found_again = before.blobs_mounted + before.blobs_transferred
     return Tally(
-        blobs_present=max(before.blobs_present, known - mounted - transferred),
+        blobs_present=max(before.blobs_present, after.blobs_present - found_again),
         blobs_mounted=mounted,
         blobs_transferred=transferred,
         bytes_total=max(before.bytes_total, after.bytes_total),
         bytes_done=max(before.bytes_done, after.bytes_done),
-        bytes_transferred=max(before.bytes_transferred, after.bytes_transferred),
+        bytes_transferred=before.bytes_transferred + after.bytes_transferred,
     )
 
 

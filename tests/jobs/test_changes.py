@@ -132,15 +132,26 @@ def test_a_second_attempt_takes_nothing_back(first: Tally, second: Tally) -> Non
     both = grown(first, second)
     for field in fields(Tally):
         assert getattr(both, field.name) >= getattr(first, field.name)
-    assert grown(first, first) == first
+    assert grown(first, Tally()) == first
+    assert grown(Tally(), second) == second
     assert added(added(first, second), second, sign=-1) == first
 
 
-@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
-def test_what_the_first_attempt_sent_is_counted_once(present: int, mounted: int, sent: int) -> None:
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
+def test_what_the_first_attempt_sent_is_counted_once(present: int, mounted: int, sent: int, left: int) -> None:
     first = Tally(blobs_present=present, blobs_mounted=mounted, blobs_transferred=sent)
-    second = Tally(blobs_present=present + mounted + sent)
-    assert grown(first, second) == first
+    second = Tally(blobs_present=present + mounted + sent, blobs_transferred=left)
+    expected = Tally(blobs_present=present, blobs_mounted=mounted, blobs_transferred=sent + left)
+    assert grown(first, second) == expected
+
+
+def test_an_upload_that_is_resumed_counts_its_bytes_once_and_one_sent_again_twice() -> None:
+    first = Tally(bytes_total=100, bytes_done=70, bytes_transferred=70)
+    resumed = Tally(bytes_total=100, bytes_done=100, bytes_transferred=30)
+    again = Tally(bytes_total=100, bytes_done=100, bytes_transferred=100)
+    assert grown(first, resumed).bytes_transferred == 100
+    assert grown(first, again).bytes_transferred == 170  # that much went over the wire
+    assert grown(first, again).bytes_done == 100
 
 
 def test_first_units_of_a_small_job_go_before_the_later_ones_of_a_large_one() -> None:

@@ -151,6 +151,8 @@ def test_a_job_ends_right_when_its_worker_is_killed_in_the_middle_of_a_blob(setu
     assert job["progress"]["bytes"]["done"] >= before["progress"]["bytes"]["done"]
     counts_are_right(setup, job)
     arrived(setup, images)
+    received = setup.destination.journal.received_bytes("upload_close")
+    assert received < SLOW_BYTES + SLOW_RATE  # the next worker went on where the upload had got to
 
 
 def test_a_job_that_was_accepted_survives_the_end_of_the_api(setup: Setup) -> None:
