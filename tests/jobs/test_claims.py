@@ -1,6 +1,7 @@
 """A unit has one worker at a time; a claim that was lost writes nothing any more."""
 
 import asyncio
+import itertools
 
 import pytest
 from sqlalchemy import select
@@ -8,11 +9,13 @@ from sqlalchemy import select
 from app.domain.errors import JobInterrupted
 from app.domain.job import ImageState
 from app.jobs.claims import Claim, Claims, NotNow
+from app.jobs.copying import SLICE_SECONDS, Copying
 from app.jobs.halting import Halt, Reason
 from app.jobs.ledger import UnitLedger
 from app.jobs.roster import Roster
 from app.store.tables import UnitRow, table_of
 from tests.jobs.house import ON_POSTGRESQL, ON_SQLITE, SEALER, House, now
+from tests.jobs.workshops import Steered
 
 
 def claims_of(house: House, worker: str) -> Claims:
@@ -106,3 +109,18 @@ async def test_a_unit_that_was_begun_too_often_fails_instead_of_killing_another_
     assert image.error is not None
     assert image.error.code == "internal"
     assert house.journal.events("app:slow-60s") == before
+
+
+async def test_a_unit_that_has_had_its_time_begins_nothing_more_and_comes_again(house: House) -> None:
+    unit_id = await planned(house, *(f"slow-0.2s-{number}" for number in range(40)))
+    claim = await take(house, "same", unit_id)
+    ledger = UnitLedger(claim, house.database, clock=now)
+    moments = itertools.chain([0.0, 0.0], itertools.repeat(SLICE_SECONDS + 1))
+    copying = Copying(claim, ledger, monotonic=lambda: next(moments))
+    await copying.copy_all(Steered(house.journal).open(claim.job, ()))
+    assert await ledger.close(None) == 0.0
+    first, last = claim.unit.first_image, claim.unit.last_image
+    states = [image.state for image in (await house.images(claim.job))[first : last + 1]]
+    assert len(states) > 1
+    assert states.count(ImageState.COPIED) == 1
+    assert states.count(ImageState.QUEUED) == len(states) - 1

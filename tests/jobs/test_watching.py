@@ -7,7 +7,8 @@ import pytest
 
 from app.domain.errors import NotFoundError
 from app.domain.job import Image, ImageState, Job, JobEvent, JobState
-from tests.jobs.house import CALLER, House
+from app.jobs.watching import JobWatch
+from tests.jobs.house import CALLER, ON_POSTGRESQL, House
 
 
 async def collect(house: House, job: Job, *, after: int | None = None) -> list[JobEvent]:
@@ -100,3 +101,20 @@ async def test_counts_never_go_backwards(working: House) -> None:
         assert done_after >= done_before
         assert after.bytes.done >= before.bytes.done
         assert after.bytes.total >= before.bytes.total
+
+
+async def test_changes_are_announced_and_not_only_found_by_looking(house: House) -> None:
+    rarely = JobWatch(house.database, poll_seconds=60)
+    job = await house.submit("slow-1s")
+    async with house.worker():
+        done = await rarely.wait(job.id, timeout_seconds=20)
+    assert done.done
+
+
+@ON_POSTGRESQL
+async def test_announcements_reach_other_processes_too(house: House, another_house: House) -> None:
+    rarely = JobWatch(another_house.database, poll_seconds=60)
+    job = await house.submit("slow-1s")
+    async with house.worker():
+        done = await rarely.wait(job.id, timeout_seconds=20)
+    assert done.done
