@@ -1,5 +1,7 @@
 """Canaries: a secret that goes in comes out nowhere: no answer, no log line, no error, no metric."""
 
+import sqlite3
+from contextlib import closing
 from io import StringIO
 from typing import Any
 
@@ -117,3 +119,14 @@ async def test_a_proxys_cookie_or_a_strangers_header_is_not_logged(api: Api, log
     headers = {"Cookie": f"session={CANARY}", "X-Api-Key": CANARY, "X-Request-Id": f"Bearer {CANARY}"}
 
     assert_nowhere(logged, await api.client.get("/v1/jobs", headers=headers))
+
+
+async def test_a_statement_that_fails_is_logged_without_its_values(api: Api, logged: StringIO) -> None:
+    with closing(sqlite3.connect(api.settings.database_url.partition(":///")[2])) as database:
+        database.execute("DROP TABLE job_labels")
+
+    answer = await api.client.post("/v1/jobs", json=SHORT | {"labels": {"a": CANARY}})
+
+    assert answer.status_code == 500
+    assert "unexpected_error" in logged.getvalue()
+    assert_nowhere(logged, answer)
