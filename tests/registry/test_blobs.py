@@ -164,7 +164,7 @@ class TestTrickles:
             assert (refusal.value.code, refusal.value.temporary) == ("timeout", True)
 
     async def test_a_reader_may_take_its_time(self, connect: Connect) -> None:
-        async with fake_registry() as registry:
+        async with fake_registry(Quirks(blob_pause_seconds=0.001)) as registry:  # so that it comes in several parts
             registry.content.put_blob("team/app", LAYER.data)
             client = connect(registry)
             async with client.open_blob("team/app", descriptor(LAYER)) as reader:
