@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,7 +16,7 @@ from app.domain.request import Options
 from app.registry.pool import RegistryClients
 from app.sync.blobs import BlobMover
 from app.sync.companions import Companions, TagLists
-from app.sync.compare import KEPT, Comparison, compare
+from app.sync.compare import Comparison, compare
 from app.sync.fallback import Fallbacks, add_entries, compare_entries, merges
 from app.sync.graph import Bundle, Gatherer
 from app.sync.known_blobs import KnownBlobs
@@ -80,15 +81,10 @@ class Attempt:
             comparison = await compare(self._clients, self._copy, self._options)
         except CopyError as error:
             for target in targets:
-                target.fail(error, step="")
+                target.fail(error, step=error.step)
             return [Outcome("failed") for _ in targets]
         outcomes = {target: self._decide(comparison, target) for target in targets}
-        try:
-            await self._bring(comparison, outcomes)
-        except CopyError as error:  # the source's: all that are not done end with it
-            for target, outcome in outcomes.items():
-                if outcome.reason != KEPT:
-                    target.fail(error, step="")
+        await self._bring(comparison, outcomes)
         return [replace(outcome, warnings=tuple(target.warnings)) for target, outcome in outcomes.items()]
 
     def _decide(self, comparison: Comparison, target: Target) -> Outcome:
@@ -101,7 +97,7 @@ class Attempt:
         try:
             action, reason = comparison.action(target.reference)
         except CopyError as error:
-            target.fail(error, step="")
+            target.fail(error, step=error.step)
             return outcome
         if merges(comparison, target):
             action, reason = "update", None
@@ -124,14 +120,15 @@ class Attempt:
         for target in incomplete:
             outcomes[target] = replace(outcomes[target], how="copied")
         if settled := [target for target in same if target not in incomplete]:
-            await self._bring_new_companions(comparison, settled)
+            with _failing(settled):
+                await self._bring_new_companions(comparison, settled)
         changed = [target for target, outcome in outcomes.items() if outcome.how == "copied" and target.is_alive]
-        merging = [target for target in changed if merges(comparison, target)]
-        for target in merging:
-            outcomes[target] = await self._merge_into(comparison, target, outcomes[target])
-        replaced = [target for target in changed if outcomes[target].reason is None and target.is_alive]
-        if replaced:
-            await self._copy_to(comparison, replaced)
+        for target in [target for target in changed if merges(comparison, target)]:
+            with _failing([target]):
+                outcomes[target] = await self._merge_into(comparison, target, outcomes[target])
+        if replaced := [target for target in changed if outcomes[target].reason is None and target.is_alive]:
+            with _failing(replaced):
+                await self._copy_to(comparison, replaced)
             for target in replaced:
                 outcomes[target] = replace(outcomes[target], platforms=self._platforms)
 
@@ -218,6 +215,16 @@ class Attempt:
         await self._mover.move(self._gatherer.needs.values())
         await self._publisher.push_below(bundle)
         return replace(outcome, reason=MERGED, destination_digest=await add_entries(target, tag, entries.missing))
+
+
+@contextmanager
+def _failing(targets: Sequence[Target]) -> Iterator[None]:
+    """Let those that were being brought something fail when the source does, and no others."""
+    try:
+        yield
+    except CopyError as error:
+        for target in targets:
+            target.fail(error, step=error.step)
 
 
 def _is_told(child: Descriptor) -> bool:

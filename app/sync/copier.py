@@ -95,8 +95,8 @@ class Copier:
         error = destination.error
         if error is None or not error.temporary:
             return False
-        destination.paused_seconds += _pause(error)
-        if error.code == "rate_limited":
+        if error.code == "rate_limited" and (asked_for := _pause(error)):
+            destination.paused_seconds += asked_for
             return destination.paused_seconds < self._patience.pause_seconds
         return destination.attempts < self._patience.attempts
 

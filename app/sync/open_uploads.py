@@ -17,7 +17,10 @@ MIN_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class UploadNotes:
-    """Where locations of uploads are kept; they may be signed, so they are secrets."""
+    """Where locations of uploads are kept; they may be signed, so they are secrets. None of these may raise.
+
+    `find` must only hand out what a process left that is known to be dead: two that write to one session spoil it.
+    """
 
     find: Callable[[Repository, Digest], Awaitable[str | None]]
     put: Callable[[Repository, Digest, str], Awaitable[None]]

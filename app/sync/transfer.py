@@ -18,6 +18,7 @@ from app.registry.uploads import UploadSession
 from app.sync.open_uploads import NotedUpload
 from app.sync.patience import Patience
 from app.sync.stream import SourceBlob
+from app.sync.together import together
 
 MAX_SESSIONS = 3
 """Fresh sessions for one blob, when the one before can't be gone on with."""
@@ -91,7 +92,7 @@ class Transfer:
 
     async def _send_to(self, group: Sequence[Receiver]) -> None:
         """Open what is not open, and feed those that stand at the same byte; raise `CopyError` for the source."""
-        await asyncio.gather(*(self._open(receiver) for receiver in group if receiver.session is None))
+        await together((self._open(one) for one in group if one.session is None), at_once=len(group))
         ready = [receiver for receiver in group if receiver.is_open and receiver.wait is None]
         if not ready:
             return
@@ -130,19 +131,17 @@ class Transfer:
 
     async def _feed_all(self, receivers: Sequence[Receiver], chunks: AsyncIterator[bytes]) -> None:
         channels = [_Channel() for _ in receivers]
-        failure: CopyError | None = None
 
         async def feed(receiver: Receiver, channel: _Channel) -> None:
             try:
                 await self._feed(receiver, channel.chunks())
             except CopyError:
-                pass  # told below, once
+                pass  # raised by who reads, once for all
             finally:
                 channel.close()
 
-        async with asyncio.TaskGroup() as writers:
-            for receiver, channel in zip(receivers, channels, strict=True):
-                writers.create_task(feed(receiver, channel))
+        async def read() -> None:
+            end: CopyError | None = None
             try:
                 async for chunk in chunks:
                     for channel in channels:
@@ -150,11 +149,15 @@ class Transfer:
                     if all(channel.is_closed for channel in channels):
                         break
             except CopyError as error:
-                failure = error
+                end = error
             for channel in channels:
-                await channel.put(failure)
-        if failure is not None:
-            raise failure
+                await channel.put(end)
+            failures.extend([end] if end else [])
+
+        failures: list[CopyError] = []
+        await together([read(), *map(feed, receivers, channels)], at_once=len(channels) + 1)
+        if failures:
+            raise failures[0]
 
     async def _prove(self, offset: int) -> None:
         """Read for the proof's sake: a session that lacks no byte is closed without asking for any."""

@@ -154,6 +154,18 @@ async def test_a_registry_that_always_wants_a_pause_is_given_up(here: FakeRegist
     assert (result.error.code, result.error.temporary) == ("rate_limited", True)
 
 
+async def test_rate_limits_without_a_word_of_when_are_not_tried_for_ever(
+    here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", IMAGE, "1")
+    here.faults.add(TooMany("0"), matching=on("manifest", method="HEAD"), times=None)
+    road = RoadSettings(pause_max_seconds=0.01, rate_limit_attempts=1)
+    async with workbench(here, there, settings=road) as bench:
+        [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert result.error is not None
+    assert (result.error.code, result.attempts) == ("rate_limited", bench.patience.attempts)
+
+
 @pytest.mark.parametrize(("wish", "there_after"), [("skip", False), ("copy", True)])
 async def test_foreign_layers_are_left_where_they_are_unless_asked_for(
     bench: Workbench, here: FakeRegistry, there: FakeRegistry, wish: str, *, there_after: bool

@@ -116,6 +116,16 @@ async def test_a_bad_source_fails_all_and_completes_nothing(
         assert registry.content.sessions == {}
 
 
+async def test_a_source_that_breaks_fails_only_who_still_needed_it(
+    here: FakeRegistry, there: FakeRegistry, third: FakeRegistry
+) -> None:
+    here.load("app", IMAGE, "1")
+    there.load("app", IMAGE, "1")
+    here.change(only_blobs=frozenset({LARGE.digest}), blob_bytes="flipped")
+    first, second = await copy_to_all(here, there, third)
+    assert (first.outcome, first.error, second.outcome) == ("up_to_date", None, "failed")
+
+
 async def test_only_what_failed_for_a_while_is_tried_again(
     here: FakeRegistry, there: FakeRegistry, third: FakeRegistry
 ) -> None:
