@@ -105,7 +105,7 @@ class JobChange:
     def finish_units(self, number: int) -> None:
         """Count ended units; the job ends with the last of them."""
         self._job = replace(self._job, units_left=self._job.units_left - number)
-        if self._job.units_left == 0:
+        if number and self._job.units_left == 0:
             self._move(self._end_state())
             self._job = replace(self._job, finished_at=self.now)
 

@@ -104,8 +104,7 @@ class Claims:
         first, last = unit.first_image, unit.last_image
         images = await ImageStore(session).list_unfinished(job, unit.job_number, first=first, last=last)
         destinations = [image.image.destination for image in images]
-        holds = DestinationStore(session)
-        written_by = await holds.hold(destinations, job_number=unit.job_number, unit_id=unit.id)
+        written_by = await DestinationStore(session).hold(destinations, unit_id=unit.id)
         return Claim(job, unit, registries, workers, images, written_by)
 
     async def _registries(self, session: Session) -> tuple[RegistryEntry, ...]:

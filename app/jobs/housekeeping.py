@@ -78,7 +78,7 @@ class Housekeeping:
         await self._in_batches(lambda session: delete_uploads_before(session, now - UPLOADS_KEPT, limit=BATCH_ROWS))
         async with self._database.transaction() as session:
             await PressureStore(session).delete_before(now - PRESSURES_KEPT)
-            await DestinationStore(session).forget_settled()
+            await DestinationStore(session).tidy()
 
     async def _delete_jobs(self, *, before: datetime) -> None:
         while True:

@@ -20,7 +20,7 @@ from app.jobs.claims import Claim
 from app.jobs.halting import Halt, Reason
 from app.jobs.notices import save_change
 from app.jobs.patience import wait_for
-from app.jobs.stopping import end_units, stop_queued
+from app.jobs.stopping import stop_queued
 from app.store.database import Database, Session
 from app.store.destinations import DestinationStore
 from app.store.images import ImageStore
@@ -146,7 +146,7 @@ class UnitLedger:
             await DestinationStore(session).release([image.destination for image in left], unit_id=unit.id)
             if rest is None:
                 await UnitStore(session).finish(unit, now=now)
-                await end_units(session, change, 1)
+                change.finish_units(1)
             else:
                 not_before = now + timedelta(seconds=rest) if rest else None
                 await UnitStore(session).give_back(unit, now=now, not_before=not_before)

@@ -19,7 +19,7 @@ from app.jobs.engine import Engine
 from app.jobs.halting import Reason
 from app.jobs.notices import save_change
 from app.jobs.patience import patiently
-from app.jobs.stopping import end_units, stop_queued
+from app.jobs.stopping import stop_queued
 from app.jobs.workshop import Workshop
 from app.store.database import Database, Session
 from app.store.images import ImageStore, PlannedImage
@@ -152,7 +152,7 @@ class Planning:
 
     async def _finish(self, session: Session, change: JobChange, unit: Unit) -> None:
         await UnitStore(session).finish(unit, now=self._clock())
-        await end_units(session, change, 1)
+        change.finish_units(1)
         await self._save(session, change)
 
     async def _save(self, session: Session, change: JobChange) -> None:

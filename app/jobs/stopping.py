@@ -1,11 +1,10 @@
-"""What ending has in common, whoever ends: what has not begun is cancelled, and the last unit ends its job."""
+"""What stopping has in common, whoever stops a job: what has not begun is cancelled at once."""
 
 from __future__ import annotations
 
 from app.domain.job import ImageState
 from app.jobs.changes import JobChange
 from app.store.database import Session
-from app.store.destinations import DestinationStore
 from app.store.images import ImageStore
 from app.store.units import UnitStore
 
@@ -27,14 +26,5 @@ async def cancel_some(session: Session, change: JobChange, *, first: int, count:
     change.count_many(ImageState.QUEUED, ImageState.CANCELLED, cancelled)
     if first + count < job.progress.images.total:
         return False
-    await end_units(session, change, await UnitStore(session).finish_queued(job.number, now=change.now))
+    change.finish_units(await UnitStore(session).finish_queued(job.number, now=change.now))
     return True
-
-
-async def end_units(session: Session, change: JobChange, number: int) -> None:
-    """Count units that ended; with the last of them the job lets go of everything."""
-    if number == 0:
-        return
-    change.finish_units(number)
-    if change.job.done:
-        await DestinationStore(session).release_job(change.job.number)

@@ -12,11 +12,12 @@ from collections.abc import Collection
 from sqlalchemy import case, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.store.tables import DestinationHoldRow, JobRow, table_of
+from app.store.tables import DestinationHoldRow, JobRow, UnitRow, table_of
 from app.store.upsert import insert_into
 
 _holds = table_of(DestinationHoldRow)
 _jobs = table_of(JobRow)
+_units = table_of(UnitRow)
 
 
 class DestinationStore:
@@ -25,16 +26,16 @@ class DestinationStore:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def hold(self, destinations: Collection[str], *, job_number: int, unit_id: int) -> dict[str, int]:
+    async def hold(self, destinations: Collection[str], *, unit_id: int) -> dict[str, int]:
         """Hold what is free of these; return what is held, each with the number of the job that wrote it last, or 0."""
         if not destinations:
             return {}
         keys = {_key(text): text for text in destinations}
-        rows = [{"key": key, "job_number": job_number, "unit_id": unit_id} for key in sorted(keys)]
+        rows = [{"key": key, "unit_id": unit_id} for key in sorted(keys)]
         statement = insert_into(self._session, _holds).values(rows)
         statement = statement.on_conflict_do_update(
             index_elements=["key"],
-            set_={"job_number": statement.excluded.job_number, "unit_id": statement.excluded.unit_id},
+            set_={"unit_id": statement.excluded.unit_id},
             where=or_(_holds.c.unit_id.is_(None), _holds.c.unit_id == statement.excluded.unit_id),
         )
         held = await self._session.execute(statement.returning(_holds.c.key, _holds.c.written_by))
@@ -53,27 +54,17 @@ class DestinationStore:
         gone = await self._session.execute(delete(_holds).where(mine, unwanted).returning(_holds.c.key))
         if len(gone.all()) < len(destinations):
             latest = case((_holds.c.written_by < written_by, written_by), else_=_holds.c.written_by)
-            free = {"job_number": None, "unit_id": None, "written_by": latest}
+            free = {"unit_id": None, "written_by": latest}
             await self._session.execute(update(_holds).where(mine).values(**free))
 
-    async def release_job(self, job_number: int) -> None:
-        """Let go of all that an ended job may still hold."""
-        mine = _holds.c.job_number == job_number
-        await self._session.execute(
-            update(_holds).where(mine, _holds.c.written_by > 0).values(job_number=None, unit_id=None)
-        )
-        await self._session.execute(delete(_holds).where(mine))
-
-    async def forget_settled(self) -> None:
-        """Drop marks that no unfinished job is early enough to need."""
-        oldest = (
-            select(_jobs.c.number).where(_jobs.c.state.in_(["queued", "running"])).order_by(_jobs.c.number).limit(1)
-        )
-        first = (await self._session.execute(oldest)).scalar_one_or_none()
-        settled = _holds.c.unit_id.is_(None)
-        if first is not None:
-            settled &= _holds.c.written_by <= first
-        await self._session.execute(delete(_holds).where(settled))
+    async def tidy(self) -> None:
+        """Drop marks that no unfinished job is early enough to need, and what ended units may have left held."""
+        at_work = select(_units.c.id).where(_units.c.state != "done")
+        left = _holds.c.unit_id.is_not(None) & _holds.c.unit_id.not_in(at_work)
+        await self._session.execute(update(_holds).where(left).values(unit_id=None))
+        unfinished = _jobs.c.state.in_(["queued", "running"]) & (_jobs.c.number < _holds.c.written_by)
+        unwanted = _holds.c.unit_id.is_(None) & ~select(_jobs.c.number).where(unfinished).exists()
+        await self._session.execute(delete(_holds).where(unwanted))
 
 
 def _key(destination: str) -> bytes:

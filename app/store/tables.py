@@ -192,12 +192,9 @@ class DestinationHoldRow(Base):
 
     key: Mapped[bytes] = mapped_column(LargeBinary(16), primary_key=True)
     """A digest of the destination's text."""
-    job_number: Mapped[int | None] = mapped_column(Serial)
     unit_id: Mapped[int | None] = mapped_column(Serial)
     written_by: Mapped[int] = mapped_column(Serial, default=0)
     """The highest number of a job that wrote it."""
-
-    __table_args__ = (Index(None, "job_number"),)
 
 
 class IdempotencyKeyRow(Base):

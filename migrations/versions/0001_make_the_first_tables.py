@@ -23,8 +23,8 @@ def upgrade() -> None:
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("expires_at", UtcDateTime(), nullable=True),
         sa.Column("last_used_at", UtcDateTime(), nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
-        sa.UniqueConstraint("name", name=op.f("uq_api_keys_name")),
+        sa.PrimaryKeyConstraint("id", name="pk_api_keys"),
+        sa.UniqueConstraint("name", name="uq_api_keys_name"),
     )
     op.create_table(
         "blob_locations",
@@ -32,18 +32,16 @@ def upgrade() -> None:
         sa.Column("digest", sa.String(length=135), nullable=False),
         sa.Column("repository", sa.Text(), nullable=False),
         sa.Column("seen_at", UtcDateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("host", "digest", "repository", name=op.f("pk_blob_locations")),
+        sa.PrimaryKeyConstraint("host", "digest", "repository", name="pk_blob_locations"),
     )
-    op.create_index(op.f("ix_blob_locations_seen_at"), "blob_locations", ["seen_at"])
+    op.create_index("ix_blob_locations_seen_at", "blob_locations", ["seen_at"])
     op.create_table(
         "destination_holds",
         sa.Column("key", sa.LargeBinary(length=16), nullable=False),
-        sa.Column("job_number", Serial, nullable=True),
         sa.Column("unit_id", Serial, nullable=True),
         sa.Column("written_by", Serial, nullable=False),
-        sa.PrimaryKeyConstraint("key", name=op.f("pk_destination_holds")),
+        sa.PrimaryKeyConstraint("key", name="pk_destination_holds"),
     )
-    op.create_index(op.f("ix_destination_holds_job_number"), "destination_holds", ["job_number"])
     op.create_table(
         "idempotency_keys",
         sa.Column("principal", sa.Text(), nullable=False),
@@ -51,10 +49,10 @@ def upgrade() -> None:
         sa.Column("fingerprint", sa.Text(), nullable=False),
         sa.Column("job_id", sa.Uuid(as_uuid=False), nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("principal", "key", name=op.f("pk_idempotency_keys")),
+        sa.PrimaryKeyConstraint("principal", "key", name="pk_idempotency_keys"),
     )
-    op.create_index(op.f("ix_idempotency_keys_created_at"), "idempotency_keys", ["created_at"])
-    op.create_index(op.f("ix_idempotency_keys_job_id"), "idempotency_keys", ["job_id"])
+    op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"])
+    op.create_index("ix_idempotency_keys_job_id", "idempotency_keys", ["job_id"])
     op.create_table(
         "jobs",
         sa.Column("number", Serial, nullable=False),
@@ -94,19 +92,19 @@ def upgrade() -> None:
         sa.Column("bytes_total", Serial, server_default="0", nullable=False),
         sa.Column("bytes_done", Serial, server_default="0", nullable=False),
         sa.Column("bytes_transferred", Serial, server_default="0", nullable=False),
-        sa.PrimaryKeyConstraint("number", name=op.f("pk_jobs")),
-        sa.UniqueConstraint("id", name=op.f("uq_jobs_id")),
+        sa.PrimaryKeyConstraint("number", name="pk_jobs"),
+        sa.UniqueConstraint("id", name="uq_jobs_id"),
         sqlite_autoincrement=True,
     )
-    op.create_index(op.f("ix_jobs_created_at_number"), "jobs", ["created_at", "number"])
+    op.create_index("ix_jobs_created_at_number", "jobs", ["created_at", "number"])
     op.create_index(
-        op.f("ix_jobs_policy_created_at_number"),
+        "ix_jobs_policy_created_at_number",
         "jobs",
         ["policy", "created_at", "number"],
         postgresql_where=sa.text("policy IS NOT NULL"),
         sqlite_where=sa.text("policy IS NOT NULL"),
     )
-    op.create_index(op.f("ix_jobs_state_created_at_number"), "jobs", ["state", "created_at", "number"])
+    op.create_index("ix_jobs_state_created_at_number", "jobs", ["state", "created_at", "number"])
     op.create_index(
         "ix_jobs_unfinished",
         "jobs",
@@ -123,8 +121,8 @@ def upgrade() -> None:
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("updated_at", UtcDateTime(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_registries")),
-        sa.UniqueConstraint("host", name=op.f("uq_registries_host")),
+        sa.PrimaryKeyConstraint("name", name="pk_registries"),
+        sa.UniqueConstraint("host", name="uq_registries_host"),
     )
     op.create_table(
         "registry_pressures",
@@ -142,9 +140,9 @@ def upgrade() -> None:
         sa.Column("digest", sa.String(length=135), nullable=False),
         sa.Column("location", sa.Text(), nullable=False),
         sa.Column("updated_at", UtcDateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("host", "repository", "digest", name=op.f("pk_upload_sessions")),
+        sa.PrimaryKeyConstraint("host", "repository", "digest", name="pk_upload_sessions"),
     )
-    op.create_index(op.f("ix_upload_sessions_updated_at"), "upload_sessions", ["updated_at"])
+    op.create_index("ix_upload_sessions_updated_at", "upload_sessions", ["updated_at"])
     op.create_table(
         "workers",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -153,7 +151,7 @@ def upgrade() -> None:
         sa.Column("beat", Serial, nullable=False),
         sa.Column("started_at", UtcDateTime(), nullable=False),
         sa.Column("seen_at", UtcDateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
+        sa.PrimaryKeyConstraint("id", name="pk_workers"),
     )
     op.create_table(
         "images",
@@ -181,24 +179,22 @@ def upgrade() -> None:
         sa.Column("bytes_total", Serial, server_default="0", nullable=False),
         sa.Column("bytes_done", Serial, server_default="0", nullable=False),
         sa.Column("bytes_transferred", Serial, server_default="0", nullable=False),
-        sa.ForeignKeyConstraint(["job_number"], ["jobs.number"], name=op.f("fk_images_job_number"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("job_number", "position", name=op.f("pk_images")),
+        sa.ForeignKeyConstraint(["job_number"], ["jobs.number"], name="fk_images_job_number", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("job_number", "position", name="pk_images"),
     )
-    op.create_index(op.f("ix_images_job_number_revision"), "images", ["job_number", "revision"])
-    op.create_index(op.f("ix_images_job_number_state_position"), "images", ["job_number", "state", "position"])
+    op.create_index("ix_images_job_number_revision", "images", ["job_number", "revision"])
+    op.create_index("ix_images_job_number_state_position", "images", ["job_number", "state", "position"])
     op.create_table(
         "job_labels",
         sa.Column("job_number", Serial, nullable=False),
         sa.Column("key", sa.String(length=63), nullable=False),
         sa.Column("value", sa.String(length=255), nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["job_number"], ["jobs.number"], name=op.f("fk_job_labels_job_number"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("job_number", "key", name=op.f("pk_job_labels")),
+        sa.ForeignKeyConstraint(["job_number"], ["jobs.number"], name="fk_job_labels_job_number", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("job_number", "key", name="pk_job_labels"),
     )
     op.create_index(
-        op.f("ix_job_labels_key_value_created_at_job_number"),
+        "ix_job_labels_key_value_created_at_job_number",
         "job_labels",
         ["key", "value", "created_at", "job_number"],
     )
@@ -218,9 +214,9 @@ def upgrade() -> None:
         sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("not_before", UtcDateTime(), nullable=True),
         sa.Column("updated_at", UtcDateTime(), nullable=False),
-        sa.ForeignKeyConstraint(["job_number"], ["jobs.number"], name=op.f("fk_units_job_number"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_units")),
-        sa.UniqueConstraint("job_number", "unit_index", name=op.f("uq_units_job_number_unit_index")),
+        sa.ForeignKeyConstraint(["job_number"], ["jobs.number"], name="fk_units_job_number", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name="pk_units"),
+        sa.UniqueConstraint("job_number", "unit_index", name="uq_units_job_number_unit_index"),
         sqlite_autoincrement=True,
     )
     op.create_index(
@@ -247,13 +243,13 @@ def downgrade() -> None:
         sqlite_where=sa.text("state <> 'done'"),
     )
     op.drop_table("units")
-    op.drop_index(op.f("ix_job_labels_key_value_created_at_job_number"), table_name="job_labels")
+    op.drop_index("ix_job_labels_key_value_created_at_job_number", table_name="job_labels")
     op.drop_table("job_labels")
-    op.drop_index(op.f("ix_images_job_number_state_position"), table_name="images")
-    op.drop_index(op.f("ix_images_job_number_revision"), table_name="images")
+    op.drop_index("ix_images_job_number_state_position", table_name="images")
+    op.drop_index("ix_images_job_number_revision", table_name="images")
     op.drop_table("images")
     op.drop_table("workers")
-    op.drop_index(op.f("ix_upload_sessions_updated_at"), table_name="upload_sessions")
+    op.drop_index("ix_upload_sessions_updated_at", table_name="upload_sessions")
     op.drop_table("upload_sessions")
     op.drop_table("registry_pressures")
     op.drop_table("registries")
@@ -263,20 +259,19 @@ def downgrade() -> None:
         postgresql_where=sa.text("state IN ('queued', 'running')"),
         sqlite_where=sa.text("state IN ('queued', 'running')"),
     )
-    op.drop_index(op.f("ix_jobs_state_created_at_number"), table_name="jobs")
+    op.drop_index("ix_jobs_state_created_at_number", table_name="jobs")
     op.drop_index(
-        op.f("ix_jobs_policy_created_at_number"),
+        "ix_jobs_policy_created_at_number",
         table_name="jobs",
         postgresql_where=sa.text("policy IS NOT NULL"),
         sqlite_where=sa.text("policy IS NOT NULL"),
     )
-    op.drop_index(op.f("ix_jobs_created_at_number"), table_name="jobs")
+    op.drop_index("ix_jobs_created_at_number", table_name="jobs")
     op.drop_table("jobs")
-    op.drop_index(op.f("ix_idempotency_keys_job_id"), table_name="idempotency_keys")
-    op.drop_index(op.f("ix_idempotency_keys_created_at"), table_name="idempotency_keys")
+    op.drop_index("ix_idempotency_keys_job_id", table_name="idempotency_keys")
+    op.drop_index("ix_idempotency_keys_created_at", table_name="idempotency_keys")
     op.drop_table("idempotency_keys")
-    op.drop_index(op.f("ix_destination_holds_job_number"), table_name="destination_holds")
     op.drop_table("destination_holds")
-    op.drop_index(op.f("ix_blob_locations_seen_at"), table_name="blob_locations")
+    op.drop_index("ix_blob_locations_seen_at", table_name="blob_locations")
     op.drop_table("blob_locations")
     op.drop_table("api_keys")

@@ -9,6 +9,7 @@ from app.domain.reference import Digest, Registry, Repository
 from app.jobs.housekeeping import JOBS_KEPT, Housekeeping
 from app.store.blob_locations import BlobLocation, BlobLocationStore
 from app.store.database import Database
+from app.store.destinations import DestinationStore
 from app.store.paging import PageRequest
 from tests.jobs.house import CALLER, House, now, wish
 
@@ -74,5 +75,12 @@ async def test_marks_of_destinations_go_with_the_last_job_that_could_need_them(h
         await house.run("t1")
         assert await count(house.database, "destination_holds") == 1
         await house.done(earlier)
+    await tidy(house, after=timedelta(0))
+    assert await count(house.database, "destination_holds") == 0
+
+
+async def test_no_destination_stays_held_by_what_is_no_more(house: House) -> None:
+    async with house.database.transaction() as session:
+        await DestinationStore(session).hold(["dst.example.com/app:t1"], unit_id=12_345)
     await tidy(house, after=timedelta(0))
     assert await count(house.database, "destination_holds") == 0

@@ -81,14 +81,22 @@ async def test_a_killed_planner_is_replaced_and_no_image_is_counted_twice(
     house: House, workers: WorkerProcesses
 ) -> None:
     first = workers.start("first")
-    job = await house.submit("many-600", "kills-planner")
+    job = await house.submit("many-600", "slowly-1s", "kills-planner")
     await asyncio.to_thread(first.wait, 30)
     assert (await house.jobs.get(job.id)).progress.images.total == 500  # a batch was written down
     workers.start("second")
-    job = await house.done(job, seconds=RESCUED_SECONDS)
-    assert (job.state, job.progress.images.total) == (JobState.SUCCEEDED, 601)
+    totals = []
+
+    def is_planned(seen: Job) -> bool:
+        totals.append(seen.progress.images.total)
+        return seen.progress.planned
+
+    await house.until(is_planned, job, seconds=RESCUED_SECONDS)
+    assert set(totals) == {500, 602}
+    job = await house.done(job)
+    assert (job.state, job.progress.images.total) == (JobState.SUCCEEDED, 602)
     await counts_are_right(house, job)
-    assert len({line.destination for line in house.journal.lines() if line.event == "begin"}) == 601
+    assert len({line.destination for line in house.journal.lines() if line.event == "begin"}) == 602
 
 
 @ON_POSTGRESQL

@@ -69,12 +69,13 @@ async def test_a_planning_that_is_stopped_is_begun_anew_by_the_next_worker(house
 
 @ON_SQLITE
 async def test_beside_sqlite_a_second_worker_waits_for_the_first_to_end(house: House, another_house: House) -> None:
-    job = await house.submit("slow-2s", "slow-2s-2")
-    async with another_house.worker("two"):
-        async with house.worker("one", grace_seconds=0):
-            await house.until(lambda seen: seen.progress.images.running > 0, job)
-            assert (await house.jobs.get(job.id)).progress.images.copied == 0
-        assert (await house.done(job)).state is JobState.SUCCEEDED
+    job = await house.submit("slow-3s", "slow-3s-2")
+    async with another_house.worker("first"):
+        await house.until(lambda seen: seen.progress.images.running > 0, job)
+        async with house.worker("second"):
+            assert (await house.done(job)).state is JobState.SUCCEEDED
+    begun = [line.destination for line in house.journal.lines() if line.event == "begin"]
+    assert len(begun) == len(set(begun)) == 2
 
 
 @ON_POSTGRESQL

@@ -72,7 +72,7 @@ async def test_many_writers_at_once_all_come_through(database: Database) -> None
 async def test_writers_of_two_processes_wait_for_each_other(database: Database, database_url: str) -> None:
     other = Database(database_url)
     async with database.transaction() as session:
-        await beat(session, "first")
+        assert await WorkerStore(session).list() == ()  # reads before it writes
         waiting = asyncio.create_task(_write(other, "second"))
         await asyncio.sleep(0.3)
         await beat(session, "first")
