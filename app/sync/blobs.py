@@ -12,7 +12,7 @@ from app.domain.reference import Repository
 from app.registry.pool import RegistryClients
 from app.registry.uploads import UploadSession
 from app.sync.known_blobs import KnownBlobs
-from app.sync.open_uploads import NotedUpload, UploadNotes
+from app.sync.open_uploads import NotedUpload, UploadNotes, begun, give_back
 from app.sync.patience import Patience
 from app.sync.progress import Settled
 from app.sync.stream import SourceBlob
@@ -70,10 +70,12 @@ class BlobMover:
             return
         async with self._known.sending([place.repository for place in places], blob.digest):
             places = self._lacking(need)  # some may have got it while we waited
-            await together((self._ask(place, blob) for place in places), at_once=_PLACES_AT_ONCE)
-            left = [place for place in places if not place.is_settled]
-            if left:
-                await self._send(blob, left)
+            try:
+                await together((self._ask(place, blob) for place in places), at_once=_PLACES_AT_ONCE)
+                if left := [place for place in places if not place.is_settled]:
+                    await self._send(blob, left)
+            finally:
+                await give_back(place.session for place in places)
 
     def _lacking(self, need: Need) -> list[_Place]:
         places: dict[Repository, _Place] = {}
@@ -92,19 +94,16 @@ class BlobMover:
         client, path = place.first.client, place.repository.path
         try:
             if (candidate := self._candidate(place.repository, blob)) is not None:
-                place.session = await client.mount_blob(path, blob.digest, from_repository=candidate.path)
+                mount = client.mount_blob(path, blob.digest, from_repository=candidate.path)
+                place.session = await begun(mount)
                 self._learn(candidate, blob, mounted=place.session is None)
                 if place.session is None:
                     self._settle(place, blob, "mounted")
                     return
             if await client.has_blob(path, blob.digest):
                 self._settle(place, blob, "present")
-                if place.session is not None:
-                    await place.session.cancel()
         except TransferError as error:
             self._fail(place, error, blob)
-            if place.session is not None:
-                await place.session.cancel()
 
     def _candidate(self, repository: Repository, blob: Descriptor) -> Repository | None:
         for path in self._known.mount_candidates(repository, blob.digest):

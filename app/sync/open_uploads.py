@@ -1,9 +1,12 @@
-"""Uploads that a registry holds open, noted where the next process finds them when this one dies in the middle."""
+"""Uploads that a registry holds open: given back when nobody goes on with them, noted for when a process dies."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from app.domain.errors import TransferError
 from app.domain.manifest import Descriptor
@@ -13,6 +16,32 @@ from app.registry.uploads import UploadSession
 
 MIN_BYTES = 16 * 1024 * 1024
 """Smaller blobs are sent again sooner than anything is written down about them."""
+GIVE_BACK_SECONDS = 2.0
+"""What a cancelled copy spends on ending an upload that is just being opened."""
+
+
+SessionOrNone = TypeVar("SessionOrNone", UploadSession, UploadSession | None)
+
+
+async def begun(start: Coroutine[None, None, SessionOrNone]) -> SessionOrNone:
+    """Begin an upload. Whoever is cancelled meanwhile waits a moment for the session, and gives it back."""
+    task = asyncio.create_task(start)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        with suppress(TransferError, TimeoutError):
+            async with asyncio.timeout(GIVE_BACK_SECONDS):
+                session = await task
+                if session is not None:
+                    await session.cancel()
+        raise
+
+
+async def give_back(sessions: Iterable[UploadSession | None]) -> None:
+    """End those that were not closed; who is cancelled takes the time for it, which each session limits."""
+    left = [session.cancel() for session in sessions if session is not None]
+    if left:
+        await asyncio.shield(asyncio.gather(*left))
 
 
 @dataclass(frozen=True, slots=True)

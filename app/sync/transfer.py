@@ -15,7 +15,7 @@ from typing import Protocol
 from app.domain.errors import CopyError, RegistryError, TransferError
 from app.registry.client import RegistryClient
 from app.registry.uploads import UploadSession
-from app.sync.open_uploads import NotedUpload
+from app.sync.open_uploads import NotedUpload, begun, give_back
 from app.sync.patience import Patience
 from app.sync.stream import SourceBlob
 from app.sync.together import together
@@ -88,7 +88,7 @@ class Transfer:
                     self._source_failed(error, group)
                 await self._settle(group)
         finally:
-            await _cancel(receivers)
+            await _give_up(receivers)
 
     async def _send_to(self, group: Sequence[Receiver]) -> None:
         """Open what is not open, and feed those that stand at the same byte; raise `CopyError` for the source."""
@@ -110,7 +110,7 @@ class Transfer:
         try:
             receiver.session = await receiver.noted.resume(receiver.client)
             if receiver.session is None:
-                receiver.session = await receiver.client.start_upload(receiver.repository, self._blob)
+                receiver.session = await begun(receiver.client.start_upload(receiver.repository, self._blob))
             await receiver.noted.keep(receiver.session)
         except TransferError as error:
             self._note(receiver, error, was_repeated=True)
@@ -210,7 +210,7 @@ class Transfer:
             try:
                 await receiver.session.status()
             except TransferError as error:
-                await _cancel([receiver])
+                await _give_up([receiver])
                 if receiver.sessions >= MAX_SESSIONS:
                     receiver.error = receiver.last_error or error
                 continue
@@ -262,15 +262,9 @@ async def _counted(receiver: Receiver, session: UploadSession, chunks: AsyncIter
         yield chunk
 
 
-async def _cancel(receivers: Sequence[Receiver]) -> None:
-    """End sessions that will not be closed. A cancelled copy takes the time to tell the registries; it is limited."""
+async def _give_up(receivers: Sequence[Receiver]) -> None:
     unfinished = [receiver for receiver in receivers if receiver.session is not None and not receiver.is_done]
-    if unfinished:
-        await asyncio.shield(asyncio.gather(*map(_cancel_one, unfinished)))
-
-
-async def _cancel_one(receiver: Receiver) -> None:
-    session, receiver.session = receiver.session, None
-    if session is not None:
-        await session.cancel()
+    await give_back(receiver.session for receiver in unfinished)
+    for receiver in unfinished:
+        receiver.session = None
         await receiver.noted.drop()

@@ -1,16 +1,20 @@
 """Every single request of a copy fails once, in every way: the copy still ends right, and nothing wrong is tagged."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from app.domain.reference import Digest, Repository
 from app.sync.known_blobs import KnownBlobs
 from tests.support.fake_registry import (
+    Call,
     Cut,
     CutAnswer,
     CutBody,
+    Entry,
     FakeRegistry,
     Quirks,
     Respond,
@@ -129,3 +133,55 @@ async def fail_each_once(bench: Workbench, here: FakeRegistry, there: FakeRegist
         for registry in (here, there):
             registry.journal.clear()
     assert number > 10
+
+
+@pytest.mark.parametrize(
+    ("side", "mount"), [("source", "created"), ("destination", "created"), ("destination", "session")]
+)
+async def test_a_copy_may_be_cancelled_at_any_request(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, side: str, mount: str
+) -> None:
+    fill(here)
+    there.change(mount=mount)
+    elsewhere = Repository.parse(f"{there.host}/elsewhere")
+    asked = here if side == "source" else there
+    number, was_cancelled = 0, True
+    while was_cancelled:
+        number += 1
+        there.content.repositories.clear()
+        bench.known = KnownBlobs()
+        bench.known.add(elsewhere, Digest(LARGE.digest))
+        task = asyncio.create_task(bench.copy(here.reference("app", "1"), there.reference("app", "1")))
+
+        async def cancel(_: Entry, task: asyncio.Task[Any] = task) -> None:
+            task.cancel()
+            await asyncio.sleep(0)
+
+        asked.faults.clear()
+        fault = asked.faults.add(Call(cancel), number=number)
+        try:
+            [result] = await task
+        except asyncio.CancelledError:
+            assert "1" not in there.content.tags("app") or there.content.digest("app", "1") == INDEX.digest
+        else:
+            assert (result.outcome, result.error) == ("copied", None)
+        was_cancelled = bool(fault.met)
+        there.check()
+    assert number > 10
+
+
+async def test_any_one_request_may_fail_while_a_registry_is_listed(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.change(page_cap=2)
+    for name in ("a", "b", "c/d"):
+        here.load(name, IMAGE, "1", "2", "3")
+    rule: dict[str, object] = {"source": f"{here.host}/**", "destination": there.host}
+    whole = await bench.plan(rule)
+    for way in WAYS.values():
+        for number in range(1, len(here.journal) + 1):
+            here.faults.clear()
+            here.faults.add(way.deed, number=number, after_work=way.after_work)
+            assert await bench.plan(rule) == whole
+        here.journal.clear()
+        await bench.plan(rule)

@@ -187,4 +187,4 @@ class Copies(RuleBasedStateMachine):
 
 
 TestCopies = Copies.TestCase
-TestCopies.settings = settings(max_examples=20, stateful_step_count=15, deadline=None)
+TestCopies.settings = settings(max_examples=50, stateful_step_count=20, deadline=None)
