@@ -1,6 +1,7 @@
 """How many jobs a second are taken in, and how many images that need nothing pass through the whole job path."""
 
 import asyncio
+import base64
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ REPOSITORIES = 50
 TAGS = 200
 SUBMISSIONS = 2_000
 CLIENTS = 32
+_SECRET_KEY = base64.urlsafe_b64encode(bytes(32)).decode()
 
 
 def measure() -> Iterator[Row]:
@@ -33,7 +35,7 @@ def measure() -> Iterator[Row]:
 
 def one_setup(folder: Path, host: str, *, name: str, database_url: str | None, workers: int) -> Iterator[Row]:
     """Measure one way to run the service."""
-    settings = {"DATABASE_URL": database_url} if database_url else {}
+    settings = {"DATABASE_URL": database_url, "SECRET_KEYS": _SECRET_KEY} if database_url else {}
     with ExitStack() as stack:
         if database_url:
             migrate = AppProcess(folder, "migrate", settings=settings)
@@ -47,7 +49,7 @@ def one_setup(folder: Path, host: str, *, name: str, database_url: str | None, w
         for number in range(workers):
             place = folder / f"worker-{number}"
             place.mkdir()
-            stack.enter_context(AppProcess(place, "work", settings={**settings, **_keys(folder)}))
+            stack.enter_context(AppProcess(place, "work", settings=settings))
         drain(service)
         yield Row(f"no-op images/s ({name})", images_per_second(service, host))
 
@@ -110,9 +112,3 @@ def null_registry() -> Iterator[str]:
             yield f"127.0.0.1:{log.read_text().strip()}"
         finally:
             program.end()
-
-
-def _keys(folder: Path) -> dict[str, str]:
-    # The service made a key file beside its folder's database; workers unseal with the same one.
-    found = sorted(folder.glob("*secret*"))
-    return {"SECRET_KEYS_FILE": str(found[0])} if found else {}
