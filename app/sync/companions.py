@@ -82,16 +82,18 @@ class Companions:
         bundles: list[Bundle] = []
         asked = set(digests)
         queue = list(asked)
+        count = 0
         while queue:
             answers = await together(
                 (self._client.list_referrers(self._path, digest) for digest in queue), at_once=_ASKED_AT_ONCE
             )
+            count += sum(map(len, answers))
+            if count > MAX_REFERRERS:
+                raise ContentError(f"more than {MAX_REFERRERS} referrers belong to this image", code="limit_exceeded")
             for subject, found in zip(queue, answers, strict=True):
                 bundles += await self._lacking(targets, subject, found)
             queue = [digest for digest in self._gatherer.seen_at_source() if digest not in asked]
             asked.update(queue)
-            if len(asked) > MAX_REFERRERS + len(digests):
-                raise ContentError(f"more than {MAX_REFERRERS} referrers belong to this image", code="limit_exceeded")
         return bundles
 
     async def _lacking(self, targets: Sequence[Target], subject: Digest, found: Sequence[Descriptor]) -> list[Bundle]:

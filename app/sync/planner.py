@@ -126,8 +126,6 @@ def _select(tags: Sequence[Tag], selection: TagSelection, options: Options) -> _
     """
     hung = [tag for tag in tags if _hangs_on_a_digest(tag, options)]
     images = select_tags(set(tags).difference(hung), selection)
-    if not hung:
-        return _Selected(images, "apart")
     taken = select_tags(hung, selection) if selection.newest is None else ()
     return _Selected((*images, *taken), "apart" if len(taken) == len(hung) else "present")
 

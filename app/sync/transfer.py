@@ -213,9 +213,6 @@ class Transfer:
                 await _give_up([receiver])
                 if receiver.sessions >= MAX_SESSIONS:
                     receiver.error = receiver.last_error or error
-                continue
-            if receiver.offset > receiver.reached:
-                receiver.failures, receiver.reached = 1, receiver.offset
 
 
 class _Channel:

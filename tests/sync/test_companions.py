@@ -8,16 +8,19 @@ from app.domain.report import CopyResult
 from app.domain.request import Options
 from tests.support.fake_registry import Call, Entry, FakeRegistry, Respond, on
 from tests.support.images import (
+    OCI_MANIFEST,
     Manifest,
     artifact,
     cosign_signature,
     cosign_tag,
+    digest_of,
     fallback_index,
     fallback_tag,
     oci_image,
     oci_index,
 )
 from tests.sync.workbench import Workbench, asked
+from tests.sync.zoo import index_of
 
 IMAGE = oci_image("signed")
 SBOM = artifact("sbom", subject=IMAGE, annotations={"made": "by a test"})
@@ -321,6 +324,34 @@ async def test_a_referrer_that_is_there_and_not_listed_is_listed_after_the_copy(
     there.load("app", SBOM)  # a copy ended here between the manifest and the list
     await copy(bench, here, there)
     assert listed(there, IMAGE) == {SBOM.digest, SIGNATURE.digest}
+
+
+@pytest.mark.parametrize(("overwrite", "kept"), [("always", False), ("never", True)])
+async def test_what_is_no_list_of_referrers_is_a_tag_like_any(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, overwrite: str, *, kept: bool
+) -> None:
+    here.change(referrers="missing")
+    tag, somebodys = fallback_tag(IMAGE.digest), oci_image("tagged by hand")
+    there.load("app", somebodys, tag)
+    load(here)
+    await bench.copy(here.reference("app", tag), there.reference("app", tag), overwrite=overwrite)
+    assert there.content.tags("app")[tag] == (somebodys.digest if kept else here.content.tags("app")[tag])
+
+
+async def test_more_referrers_than_anybody_has_are_refused(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.change(referrers="missing")
+    third = oci_image("third")
+    names = [{"mediaType": OCI_MANIFEST, "digest": digest_of(str(one).encode()), "size": 1} for one in range(1_000)]
+    page = index_of(names, [])
+    for manifest in (IMAGE, SBOM, third):
+        here.content.put_manifest("app", page.raw, page.media_type, tag=fallback_tag(manifest.digest))
+    here.load("app", oci_index([IMAGE, SBOM, third]), "1")
+    result = await copy(bench, here, there)
+    assert result.error is not None
+    assert (result.error.code, result.error.side) == ("limit_exceeded", "source")
+    assert here.journal.count("manifest", method="GET", reference=digest_of(b"0")) == 0
 
 
 async def test_what_is_in_the_way_of_a_fallback_tag_is_not_touched(

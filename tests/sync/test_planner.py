@@ -195,6 +195,7 @@ SIGNATURE, FALLBACK = cosign_tag(IMAGE.digest), fallback_tag(IMAGE.digest)
         ({"include": ["v*"]}, {}, {"v1", "v2"}, "present"),
         ({"include": ["v*", "sha256-*.sig"]}, {}, {"v1", "v2", SIGNATURE}, "present"),
         ({"newest": 1}, {}, {"v2"}, "present"),
+        ({"newest": 1, "exclude": ["v*"]}, {}, {"build-2"}, "present"),
         ({"newest": 1}, {"digest_tags": False, "referrers": False}, {"v2"}, "apart"),
         ({"include": ["v*"]}, {"digest_tags": False, "referrers": False}, {"v1", "v2"}, "apart"),
         ({"exclude": ["v1"]}, {}, {"v2", SIGNATURE, FALLBACK}, "apart"),
@@ -209,7 +210,7 @@ async def test_tags_that_hang_on_digests_are_planned_as_far_as_they_are_selected
     planned: set[str],
     seen: str,
 ) -> None:
-    here.load("app", IMAGE, "v1", "v2")
+    here.load("app", IMAGE, "v1", "v2", *(["build-1", "build-2"] if "newest" in selection else []))
     here.load("app", cosign_signature(IMAGE), SIGNATURE)
     here.load("app", fallback_index([]), FALLBACK)
     copies = await bench.plan({"source": f"{here.host}/app", "destination": there.host, "tags": selection}, **options)

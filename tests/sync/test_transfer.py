@@ -10,7 +10,9 @@ from app.domain.manifest import Descriptor
 from app.domain.reference import Digest, Repository
 from app.registry.limits import RoadSettings
 from app.sync.open_uploads import MIN_BYTES, UploadNotes
+from app.sync.patience import Patience
 from app.sync.stream import SourceBlob
+from app.sync.transfer import MAX_SESSIONS
 from tests.support.fake_registry import FakeRegistry, Respond, Stall, TooMany, on
 from tests.support.images import OCI_EMPTY, Blob, artifact, blob, oci_image
 from tests.sync.workbench import QUICK, Workbench, asked, workbench
@@ -87,6 +89,25 @@ async def test_a_broken_upload_goes_on_where_the_destination_stands(
     assert there.journal.count("upload_status") >= 1
     kept = sum(entry.received_bytes for entry in there.journal if entry.kind.startswith("upload"))
     assert kept < LARGE.size + MIB // 2
+
+
+async def test_an_upload_that_gets_on_each_time_may_break_often(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    there.change(upload_cut_after_bytes=MIB // 2, upload_cut_times=5)
+    assert await copy(bench, here, there) == "copied"
+    assert there.journal.count("upload_start") == 2
+
+
+async def test_fresh_sessions_for_one_blob_are_bounded(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    there.change(upload_cut_after_bytes=MIB, upload_cut_times=None, cut_uploads="killed")
+    bench.patience = Patience(attempts=8, first_seconds=0.001, max_seconds=0.001)
+    here.load("app", IMAGE, "1")
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert (result.outcome, result.attempts) == ("failed", 8)
+    assert there.journal.count("upload_start") == 1 + MAX_SESSIONS * result.attempts  # one for the config
 
 
 @pytest.mark.parametrize("lost", ["lost", "killed"])
