@@ -218,14 +218,18 @@ def _of_job(job_id: str) -> Select[Any]:
 
 def _planned_row(job_number: int, planned: PlannedImage, revision: int) -> dict[str, Any]:
     copy = planned.copy
-    selection = {"platforms": [str(platform) for platform in copy.platforms], "mode": copy.platform_mode}
+    selection: dict[str, Any] = {}
+    if copy.platforms:
+        selection |= {"platforms": [str(platform) for platform in copy.platforms], "mode": copy.platform_mode}
+    if copy.digest_tags != "unknown":
+        selection["digest_tags"] = copy.digest_tags
     return {
         "job_number": job_number,
         "position": planned.position,
         "copy_number": planned.copy_number,
         "source": str(copy.source),
         "destination": str(planned.destination),
-        "selection": selection if copy.platforms else None,
+        "selection": selection or None,
         "state": ImageState.QUEUED,
         "revision": revision,
     }
@@ -256,12 +260,13 @@ def _recorded(position: int, image: Image, revision: int) -> dict[str, Any]:
 
 
 def _stored_image(job_id: str, row: Row[Any]) -> StoredImage:
-    selection = row.selection or {"platforms": [], "mode": "sparse"}
+    selection = row.selection or {}
     copy = PlannedCopy(
         source=Reference.parse(row.source),
         destinations=(Reference.parse(row.destination),),
-        platforms=tuple(Platform.parse(text) for text in selection["platforms"]),
-        platform_mode=selection["mode"],
+        platforms=tuple(Platform.parse(text) for text in selection.get("platforms", ())),
+        platform_mode=selection.get("mode", "sparse"),
+        digest_tags=selection.get("digest_tags", "unknown"),
     )
     return StoredImage(row.position, row.copy_number, copy, _image(job_id, row))
 
