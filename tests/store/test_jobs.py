@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from app.domain.errors import InvalidRequestError, NotFoundError
 from app.domain.job import ImageState, Job, JobFilter, JobState, Trigger
+from app.domain.manifest import Platform
 from app.domain.plan import PlannedCopy
 from app.domain.reference import Reference
 from app.domain.request import Rule, SyncRequest
@@ -151,6 +152,23 @@ def planned(count: int) -> list[PlannedImage]:
         for n in range(count)
     ]
     return [PlannedImage(n, n, copy, copy.destinations[0]) for n, copy in enumerate(copies)]
+
+
+async def test_an_image_is_copied_as_it_was_planned(database: Database) -> None:
+    source, destination = Reference.parse("src.example.com/app:v1"), (Reference.parse("dst.example.com/app:v1"),)
+    copies = [
+        PlannedCopy(source, destination),
+        PlannedCopy(source, destination, (Platform.parse("linux/amd64"),), "rewrite"),
+        PlannedCopy(source, destination, digest_tags="apart"),
+        PlannedCopy(source, destination, (Platform.parse("linux/arm64"),), "sparse", "present"),
+    ]
+    job = a_job()
+    async with database.transaction() as session:
+        number = await JobStore(session).add(job)
+        images = [PlannedImage(n, n, copy, copy.destinations[0]) for n, copy in enumerate(copies)]
+        await ImageStore(session).put_planned(number, images, revision=1)
+        stored = await ImageStore(session).list_unfinished(job, number, first=0, last=len(copies) - 1)
+    assert [image.copy for image in stored] == copies
 
 
 async def test_an_old_job_is_found_for_removal_and_a_young_one_is_not(database: Database, jobs: list[Job]) -> None:
