@@ -129,7 +129,7 @@ class ImageRow(Counted, Base):
     source: Mapped[str] = mapped_column(Text)
     destination: Mapped[str] = mapped_column(Text)
     selection: Mapped[dict[str, Any] | None]
-    """The platforms wanted and how, where not everything is."""
+    """Which platforms are wanted and how, where not everything is; and what planning saw of digest tags."""
     state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str | None] = mapped_column(Text)
     digest: Mapped[str | None] = mapped_column(String(135))
