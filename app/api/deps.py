@@ -33,8 +33,8 @@ bearer = HTTPBearer(
 )
 
 
-def service_of(request: Request) -> Service:
-    """Return the live service, there from start to stop."""
+async def service_of(request: Request) -> Service:
+    """Return the live service, there from start to stop; a coroutine, since FastAPI gives a function to a thread."""
     service: Service = request.app.state.service
     return service
 

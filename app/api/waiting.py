@@ -18,7 +18,7 @@ async def wait_for(job: Job, request: Request, *, seconds: float) -> Job:
     """Return the job when it is done, or as it is at the deadline; a process that stops answers at once."""
     if job.done or not seconds:
         return job
-    service, stopping = service_of(request), request.app.state.stopping
+    service, stopping = await service_of(request), request.app.state.stopping
     waiting = asyncio.create_task(service.jobs.wait(job.id, timeout_seconds=seconds))
     stop = asyncio.create_task(stopping.wait())
     try:

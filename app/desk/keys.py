@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+
+from cachetools import TTLCache
 
 from app.domain.access import ApiKey, Caller, Scope
 from app.domain.audit import AuditAction, AuditEntry
 from app.domain.errors import AccessError, FieldError, InvalidRequestError
 from app.observability import get_logger
-from app.security import PresentedKey, make_api_key, read_api_key
+from app.security import make_api_key, read_api_key
 from app.store.api_keys import ApiKeyStore
 from app.store.audit import AuditStore
 from app.store.database import Database
@@ -21,6 +23,9 @@ SETTINGS = "settings"
 MAX_LIFETIME = timedelta(days=3_650)
 TOUCH_INTERVAL = timedelta(minutes=1)
 """`last_used_at` is for people who tidy up; once a minute is one write a key, not one a request."""
+RECENT_SECONDS = 1.0
+"""A key is looked up once in this time, not for every request; so long may one that was revoked elsewhere be good."""
+RECENT_KEYS = 1_000
 
 log = get_logger(__name__)
 
@@ -42,6 +47,7 @@ class KeyService:
         self._database = database
         self._now = now
         self._make_text = make_text
+        self._recent: TTLCache[str, tuple[ApiKey, str]] = TTLCache(RECENT_KEYS, RECENT_SECONDS)
 
     async def create(self, *, name: str, scope: Scope, expires_seconds: int | None, caller: Caller) -> NewKey:
         """Make a key; raise `ConflictError` for a name that is taken, `InvalidRequestError` for too long a life."""
@@ -72,21 +78,30 @@ class KeyService:
             key = ApiKey(id=presented.id, name=BOOTSTRAP_NAME, scope=Scope.ADMIN, created_at=now)
             await store.add(key, digest=presented.digest)
             await audit.add(_entry(AuditAction.KEY_CREATED, key, actor=SETTINGS, now=now))
+        self._recent.clear()
         log.info("bootstrap_key_set", id=key.id)
 
     async def authenticate(self, text: str) -> Caller:
         """Tell whose key this is; raise `AccessError` for one unknown, revoked or expired."""
-        presented = read_api_key(text)
-        async with self._database.reading() as session:
-            found = await ApiKeyStore(session).find(presented.id)
-        key = _matching(found, presented)
-        now = self._now()
+        presented, now = read_api_key(text), self._now()
+        found = self._recent.get(presented.id) or await self._find(presented.id)
+        if found is None or not presented.matches(found[1]):
+            raise AccessError("this API key is not known here, or was revoked")
+        key, digest = found
         if not key.is_valid(now):
             raise AccessError("this API key has expired")
         if key.last_used_at is None or now - key.last_used_at >= TOUCH_INTERVAL:
             async with self._database.transaction() as session:
                 await ApiKeyStore(session).touch(key.id, now=now)
+            self._recent[key.id] = (replace(key, last_used_at=now), digest)
         return key.caller
+
+    async def _find(self, key_id: str) -> tuple[ApiKey, str] | None:
+        async with self._database.reading() as session:
+            found = await ApiKeyStore(session).find(key_id)
+        if found is not None:
+            self._recent[key_id] = found
+        return found
 
     async def any_exists(self) -> bool:
         """Whether there is a key at all, even an expired one: then nobody is served without."""
@@ -107,15 +122,10 @@ class KeyService:
             if found is not None:
                 entry = _entry(AuditAction.KEY_REVOKED, found[0], actor=caller.name, now=self._now())
                 await AuditStore(session).add(entry)
+        self._recent.pop(key_id, None)
         log.info("api_key_revoked", id=key_id, by=caller.name)
 
 
 def _entry(action: AuditAction, key: ApiKey, *, actor: str, now: datetime) -> AuditEntry:
     expires_at = key.expires_at.isoformat() if key.expires_at else None
     return AuditEntry(now, actor, action, key.id, {"name": key.name, "scope": key.scope, "expires_at": expires_at})
-
-
-def _matching(found: tuple[ApiKey, str] | None, presented: PresentedKey) -> ApiKey:
-    if found is None or not presented.matches(found[1]):
-        raise AccessError("this API key is not known here, or was revoked")
-    return found[0]

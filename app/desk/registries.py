@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 
+from cachetools import TTLCache
 from pydantic import SecretStr
 
 from app.domain.access import Caller
@@ -24,6 +26,10 @@ from app.store.audit import AuditStore
 from app.store.database import Database
 from app.store.registries import RegistryStore
 
+RECENT_SECONDS = 1.0
+"""Registered hosts are read once in this time, not for every request; who has them removed elsewhere waits as long."""
+_HOSTS = "hosts"
+
 log = get_logger(__name__)
 
 
@@ -35,6 +41,7 @@ class RegistryService:
         self._sealer = sealer
         self._rules = rules
         self._now = now
+        self._recent: TTLCache[str, frozenset[Registry]] = TTLCache(1, RECENT_SECONDS)
 
     async def list(self) -> tuple[KeptRegistry, ...]:
         """List all registries by name, their secrets closed."""
@@ -81,6 +88,7 @@ class RegistryService:
             details = changes(kept.entry, None)
             entry = AuditEntry(self._now(), caller.name, AuditAction.REGISTRY_DELETED, name, details)
             await AuditStore(session).add(entry)
+        self._recent.clear()
         log.info("registry_removed", registry=name, by=caller.name)
 
     async def check_hosts(self, request: SyncRequest) -> None:
@@ -89,9 +97,8 @@ class RegistryService:
         Names are not resolved here: what they resolve to is checked before each connection.
         """
         wanted = _hosts(request)
-        if not any(self.refusal(registry, is_registered=False) for _, registry in wanted):
-            return
-        registered = {kept.entry.registry for kept in await self.list()}
+        doubtful = {registry for _, registry in wanted if self.refusal(registry, is_registered=False)}
+        registered = await self._registered(doubtful) if doubtful else frozenset()
         problems = [
             FieldError(pointer, "host_not_allowed", refusal)
             for pointer, registry in wanted
@@ -99,6 +106,13 @@ class RegistryService:
         ]
         if problems:
             raise _refused(problems)
+
+    async def _registered(self, wanted: AbstractSet[Registry]) -> AbstractSet[Registry]:
+        """Read which hosts are registered, anew where the wanted ones were not a moment ago."""
+        known = self._recent.get(_HOSTS)
+        if known is None or not wanted <= known:
+            known = self._recent[_HOSTS] = frozenset(kept.entry.registry for kept in await self.list())
+        return known
 
     def refusal(self, registry: Registry, *, is_registered: bool) -> str | None:
         """Say why a host can be known to be out of bounds without asking anyone; None when it can't."""

@@ -1,6 +1,8 @@
-"""How a job comes into being: its row, the unit that plans it, the engine's nudge, who wanted it; one transaction."""
+"""How jobs come into being: their rows, the units that plan them, the engine's nudges, who wanted them."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 from app.domain.audit import AuditAction, AuditEntry
 from app.domain.job import Job
@@ -16,13 +18,19 @@ AUDITED_CHARACTERS = 200
 """The audit log keeps what was asked for in short; the job has it in full."""
 
 
-async def accept(session: Session, engine: Engine, job: Job) -> int:
-    """Add a job that is to be planned; return its number."""
-    number = await JobStore(session).add(job)
-    await AuditStore(session).add(entry_of(job))
-    units = [NewUnit(0, UnitKind.PLAN, unit_priority(job.priority, 0))]
-    await engine.nudge(session, await UnitStore(session).add(number, units, now=job.created_at))
-    return number
+async def accept(session: Session, engine: Engine, jobs: Sequence[Job]) -> list[int]:
+    """Add jobs that are to be planned; return their numbers."""
+    numbers = await JobStore(session).add_all(jobs)
+    await AuditStore(session).add(*map(entry_of, jobs))
+    await begin(session, engine, dict(zip(numbers, jobs, strict=True)))
+    return numbers
+
+
+async def begin(session: Session, engine: Engine, jobs: Mapping[int, Job]) -> None:
+    """Have jobs planned, given by their numbers."""
+    units = [NewUnit(number, 0, UnitKind.PLAN, unit_priority(job.priority, 0)) for number, job in jobs.items()]
+    now = max(job.created_at for job in jobs.values())
+    await engine.nudge(session, await UnitStore(session).add(units, now=now))
 
 
 def entry_of(job: Job) -> AuditEntry:

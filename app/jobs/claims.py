@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from app.domain.job import Job, JobState
@@ -68,8 +68,8 @@ class Claims:
 
     async def claim(self, unit_id: int) -> Claim | NotNow | None:
         """Claim a unit; None when there is nothing left to do in it."""
-        now = self._clock()
         async with self._database.transaction() as session:
+            now = self._clock()
             found = await UnitStore(session).find(unit_id)
             if found is None:
                 return None
@@ -79,33 +79,28 @@ class Claims:
             if (not_now := self._not_now(unit, now)) is not None:
                 return not_now
             if unit.kind is UnitKind.PLAN:
-                if not await LaneStore(session).is_free_for(unit.job_number):
+                if job.policy is not None and not await LaneStore(session).is_free_for(unit.job_number):
                     return NotNow(LANE_SECONDS)
-                await self._begin(session, unit_id, now)
+                await self._begin(session, unit_id)
             claimed = await UnitStore(session).claim(unit, worker=self._roster.worker, now=now)
             if claimed is None:
                 return NotNow(BUSY_SECONDS)
             return await self._claim(session, claimed, job)
 
-    async def _begin(self, session: Session, unit_id: int, now: datetime) -> None:
+    async def _begin(self, session: Session, unit_id: int) -> None:
         held, _ = await UnitStore(session).hold(unit_id)
         if held.state is JobState.QUEUED:
-            change = JobChange(held, now=now)
+            change = JobChange(held, now=self._clock())
             change.begin()
             await save_change(session, change)
-            await self._database.announcements.announce(session, held.id)
+            self._database.announcements.announce(session, held.id)
 
     async def _claim(self, session: Session, unit: Unit, job: Job) -> Claim:
         workers = self._roster.alive
         job = with_shared_rate(job, workers=workers)
         registries = with_shared_limits(await self._registries(session), workers=workers)
-        if unit.kind is UnitKind.PLAN:
-            return Claim(job, unit, registries, workers)
-        first, last = unit.first_image, unit.last_image
-        images = await ImageStore(session).list_unfinished(job, unit.job_number, first=first, last=last)
-        destinations = [image.image.destination for image in images]
-        written_by = await DestinationStore(session).hold(destinations, unit_id=unit.id)
-        return Claim(job, unit, registries, workers, images, written_by)
+        claim = Claim(job, unit, registries, workers)
+        return claim if unit.kind is UnitKind.PLAN else await with_images(session, claim)
 
     async def _registries(self, session: Session) -> tuple[RegistryEntry, ...]:
         store = RegistryStore(session, self._sealer)
@@ -122,3 +117,12 @@ class Claims:
             if not is_ours and not self._roster.is_dead(unit.worker):
                 return NotNow(BUSY_SECONDS)
         return None
+
+
+async def with_images(session: Session, claim: Claim) -> Claim:
+    """Complete the claim of a copy unit: what it has to do, with the destinations held for it that are free."""
+    unit = claim.unit
+    first, last = unit.first_image, unit.last_image
+    images = await ImageStore(session).list_unfinished(claim.job, unit.job_number, first=first, last=last)
+    destinations = [image.image.destination for image in images]
+    return replace(claim, images=images, written_by=await DestinationStore(session).hold(destinations, unit_id=unit.id))

@@ -40,6 +40,8 @@ HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 """After this long without a sign of life a unit is delivered to another worker."""
 POLL_TIMEOUT = timedelta(seconds=3)
 """How often a worker looks for such units; for new ones, and those given back, it is woken."""
+BUSY_POLL_INTERVAL = timedelta(seconds=0.02)
+"""How soon a worker that was full looks again, when nothing wakes it: short beside the shortest unit."""
 COMMAND_SECONDS = 10.0
 """Longer than any statement of the engine takes; a connection that died without a word is found out by it."""
 LOG_RETENTION = timedelta(hours=1)
@@ -98,6 +100,7 @@ class Engine(ABC):
         """
         async with self._connected() as (queries, broken):
             manager = QueueManager(queries, Channel(engine_settings().channel))
+            manager.min_dequeue_poll_interval = BUSY_POLL_INTERVAL
 
             async def unit(job: EngineJob) -> None:
                 again_seconds = await handle(int(job.payload or b""))

@@ -49,7 +49,7 @@ async def delete_job(database: Database, job_id: str, *, entry: AuditEntry | Non
                 await IdempotencyStore(session).delete_of_job(job_id)
                 if entry is not None:
                     await AuditStore(session).add(entry)
-                await database.announcements.announce(session, job_id)
+                database.announcements.announce(session, job_id)
                 return
         await asyncio.sleep(REST_SECONDS)
 

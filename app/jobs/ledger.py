@@ -7,9 +7,10 @@ fence first; a claim that was lost writes nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from app.domain.errors import JobInterrupted, UnavailableError
 from app.domain.job import BlobCounts, ByteCounts, Image, ImageState
@@ -30,8 +31,12 @@ TALLY_SECONDS = 1.0
 """How often moving bytes are written down."""
 SOON_SECONDS = 0.1
 """How long a begun or ended image waits for others, to be written with them."""
-WAIT_SECONDS = 2.0
-"""How long a unit rests whose images wait for another job's."""
+FIRST_WAIT_SECONDS = 0.25
+MOST_WAIT_SECONDS = 5.0
+"""How long a unit rests whose images wait for another job's: twice as long each time, since that may be a large one."""
+T = TypeVar("T")
+_Row = tuple[ImageState, Tally]
+
 KEPT_DIFFERENT = "exists_different_digest"
 """The reason of an image whose destination was left as it was."""
 SUPERSEDED = "superseded"
@@ -48,6 +53,9 @@ class UnitLedger:
         self._images: dict[int, Image] = {stored.position: stored.image for stored in claim.images}
         self._positions = {stored.image.destination: stored.position for stored in claim.images}
         self._bases = {stored.position: stored.tally for stored in claim.images}
+        self._rows = {stored.position: (stored.image.state, stored.tally) for stored in claim.images}
+        """What the rows say: nobody writes them under this claim but the ledger, and who stops the job."""
+        self._knows_rows = True
         self._dirty: set[int] = set()
         self._warnings: list[JobWarning] = []
         self._rest_seconds = 0.0
@@ -94,7 +102,7 @@ class UnitLedger:
 
     def wait(self) -> None:
         """Note that some image waits for another job's."""
-        self._rest_seconds = WAIT_SECONDS
+        self._rest_seconds = min(FIRST_WAIT_SECONDS * 2**self._claim.unit.failures, MOST_WAIT_SECONDS)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -103,8 +111,7 @@ class UnitLedger:
 
         When the claim turns out to be lost, the unit is told so.
         """
-        while not self._closing.is_set():
-            await self._something_to_write()
+        while not await self._is_closing():
             try:
                 await self.flush()
             except UnavailableError:
@@ -114,44 +121,41 @@ class UnitLedger:
                 return
 
     def stop_keeping(self) -> None:
-        """End `keep`, after what it writes just now."""
+        """End `keep`, after what it writes just now; `close` writes the rest."""
         self._closing.set()
         self._soon.set()
 
     async def flush(self) -> None:
         """Write what has changed; raise `JobInterrupted` when the claim is lost."""
+
+        async def nothing_else(_session: Session, _change: JobChange, _unit: Unit) -> None:
+            return
+
         async with self._lock:
             self._soon.clear()
-            if not self._dirty:
-                return
-            taken, self._dirty = self._dirty, set()
-            try:
-                async with self._database.transaction() as session:
-                    change, _ = await self._hold(session)
-                    await self._write(session, change, taken)
-                    await self._save(session, change)
-            except BaseException:
-                self._dirty |= taken
-                raise
+            if self._dirty:
+                await self._commit(nothing_else)
 
     async def close(self, reason: Reason | None) -> float | None:
         """Write what is left and end the unit, or give it back; return after how many seconds it is to come again."""
         self._settle(reason)
-        async with self._lock, self._database.transaction() as session:
-            change, unit = await self._hold(session)
-            await self._write(session, change, set(self._images))
-            left = [image for image in self._images.values() if not image.state.done]
-            now = self._clock()
-            rest = None if not left else 0.0 if reason is Reason.SHUTDOWN else self._rest_seconds
-            await DestinationStore(session).release([image.destination for image in left], unit_id=unit.id)
-            if rest is None:
-                await UnitStore(session).finish(unit, now=now)
+
+        async def end_or_give_back(session: Session, change: JobChange, unit: Unit) -> float | None:
+            left = [image.destination for image in self._images.values() if not image.state.done]
+            if not left:
+                await UnitStore(session).finish(unit, now=change.now)
                 change.finish_units(1)
+                return None
+            rest = 0.0 if reason is Reason.SHUTDOWN else self._rest_seconds
+            await DestinationStore(session).release(left, unit_id=unit.id)
+            if rest:
+                await UnitStore(session).retry(unit, now=change.now, not_before=change.now + timedelta(seconds=rest))
             else:
-                not_before = now + timedelta(seconds=rest) if rest else None
-                await UnitStore(session).give_back(unit, now=now, not_before=not_before)
-            await self._save(session, change)
-        return rest
+                await UnitStore(session).give_back(unit, now=change.now)
+            return rest
+
+        async with self._lock:
+            return await self._commit(end_or_give_back)
 
     # --- below --------------------------------------------------------------------------------------------------------
 
@@ -175,34 +179,51 @@ class UnitLedger:
             elif image.state is ImageState.RUNNING:
                 self._set(position, replace(image, state=ImageState.QUEUED, attempts=image.attempts - 1))
 
-    async def _something_to_write(self) -> None:
+    async def _is_closing(self) -> bool:
         if await wait_for(self._soon, TALLY_SECONDS):
             await wait_for(self._closing, SOON_SECONDS)
+        return self._closing.is_set()
 
-    async def _hold(self, session: Session) -> tuple[JobChange, Unit]:
-        held, unit = await UnitStore(session).hold(self._claim.unit.id, fence=self._claim.unit.fence)
-        return JobChange(held, now=self._clock()), unit
+    async def _commit(self, also: Callable[[Session, JobChange, Unit], Awaitable[T]]) -> T:
+        """Write what has changed, and what else there is to do, in one transaction under the fence."""
+        taken, self._dirty = self._dirty, set()
+        try:
+            async with self._database.transaction() as session:
+                held, unit = await UnitStore(session).hold(self._claim.unit.id, fence=self._claim.unit.fence)
+                change = JobChange(held, now=self._clock())
+                written = await self._write(session, change, taken)
+                result = await also(session, change, unit)
+                await save_change(session, change)
+                self._database.announcements.announce(session, held.id)
+        except BaseException:
+            self._dirty |= taken
+            self._knows_rows = False  # a commit whose answer was lost may have happened
+            raise
+        self._rows |= written
+        self._knows_rows = True
+        return result
 
-    async def _write(self, session: Session, change: JobChange, positions: Collection[int]) -> None:
-        images = ImageStore(session)
-        before = await images.read_states(self._claim.unit.job_number, sorted(positions))
+    async def _write(self, session: Session, change: JobChange, positions: Collection[int]) -> dict[int, _Row]:
+        images, number = ImageStore(session), self._claim.unit.job_number
+        rows = {position: self._rows[position] for position in positions}
+        if change.job.is_stopping or not self._knows_rows:
+            rows = await images.read_states(number, list(self._images))
         changed = []
-        for position, (state, tally) in sorted(before.items()):
+        for position, (state, tally) in sorted(rows.items()):
             image = self._images[position]
             if state.done and not image.state.done:
                 self._images[position] = replace(image, state=state)  # cancelled meanwhile, before it had begun here
-                continue
-            if state.done and state is image.state:
-                continue
-            change.count(state, image.state, growth=added(_tally_of(image), tally, sign=-1))
-            changed.append((position, image))
-        await images.record(self._claim.unit.job_number, changed, revision=change.take_revisions(len(changed)))
+            elif not (state.done and state is image.state):
+                change.count(state, image.state, growth=added(_tally_of(image), tally, sign=-1))
+                changed.append((position, image))
+        await images.record(number, changed, revision=change.take_revisions(len(changed)))
         change.warn(tuple(self._warnings))
         ended = [image for _, image in changed if image.state.done]
         await self._release(session, ended)
         if self._claim.job.request.options.fail_fast and any(image.state is ImageState.FAILED for image in ended):
             change.fail_fast()
             await stop_queued(session, change)
+        return {position: (image.state, _tally_of(image)) for position, image in changed}
 
     async def _release(self, session: Session, ended: Sequence[Image]) -> None:
         holds, unit = DestinationStore(session), self._claim.unit
@@ -210,10 +231,6 @@ class UnitLedger:
         other = [image.destination for image in ended if not _was_written(image)]
         await holds.release(written, unit_id=unit.id, written_by=unit.job_number)
         await holds.release(other, unit_id=unit.id)
-
-    async def _save(self, session: Session, change: JobChange) -> None:
-        await save_change(session, change)
-        await self._database.announcements.announce(session, self._claim.job.id)
 
 
 def _ended(image: Image, result: CopyResult, now: datetime) -> Image:

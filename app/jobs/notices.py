@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 
@@ -24,12 +25,13 @@ async def save_change(session: Session, change: JobChange) -> None:
     after_commit(session, partial(count_change, change.before, job))
     event = event_of(job.state) if change.has_moved else None
     if event is not None:
-        moved = await JobStore(session).get(job.id)
-        await DeliveryStore(session).add(await _notices(session, moved, event, now=change.now))
+        subscriptions = [kept.subscription for kept in await SubscriptionStore(session).list_for_writing()]
+        if subscriptions:
+            moved = await JobStore(session).get(job.id)
+            await DeliveryStore(session).add(_notices(moved, event, subscriptions, now=change.now))
 
 
-async def _notices(session: Session, job: Job, event: JobEventType, *, now: datetime) -> list[Delivery]:
-    subscriptions = [kept.subscription for kept in await SubscriptionStore(session).list_for_writing()]
+def _notices(job: Job, event: JobEventType, subscriptions: Sequence[Subscription], *, now: datetime) -> list[Delivery]:
     notices = [_notice(job, event, one, url=None, now=now) for one in subscriptions if one.wants(event, job)]
     if job.notify and job.done:
         ours = [one for one in subscriptions if one.name == job.notify.subscription]

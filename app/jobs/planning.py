@@ -6,7 +6,8 @@ and finds much the same; so images are put where they were, and what is left ove
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from app.domain.errors import RegistrySyncError, TransferError
@@ -14,7 +15,7 @@ from app.domain.job import ImageState, Priority
 from app.domain.plan import PlannedCopy
 from app.domain.report import ExecutionError, JobWarning
 from app.jobs.changes import JobChange
-from app.jobs.claims import Claim
+from app.jobs.claims import Claim, with_images
 from app.jobs.engine import Engine
 from app.jobs.halting import Reason
 from app.jobs.notices import save_change
@@ -34,6 +35,8 @@ SHARES_PER_WORKER = 16
 """Into how many units for each worker a job is divided, where it has that many images: so all get some, to the end."""
 MOST_IN_UNIT = 64
 """How many images a unit has at most: more would make it long without making the engine's part any less."""
+LEAST_IN_UNIT = 8
+"""How many it has at least where one worker does all: a unit copies as many at once."""
 PRIORITY_STEP = 1_000_000
 """Distance between priorities; a unit's index is taken from its job's, so that small jobs overtake long ones."""
 
@@ -48,8 +51,9 @@ class Planning:
         self._clock = clock
         self._batch: list[PlannedImage] = []
         self._warnings: list[JobWarning] = []
-        self._copies = 0
         self._images = 0
+        self._ends: list[int] = []
+        """The last position of each copy."""
 
     async def list_copies(self, workshop: Workshop) -> None:
         """Find what the request comes to, and write it down; raise what the workshop raises."""
@@ -59,12 +63,15 @@ class Planning:
                 continue
             self._take(found)
             if len(self._batch) >= BATCH_IMAGES:
-                await self._write_batch()
-        await self._write_batch()
+                await patiently(self._write)
+                self._batch = []
 
-    async def divide(self) -> None:
-        """End the planning: make units of what was found and tell the engine; nothing is copied before this."""
-        await patiently(self._divide)
+    async def divide(self) -> Claim | None:
+        """End the planning: make units of what was found and tell the engine; nothing is copied before this.
+
+        Where it comes to one unit only, that is the planner's own to go on with, and returned.
+        """
+        return await patiently(self._divide)
 
     async def fail(self, error: RegistrySyncError) -> float | None:
         """End the planning without a plan, or have it come again; return after how many seconds."""
@@ -77,49 +84,62 @@ class Planning:
     # --- below --------------------------------------------------------------------------------------------------------
 
     def _take(self, copy: PlannedCopy) -> None:
+        copy_number = len(self._ends)
         for destination in copy.destinations:
-            self._batch.append(PlannedImage(self._images, self._copies, copy, destination))
+            self._batch.append(PlannedImage(self._images, copy_number, copy, destination))
             self._images += 1
-        self._copies += 1
-
-    async def _write_batch(self) -> None:
-        if self._batch:
-            await patiently(self._write)
-            self._batch = []
+        self._ends.append(self._images - 1)
 
     async def _write(self) -> None:
         async with self._database.transaction() as session:
             change, _ = await self._hold(session)
-            known = change.job.progress.images.total
-            change.count_many(None, ImageState.QUEUED, max(0, self._images - known))
-            revision = change.take_revisions(len(self._batch))
-            await ImageStore(session).put_planned(change.job.number, self._batch, revision=revision)
+            await self._put_batch(session, change)
             await self._save(session, change)
 
-    async def _divide(self) -> None:
+    async def _put_batch(self, session: Session, change: JobChange) -> None:
+        known = change.job.progress.images.total
+        change.count_many(None, ImageState.QUEUED, max(0, self._images - known))
+        if self._batch:
+            revision = change.take_revisions(len(self._batch))
+            await ImageStore(session).put_planned(change.job.number, self._batch, revision=revision)
+
+    async def _divide(self) -> Claim | None:
         async with self._database.transaction() as session:
             change, unit = await self._hold(session)
             if change.job.is_stopping:
                 await stop_queued(session, change)
-            else:
-                await self._make_units(session, change)
-            await self._finish(session, change, unit)
+                await self._finish(session, change, unit)
+                return None
+            ranges = divided(await self._complete(session, change), workers=self._claim.workers)
+            is_one = len(ranges) == 1
+            change.plan(units=0 if is_one else len(ranges), warnings=tuple(self._warnings))
+            if not is_one:
+                await self._make_units(session, change, ranges)
+                await self._finish(session, change, unit)
+                return None
+            ((first, last),) = ranges
+            unit = await UnitStore(session).turn_into_copy(unit, first_image=first, last_image=last, now=change.now)
+            await self._save(session, change)
+            return await with_images(session, replace(self._claim, unit=unit))
 
-    async def _make_units(self, session: Session, change: JobChange) -> None:
-        images, number = ImageStore(session), change.job.number
-        if not change.job.progress.planned:
-            await images.delete_from(number, self._images)
-            change.discount(ImageState.QUEUED, change.job.progress.images.total - self._images)
-        copies = await images.count_copies(number)
-        shares = SHARES_PER_WORKER * self._claim.workers
-        ranges = await images.divide(number, copies_each=min(max(copies // shares, 1), MOST_IN_UNIT))
+    async def _complete(self, session: Session, change: JobChange) -> Sequence[int]:
+        """Write down what is not yet, remove what only an earlier attempt found; return each copy's last position."""
+        number, known = change.job.number, change.job.progress.images.total
+        if change.job.progress.planned:
+            return await ImageStore(session).list_copy_ends(number)  # the images of a retry come from the job before
+        await self._put_batch(session, change)
+        if known > self._images:
+            await ImageStore(session).delete_from(number, self._images)
+            change.discount(ImageState.QUEUED, known - self._images)
+        return self._ends
+
+    async def _make_units(self, session: Session, change: JobChange, ranges: Sequence[tuple[int, int]]) -> None:
         units = [
-            NewUnit(index, UnitKind.COPY, unit_priority(change.job.priority, index), first, last)
+            NewUnit(change.job.number, index, UnitKind.COPY, unit_priority(change.job.priority, index), first, last)
             for index, (first, last) in enumerate(ranges, start=1)
         ]
-        change.plan(units=len(units), warnings=tuple(self._warnings))
         if units:
-            nudges = await UnitStore(session).add(number, units, now=self._clock())
+            nudges = await UnitStore(session).add(units, now=change.now)
             await self._engine.nudge(session, nudges)
 
     async def _fail(self, error: RegistrySyncError) -> float | None:
@@ -151,13 +171,21 @@ class Planning:
         return JobChange(held, now=self._clock()), unit
 
     async def _finish(self, session: Session, change: JobChange, unit: Unit) -> None:
-        await UnitStore(session).finish(unit, now=self._clock())
+        await UnitStore(session).finish(unit, now=change.now)
         change.finish_units(1)
         await self._save(session, change)
 
     async def _save(self, session: Session, change: JobChange) -> None:
         await save_change(session, change)
-        await self._database.announcements.announce(session, self._claim.job.id)
+        self._database.announcements.announce(session, self._claim.job.id)
+
+
+def divided(ends: Sequence[int], *, workers: int) -> list[tuple[int, int]]:
+    """Divide copies, given by the last position of each, into the ranges of positions that units have."""
+    least = LEAST_IN_UNIT if workers == 1 else 1
+    size = min(max(len(ends) // (SHARES_PER_WORKER * workers), least), MOST_IN_UNIT)
+    lasts = [*ends[size - 1 :: size], *([ends[-1]] if len(ends) % size else [])]
+    return list(zip([0, *(last + 1 for last in lasts)], lasts, strict=False))
 
 
 def unit_priority(priority: Priority, index: int) -> int:

@@ -72,8 +72,8 @@ class JobRunner:
         except Exception as error:
             log.exception("planning_failed_unexpectedly")
             return await planning.fail(RegistrySyncError(f"{type(error).__name__} in this service; see its log"))
-        await planning.divide()
-        return None
+        copying = await planning.divide()
+        return None if copying is None else await self._copy(copying, halt)
 
     async def _copy(self, claim: Claim, halt: Halt) -> float | None:
         ledger = UnitLedger(claim, self._database, clock=self._clock)

@@ -23,23 +23,21 @@ from app.domain.job import (
     Trigger,
 )
 from app.domain.request import SyncRequest
-from app.jobs.accepting import accept, entry_of
+from app.jobs.accepting import begin, entry_of
 from app.jobs.changes import JobChange
 from app.jobs.engine import Engine
 from app.jobs.housekeeping import BATCH_IMAGES, delete_job
+from app.jobs.intake import Intake
 from app.jobs.notices import save_change
-from app.jobs.planning import unit_priority
 from app.jobs.standing import run_lane
 from app.jobs.stopping import cancel_some
 from app.jobs.watching import JobWatch
 from app.store.audit import AuditStore
 from app.store.database import Database
-from app.store.idempotency import IdempotencyStore
 from app.store.images import ImageStore
 from app.store.jobs import JobStore
 from app.store.lanes import LaneStore
 from app.store.paging import Page, PageRequest
-from app.store.units import NewUnit, UnitKind, UnitStore
 
 
 class JobService:
@@ -56,6 +54,7 @@ class JobService:
     ) -> None:
         self._database = database
         self._engine = engine
+        self._intake = Intake(database, engine)
         self._watch = watch
         self._clock = clock
         self._new_id = new_id
@@ -88,13 +87,7 @@ class JobService:
             labels=dict(labels or {}),
             notify=notify,
         )
-        async with self._database.transaction() as session:
-            if idempotency is not None:
-                known = await IdempotencyStore(session).claim(idempotency, job_id=job.id, now=job.created_at)
-                if known != job.id:
-                    return Submission(await JobStore(session).get(known), replayed=True)
-            await accept(session, self._engine, job)
-        return Submission(job)
+        return await self._intake.take_in(job, idempotency)
 
     async def get(self, job_id: str) -> Job:
         """Read a job; raise `NotFoundError`."""
@@ -146,7 +139,7 @@ class JobService:
                 change.request_cancel()
                 is_all = await cancel_some(session, change, first=first, count=BATCH_IMAGES)
                 await save_change(session, change)
-                await self._database.announcements.announce(session, job_id)
+                self._database.announcements.announce(session, job_id)
             first += BATCH_IMAGES
         return await self.get(job_id)
 
@@ -185,8 +178,7 @@ class JobService:
                 change = JobChange(held, now=job.created_at)
                 change.take_over(count)
                 await save_change(session, change)
-            units = [NewUnit(0, UnitKind.PLAN, unit_priority(job.priority, 0))]
-            await self._engine.nudge(session, await UnitStore(session).add(number, units, now=job.created_at))
+            await begin(session, self._engine, {number: job})
             return await jobs.get(job.id)
 
     async def delete(self, job_id: str, *, caller: Caller) -> None:

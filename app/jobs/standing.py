@@ -79,7 +79,7 @@ class StandingJobs:
             has_begun = held.state is not JobState.QUEUED or held.cancel_requested
             if not has_begun and _is_same(waiting, job):
                 return Accepted(waiting, is_new=False)
-        number = await accept(session, self._engine, job)
+        (number,) = await accept(session, self._engine, [job])
         await lanes.join(lane, number)
         await PolicyStore(session).note_job(str(job.policy), job.id)
         return Accepted(job, is_new=True)

@@ -29,6 +29,8 @@ log = structlog.get_logger()
 
 SIGN_SECONDS = 1.0
 """How often running units learn of a wish to cancel, where nobody announces it."""
+LEAST_SECONDS = 0.2
+"""What is done early, because something changed, is not done more often than this."""
 SWEEP_SECONDS = 10.0
 GRACE_SECONDS = 20.0
 """How long a unit may go on when the process is told to end; what is not done then goes back to the queue."""
@@ -191,9 +193,10 @@ class Worker:
                 await asyncio.sleep(SIGN_SECONDS)
             if early is None:
                 await asyncio.sleep(seconds())
-            else:
-                await wait_for(early, seconds())
-                early.clear()
+                continue
+            await asyncio.sleep(LEAST_SECONDS)
+            await wait_for(early, seconds())
+            early.clear()
 
 
 async def _all_done(tasks: dict[int, asyncio.Task[float | None]], seconds: float) -> None:

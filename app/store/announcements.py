@@ -1,8 +1,8 @@
 """Announcements: a job changed, and whoever wants to know hears of it, in this process and in all others.
 
-In one process, beside SQLite, an announcement is a call after the commit. On PostgreSQL it is a NOTIFY, which comes
-with the commit too, and one connection per process listens while anybody is there to hear. Announcements may be lost
-with that connection, so who hears them must look by itself now and then.
+In one process, beside SQLite, an announcement is a call after the commit. On PostgreSQL a trigger of the table of jobs
+makes it, as a NOTIFY, which comes with the commit too; one connection per process listens while anybody is there to
+hear. Announcements may be lost with that connection, so who hears them must look by itself now and then.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import asyncpg  # type: ignore[import-untyped]  # it has no types of its own
-from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.errors import UnavailableError
 
 CHANNEL = "registry_sync_jobs"
+"""Known to the trigger too, which a migration made."""
 CHECK_SECONDS = 10.0
 """How often the listening connection is asked whether it still works: a dead one is silent too."""
 RECONNECT_SECONDS = 1.0
@@ -40,16 +41,10 @@ class Announcements:
         self._listeners: set[Listener] = set()
         self._listening: asyncio.Task[None] | None = None
 
-    async def announce(self, session: AsyncSession, job_id: str) -> None:
-        """Tell all, when this transaction commits, that a job changed."""
-        if self._connect is not None:
-            await session.execute(select(func.pg_notify(CHANNEL, job_id)))
-            return
-
-        async def tell() -> None:
-            self._heard(job_id)
-
-        after_commit(session, tell)
+    def announce(self, session: AsyncSession, job_id: str) -> None:
+        """Tell all, when this transaction commits, that a job changed. On PostgreSQL the database does so by itself."""
+        if self._connect is None:
+            after_commit(session, partial(self._tell, job_id))
 
     @asynccontextmanager
     async def heard_by(self, listener: Listener) -> AsyncIterator[None]:
@@ -84,6 +79,9 @@ class Announcements:
                         await broken.wait()
         finally:
             connection.terminate()
+
+    async def _tell(self, job_id: str) -> None:
+        self._heard(job_id)
 
     def _heard(self, job_id: str) -> None:
         for listener in tuple(self._listeners):

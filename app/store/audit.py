@@ -21,16 +21,19 @@ class AuditStore:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    async def add(self, entry: AuditEntry) -> None:
+    async def add(self, *entries: AuditEntry) -> None:
         """Write down that something was changed."""
-        row = {
-            "at": entry.at,
-            "actor": entry.actor,
-            "action": entry.action,
-            "target": entry.target,
-            "details": dict(entry.details),
-        }
-        await self._session.execute(insert(_log), row)
+        rows = [
+            {
+                "at": entry.at,
+                "actor": entry.actor,
+                "action": entry.action,
+                "target": entry.target,
+                "details": dict(entry.details),
+            }
+            for entry in entries
+        ]
+        await self._session.execute(insert(_log), rows)
 
     async def list(self, wanted: AuditFilter, page: PageRequest) -> Page[AuditEntry]:
         """Read a page of the log, newest first."""

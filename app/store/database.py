@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]  # it has no types of its own
 from sqlalchemy import Connection, event, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
@@ -157,10 +157,9 @@ def _postgres_engine(url: str, pool_size: int, application: str) -> AsyncEngine:
         "lock_timeout": "10s",
         "jit": "off",  # compiling costs more than our short statements take
     }
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         hide_parameters=True,
-        pool_pre_ping=True,
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=POOL_SECONDS,
@@ -170,3 +169,11 @@ def _postgres_engine(url: str, pool_size: int, application: str) -> AsyncEngine:
             "server_settings": settings,
         },
     )
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def refuse_closed(connection: Any, _: ConnectionPoolEntry, _proxy: object) -> None:
+        # The driver notices when the server goes away; asking it costs nothing, a round trip for each checkout would.
+        if connection.driver_connection.is_closed():
+            raise DisconnectionError
+
+    return engine

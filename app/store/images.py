@@ -124,22 +124,11 @@ class ImageStore:
         rows = await self._session.execute(statement.order_by(_images.c.position))
         return tuple(_stored_image(job.id, row) for row in rows)
 
-    async def count_copies(self, job_number: int) -> int:
-        """Count the copies a job's images belong to."""
-        last = select(func.max(_images.c.copy_number)).where(_images.c.job_number == job_number)
-        number = (await self._session.execute(last)).scalar_one()
-        return 0 if number is None else int(number) + 1
-
-    async def divide(self, job_number: int, *, copies_each: int) -> tuple[tuple[int, int], ...]:
-        """Divide a job's images into runs of so many copies; return the first and last position of each."""
-        share = (_images.c.copy_number // copies_each).label("share")
-        statement = (
-            select(func.min(_images.c.position).label("first"), func.max(_images.c.position).label("last"))
-            .where(_images.c.job_number == job_number)
-            .group_by(share)
-            .order_by(share)
-        )
-        return tuple((row.first, row.last) for row in await self._session.execute(statement))
+    async def list_copy_ends(self, job_number: int) -> tuple[int, ...]:
+        """Read the last position of each copy, in order."""
+        copies = select(func.max(_images.c.position)).where(_images.c.job_number == job_number)
+        ends = copies.group_by(_images.c.copy_number).order_by(_images.c.copy_number)
+        return tuple((await self._session.execute(ends)).scalars())
 
     async def read_states(self, job_number: int, positions: Sequence[int]) -> dict[int, tuple[ImageState, Tally]]:
         """Read how far images are, according to their rows."""

@@ -7,11 +7,11 @@ a job come one after another, its counts and its version can be worked out from 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, insert, select, tuple_, update
+from sqlalchemy import Select, bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.errors import NotFoundError
@@ -22,6 +22,11 @@ from app.store.tables import JobLabelRow, JobRow, table_of
 
 _jobs = table_of(JobRow)
 _labels = table_of(JobLabelRow)
+# Made once: they are wide, and executed all the time.
+_ADD = insert(_jobs).returning(_jobs.c.id, _jobs.c.number)
+_FIND = select(_jobs).where(_jobs.c.id == bindparam("job_id"))
+_HOLD = select(*HELD_COLUMNS).where(_jobs.c.id == bindparam("job_id")).with_for_update()
+_SAVE = update(_jobs).where(_jobs.c.number == bindparam("of_number"))
 
 
 class JobStore:
@@ -32,21 +37,28 @@ class JobStore:
 
     async def add(self, job: Job) -> int:
         """Add a job and return its number."""
-        statement = insert(_jobs).returning(_jobs.c.number)
-        number: int = (await self._session.execute(statement, new_row(job))).scalar_one()
+        (number,) = await self.add_all([job])
+        return number
+
+    async def add_all(self, jobs: Sequence[Job]) -> list[int]:
+        """Add jobs and return their numbers."""
+        rows = await self._session.execute(_ADD, [new_row(job) for job in jobs])
+        by_id = {row.id: row.number for row in rows}
+        numbers: list[int] = [by_id[job.id] for job in jobs]
         labels = [
             {"job_number": number, "key": key, "value": value, "created_at": job.created_at}
+            for number, job in zip(numbers, jobs, strict=True)
             for key, value in job.labels.items()
         ]
         if labels:
             await self._session.execute(insert(_labels), labels)
-        return number
+        return numbers
 
     async def find(self, job_id: str) -> Job | None:
         """Read a job."""
         if not is_id(job_id):
             return None
-        row = (await self._session.execute(select(_jobs).where(_jobs.c.id == job_id))).one_or_none()
+        row = (await self._session.execute(_FIND, {"job_id": job_id})).one_or_none()
         return None if row is None else job_of(row)
 
     async def get(self, job_id: str) -> Job:
@@ -58,7 +70,7 @@ class JobStore:
 
     async def get_watched(self, job_id: str) -> tuple[Job, int]:
         """Read a job, and the version in which anything but its progress changed last; raise `NotFoundError`."""
-        row = (await self._session.execute(select(_jobs).where(_jobs.c.id == job_id))).one_or_none()
+        row = (await self._session.execute(_FIND, {"job_id": job_id})).one_or_none()
         if row is None:
             raise _no_such_job(job_id)
         return job_of(row), row.state_version
@@ -96,14 +108,14 @@ class JobStore:
     async def hold(self, job_id: str) -> HeldJob:
         """Hold a job for a change; raise `NotFoundError`."""
         if is_id(job_id):
-            row = (await self._session.execute(_holding().where(_jobs.c.id == job_id))).one_or_none()
+            row = (await self._session.execute(_HOLD, {"job_id": job_id})).one_or_none()
             if row is not None:
                 return held_job_of(row)
         raise _no_such_job(job_id)
 
     async def save(self, job: HeldJob) -> None:
         """Put back a held job."""
-        await self._session.execute(update(_jobs).where(_jobs.c.number == job.number), changed_columns(job))
+        await self._session.execute(_SAVE, {"of_number": job.number, **changed_columns(job)})
 
     async def has_unfinished_before(self, number: int) -> bool:
         """Say whether a job accepted earlier than this one is still at work."""
@@ -122,10 +134,6 @@ def is_id(text: str) -> bool:
         return str(uuid.UUID(text)) == text
     except ValueError:
         return False
-
-
-def _holding() -> Select[Any]:
-    return select(*HELD_COLUMNS).with_for_update()  # no-op on SQLite: its writers come one by one anyway
 
 
 def _listing(wanted: JobFilter, limit: int, after: SortKey | None) -> Select[Any]:

@@ -169,7 +169,7 @@ class UnitRow(Base):
     claims: Mapped[int] = mapped_column(default=0)
     """Claims that did not end with the unit given back; too many, and the unit is what kills its workers."""
     failures: Mapped[int] = mapped_column(default=0)
-    """Temporary failures of the planning so far."""
+    """How often it was put off: a registry did not answer its planning, or its destinations were in use."""
     not_before: Mapped[datetime | None]
     updated_at: Mapped[datetime]
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, insert, or_, select, update
+from sqlalchemy import Row, bindparam, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.errors import JobInterrupted
@@ -20,6 +20,14 @@ _jobs = table_of(JobRow)
 _units = table_of(UnitRow)
 _UNIT_COLUMNS = tuple(column.label(f"unit_{column.name}") for column in _units.c)
 _WITH_JOB = _jobs.join(_units, _units.c.job_number == _jobs.c.number)
+# Made once: they are wide, and executed for every unit.
+_FIND = select(_jobs, *_UNIT_COLUMNS).select_from(_WITH_JOB).where(_units.c.id == bindparam("unit_id"))
+_HOLD = (
+    select(*HELD_COLUMNS, *_UNIT_COLUMNS)
+    .select_from(_WITH_JOB)
+    .where(_units.c.id == bindparam("unit_id"))
+    .with_for_update()
+)
 
 
 class UnitKind(StrEnum):
@@ -41,6 +49,7 @@ class UnitState(StrEnum):
 class NewUnit:
     """A unit to be made."""
 
+    job_number: int
     index: int
     kind: UnitKind
     priority: int
@@ -90,11 +99,11 @@ class UnitStore:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def add(self, job_number: int, units: Sequence[NewUnit], *, now: datetime) -> list[Nudge]:
+    async def add(self, units: Sequence[NewUnit], *, now: datetime) -> list[Nudge]:
         """Add units, queued, and return what the engine is to be told."""
         rows = [
             {
-                "job_number": job_number,
+                "job_number": unit.job_number,
                 "unit_index": unit.index,
                 "kind": unit.kind,
                 "state": UnitState.QUEUED,
@@ -110,14 +119,12 @@ class UnitStore:
 
     async def find(self, unit_id: int) -> tuple[Unit, Job] | None:
         """Read a unit and its job, as they are just now."""
-        statement = select(_jobs, *_UNIT_COLUMNS).select_from(_WITH_JOB).where(_units.c.id == unit_id)
-        row = (await self._session.execute(statement)).one_or_none()
+        row = (await self._session.execute(_FIND, {"unit_id": unit_id})).one_or_none()
         return None if row is None else (_unit(row), job_of(row))
 
     async def hold(self, unit_id: int, *, fence: int | None = None) -> tuple[HeldJob, Unit]:
         """Hold a unit and its job for a change; raise `JobInterrupted` when it is gone, or another claim has it."""
-        statement = select(*HELD_COLUMNS, *_UNIT_COLUMNS).select_from(_WITH_JOB).where(_units.c.id == unit_id)
-        row = (await self._session.execute(statement.with_for_update())).one_or_none()
+        row = (await self._session.execute(_HOLD, {"unit_id": unit_id})).one_or_none()
         if row is None:
             raise JobInterrupted(f"unit {unit_id} is gone: its job was deleted")
         unit = _unit(row)
@@ -134,19 +141,25 @@ class UnitStore:
         statement = update(_units).where(unchanged).values(**_changing(claimed, now)).returning(_units.c.id)
         return None if (await self._session.execute(statement)).one_or_none() is None else claimed
 
-    async def give_back(self, unit: Unit, *, now: datetime, not_before: datetime | None = None) -> None:
+    async def give_back(self, unit: Unit, *, now: datetime) -> None:
         """Queue a held unit again; a claim that ended so does not count against it."""
-        await self._change(
-            replace(unit, state=UnitState.QUEUED, worker=None, claims=unit.claims - 1, not_before=not_before), now
-        )
+        await self._change(replace(unit, state=UnitState.QUEUED, worker=None, claims=unit.claims - 1), now)
 
     async def retry(self, unit: Unit, *, now: datetime, not_before: datetime) -> None:
-        """Queue a held unit again after a temporary failure."""
-        await self.give_back(replace(unit, failures=unit.failures + 1), now=now, not_before=not_before)
+        """Queue a held unit again, for later: what it needs could not be had."""
+        later = replace(unit, failures=unit.failures + 1, not_before=not_before)
+        await self.give_back(later, now=now)
 
     async def finish(self, unit: Unit, *, now: datetime) -> None:
         """End a held unit."""
         await self._change(replace(unit, state=UnitState.DONE, worker=None), now)
+
+    async def turn_into_copy(self, unit: Unit, *, first_image: int, last_image: int, now: datetime) -> Unit:
+        """Let a held plan unit go on as the one copy unit of its job, under the same claim."""
+        copying = replace(unit, kind=UnitKind.COPY, first_image=first_image, last_image=last_image)
+        columns = {"kind": copying.kind, "first_image": first_image, "last_image": last_image, "updated_at": now}
+        await self._session.execute(update(_units).where(_units.c.id == unit.id), columns)
+        return copying
 
     async def finish_queued(self, job_number: int, *, now: datetime) -> int:
         """End a held job's units that nobody has begun; return how many."""

@@ -6,10 +6,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
-import httpx
-
+from tests.benchmarks.load import post, send_all
 from tests.benchmarks.tables import Row
 from tests.support.postgres import PostgresServer
 from tests.support.processes import Program
@@ -19,6 +19,7 @@ REPOSITORIES = 50
 TAGS = 200
 SUBMISSIONS = 2_000
 CLIENTS = 32
+API_KEY = "a-key-that-opens-nothing-but-a-benchmark"
 _SECRET_KEY = base64.urlsafe_b64encode(bytes(32)).decode()
 
 
@@ -35,7 +36,9 @@ def measure() -> Iterator[Row]:
 
 def one_setup(folder: Path, host: str, *, name: str, database_url: str | None, workers: int) -> Iterator[Row]:
     """Measure one way to run the service."""
-    settings = {"DATABASE_URL": database_url, "SECRET_KEYS": _SECRET_KEY} if database_url else {}
+    settings = {"BOOTSTRAP_KEY": API_KEY} | (
+        {"DATABASE_URL": database_url, "SECRET_KEYS": _SECRET_KEY} if database_url else {}
+    )
     with ExitStack() as stack:
         if database_url:
             migrate = AppProcess(folder, "migrate", settings=settings)
@@ -43,6 +46,7 @@ def one_setup(folder: Path, host: str, *, name: str, database_url: str | None, w
             migrate.running.wait(60)
         arguments = ["--no-worker"] if workers else []
         service = stack.enter_context(ServiceProcess(folder, *arguments, settings=settings))
+        service.client.headers["Authorization"] = f"Bearer {API_KEY}"
         entry = {"host": host, "insecure": True, "limits": {"connections": 64}}
         service.client.put("/v1/registries/null", json=entry).raise_for_status()
         yield Row(f"submissions/s ({name})", submissions_per_second(service, host))
@@ -56,22 +60,14 @@ def one_setup(folder: Path, host: str, *, name: str, database_url: str | None, w
 
 def submissions_per_second(service: ServiceProcess, host: str) -> float:
     """Submit many small jobs from several connections at once."""
-
-    async def submit_all() -> float:
-        limits = httpx.Limits(max_connections=CLIENTS)
-        async with httpx.AsyncClient(base_url=service.client.base_url, limits=limits, trust_env=False) as client:
-            numbers = iter(range(SUBMISSIONS))
-
-            async def one_client() -> None:
-                for number in numbers:
-                    body = {"source": f"{host}/a:v1.{number % TAGS}.0", "destination": f"{host}/b-{number}"}
-                    (await client.post("/v1/jobs", json=body, timeout=60)).raise_for_status()
-
-            begin = time.perf_counter()
-            await asyncio.gather(*(one_client() for _ in range(CLIENTS)))
-            return SUBMISSIONS / (time.perf_counter() - begin)
-
-    return asyncio.run(submit_all())
+    url = service.client.base_url
+    bodies = [
+        {"source": f"{host}/a:v1.{number % TAGS}.0", "destination": f"{host}/b-{number}"}
+        for number in range(SUBMISSIONS)
+    ]
+    requests = [post("/v1/jobs", body, host=f"{url.host}:{url.port}", key=API_KEY) for body in bodies]
+    address = (url.host, url.port or 80)
+    return asyncio.run(send_all(requests, address=address, clients=CLIENTS, expects=HTTPStatus.ACCEPTED))
 
 
 def images_per_second(service: ServiceProcess, host: str) -> float:

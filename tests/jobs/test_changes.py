@@ -11,7 +11,7 @@ from app.domain.errors import ConflictError
 from app.domain.job import ImageState, JobState, Priority, Progress
 from app.domain.report import ExecutionError, JobWarning, Tally
 from app.jobs.changes import JobChange, added, grown
-from app.jobs.planning import PRIORITY_STEP, unit_priority
+from app.jobs.planning import MOST_IN_UNIT, PRIORITY_STEP, SHARES_PER_WORKER, divided, unit_priority
 from app.store.job_rows import HeldJob
 from tests.support.clock import START
 
@@ -159,3 +159,24 @@ def test_first_units_of_a_small_job_go_before_the_later_ones_of_a_large_one() ->
     assert unit_priority(Priority.NORMAL, 10**9) > unit_priority(Priority.LOW, 0)
     assert unit_priority(Priority.HIGH, 10**9) > unit_priority(Priority.NORMAL, 0)
     assert unit_priority(Priority.HIGH, 0) == 3 * PRIORITY_STEP
+
+
+@given(st.lists(st.integers(1, 16), max_size=300), st.integers(1, 40))
+def test_units_hold_every_image_once_and_no_copy_is_torn(fan_outs: list[int], workers: int) -> None:
+    ends = [sum(fan_outs[: number + 1]) - 1 for number in range(len(fan_outs))]
+    ranges = divided(ends, workers=workers)
+    positions = [position for first, last in ranges for position in range(first, last + 1)]
+    assert positions == list(range(sum(fan_outs)))
+    assert {last for _, last in ranges} <= set(ends)
+
+
+def test_a_job_is_divided_so_that_all_workers_get_some_and_none_gets_too_much() -> None:
+    def sizes(images: int, workers: int) -> list[int]:
+        return [last - first + 1 for first, last in divided(range(images), workers=workers)]
+
+    assert sizes(1, 4) == [1]
+    assert sizes(3, 4) == [1, 1, 1]
+    assert sizes(8, 1) == [8]
+    assert sizes(0, 1) == []
+    assert max(sizes(100_000, 1)) == MOST_IN_UNIT
+    assert len(sizes(1_000, 4)) >= 4 * SHARES_PER_WORKER

@@ -14,6 +14,7 @@ from app.jobs.halting import Halt, Reason
 from app.jobs.ledger import UnitLedger
 from app.jobs.roster import Roster
 from app.store.tables import UnitRow, table_of
+from app.store.units import UnitKind
 from tests.jobs.house import ON_POSTGRESQL, ON_SQLITE, SEALER, House, now
 from tests.jobs.workshops import Steered
 
@@ -23,10 +24,11 @@ def claims_of(house: House, worker: str) -> Claims:
     return Claims(house.database, SEALER, roster=roster, clock=now)
 
 
-async def unit_ids(house: House) -> list[int]:
+async def unit_ids(house: House, kind: UnitKind = UnitKind.PLAN) -> list[int]:
     units = table_of(UnitRow)
     async with house.database.reading() as session:
-        return list((await session.execute(select(units.c.id).order_by(units.c.id))).scalars())
+        of_kind = select(units.c.id).where(units.c.kind == kind).order_by(units.c.id)
+        return list((await session.execute(of_kind)).scalars())
 
 
 async def take(house: House, worker: str, unit_id: int) -> Claim:
@@ -40,7 +42,7 @@ async def planned(house: House, *tags: str) -> int:
     job = await house.submit(*tags)
     async with house.worker(grace_seconds=0):
         await house.until(lambda seen: seen.progress.planned, job)
-    return (await unit_ids(house))[1]
+    return (await unit_ids(house, UnitKind.COPY))[0]
 
 
 @ON_POSTGRESQL

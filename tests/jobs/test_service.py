@@ -1,11 +1,12 @@
 """What callers may do with jobs: submit once, look, cancel, retry, delete."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError
-from app.domain.job import IdempotencyKey, ImageState, JobFilter, JobState
+from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError, RegistrySyncError
+from app.domain.job import IdempotencyKey, ImageState, JobFilter, JobState, Submission
 from app.store.paging import PageRequest
 from tests.jobs.house import CALLER, House, wish
 
@@ -38,6 +39,50 @@ async def test_a_key_belongs_to_whoever_used_it(house: House) -> None:
     one = await house.jobs.submit(wish("t1"), caller=CALLER, idempotency=KEY)
     other = await house.jobs.submit(wish("t1"), caller=CALLER, idempotency=IdempotencyKey("other", KEY.key, "x"))
     assert one.job.id != other.job.id
+
+
+async def test_what_is_wrong_with_one_request_is_not_the_misfortune_of_those_that_came_with_it(house: House) -> None:
+    taken = await house.jobs.submit(wish("t1"), caller=CALLER, idempotency=KEY)
+    other = IdempotencyKey(KEY.principal, KEY.key, "another")
+    impossible = {"label": "\N{NULL}" if not house.database.is_sqlite else "\udc80"}  # neither takes its own
+    requests: list[dict[str, Any]] = [{}, {"idempotency": KEY}, {"idempotency": other}, {"labels": impossible}, {}]
+    submits = [house.jobs.submit(wish("t1"), caller=CALLER, **more) for more in requests]
+    first, again, reused, unwritten, last = await asyncio.gather(*submits, return_exceptions=True)
+    assert isinstance(reused, InvalidRequestError)
+    assert isinstance(unwritten, Exception)
+    assert not isinstance(unwritten, RegistrySyncError)
+    assert isinstance(again, Submission)
+    assert again.job.id == taken.job.id
+    ids = {one.job.id for one in (first, last) if isinstance(one, Submission)} | {taken.job.id}
+    listed = (await house.jobs.list(EVERYTHING, PageRequest())).items
+    assert {job.id for job in listed} == ids
+    assert len(ids) == len(listed) == 3
+
+
+async def test_requests_that_come_together_are_all_taken_in(house: House) -> None:
+    keys = [None if number % 3 else IdempotencyKey("tester", f"k{number}", "x") for number in range(300)]
+    submissions = await asyncio.gather(
+        *(
+            house.jobs.submit(wish("t1"), caller=CALLER, idempotency=key, labels={"n": str(number)})
+            for number, key in enumerate(keys)
+        )
+    )
+    for number in (0, 150, 299):
+        (job,) = (await house.jobs.list(JobFilter(label=("n", str(number))), PageRequest())).items
+        assert job.id == submissions[number].job.id
+    async with house.worker(concurrency=32):
+        jobs = [await house.done(submission.job) for submission in submissions]
+    assert {job.state for job in jobs} == {JobState.SUCCEEDED}
+
+
+async def test_who_asked_may_go_and_the_job_is_taken_in_all_the_same(house: House) -> None:
+    asking = asyncio.create_task(house.jobs.submit(wish("t1"), caller=CALLER))
+    await asyncio.sleep(0)
+    asking.cancel()
+    other = await house.jobs.submit(wish("t2"), caller=CALLER)
+    listed = (await house.jobs.list(EVERYTHING, PageRequest())).items
+    assert len(listed) == 2
+    assert other.job.id in {job.id for job in listed}
 
 
 async def test_a_job_that_nobody_has_is_not_found(house: House) -> None:

@@ -149,9 +149,11 @@ async def test_a_connection_that_was_cut_is_replaced(postgres_url: str) -> None:
     database = Database(postgres_url)
     async with database.reading() as session:
         await session.execute(text("SELECT 1"))
-    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = $1"
+    others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
     other = await database.connect()
-    await other.execute(cut, postgres_url.rpartition("/")[2])
+    await other.execute(f"SELECT pg_terminate_backend(pid) {others}")
+    while await other.fetchval(f"SELECT count(*) {others}"):  # noqa: ASYNC110 — it is the server that is looked at
+        await asyncio.sleep(0.01)
     await other.close()
     async with database.reading() as session:
         assert (await session.execute(text("SELECT 1"))).scalar_one() == 1
