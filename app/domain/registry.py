@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -113,12 +114,12 @@ class RegistryEntry(_Value):
         """Stand in for a host that has no entry."""
         return cls(name=registry, host=registry, is_registered=False)
 
-    @property
+    @cached_property
     def registry(self) -> Registry:
         """The host alone, as references name it."""
         return split_host_prefix(self.host)[0]
 
-    @property
+    @cached_property
     def prefix(self) -> str:
         """The path prefix this entry is for; empty for the whole host."""
         return split_host_prefix(self.host)[1]

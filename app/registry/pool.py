@@ -138,11 +138,15 @@ class RegistryClients:
         for entry in entries:
             self._entries[entry.registry] = (*self._entries.get(entry.registry, ()), entry)
         self._made: dict[tuple[RegistryEntry, bool], RegistryClient] = {}
+        self._known: dict[tuple[Repository, bool], RegistryClient] = {}
 
     def for_repository(self, repository: Repository, *, writing: bool = False) -> RegistryClient:
         """Return the client whose entry has the longest `host[/prefix]` that holds the repository."""
-        entry = entry_for(self._entries.get(repository.registry, ()), repository)
-        return self._client(entry, writing=writing)
+        known = self._known.get((repository, writing))
+        if known is None:
+            entry = entry_for(self._entries.get(repository.registry, ()), repository)
+            known = self._known[repository, writing] = self._client(entry, writing=writing)
+        return known
 
     def for_registry(self, registry: Registry, namespace: str = "") -> RegistryClient:
         """Return the client to list a registry with, or what lies below a namespace of it."""

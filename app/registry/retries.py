@@ -53,6 +53,10 @@ class Retries:
                 self._is_down = error.status is None
             return failures < settings.attempts
 
+        try:
+            return await once()  # nearly always enough, and getting patience ready costs as much as a small request
+        except RegistryError as error:
+            first = error
         async for attempt in stamina.retry_context(
             on=may_help,
             attempts=max(settings.attempts, settings.rate_limit_attempts),
@@ -62,5 +66,7 @@ class Retries:
             wait_jitter=settings.retry_first_seconds * _JITTER_SHARE,
         ):
             with attempt:
+                if attempt.num == 1:
+                    raise first
                 return await once()
         raise AssertionError  # the last attempt returned or raised
