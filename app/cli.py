@@ -163,6 +163,7 @@ def server_config(app: Callable[..., Any]) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         lifespan="on",
+        http="h11",  # a little slower than httptools, but it bounds how long a request's head may be
         backlog=BACKLOG,
         timeout_graceful_shutdown=HTTP_DRAIN_SECONDS,
     )

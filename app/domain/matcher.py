@@ -1,15 +1,17 @@
 """The matcher language of requests: a glob, `/…/` a regular expression searched anywhere, `semver:…` a version range.
 
-Texts to match are short (tags have at most 128 characters, repository names 255) and so are matchers. Globs and ranges
-take time that grows with the text only. A regular expression is Python's and may be written so that it takes
-exponential time; whoever may submit requests is trusted that far, no further limit is possible with `re`.
+Texts to match are short (tags have at most 128 characters, repository names 255) and so are matchers. All of them take
+time that grows with the text only, regular expressions too: they are RE2's (github.com/google/re2/wiki/Syntax), as in
+the tools people come from, and nobody can write one that keeps a worker busy for ever.
 """
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import re2  # type: ignore[import-untyped]  # it has no types of its own
 
 from app.domain.glob import Glob
 from app.domain.version import VersionRange, parse_version
@@ -25,7 +27,7 @@ def parse_matcher(text: str) -> Matches:
     if text.startswith(SEMVER_PREFIX):
         return _in_range(VersionRange.parse(text.removeprefix(SEMVER_PREFIX)))
     if len(text) > 1 and text.startswith("/") and text.endswith("/"):
-        return _found(_regular_expression(text[1:-1]))
+        return _found(text[1:-1])
     return Glob(text).matches
 
 
@@ -37,14 +39,18 @@ def _in_range(wanted: VersionRange) -> Matches:
     return matches
 
 
-def _found(pattern: re.Pattern[str]) -> Matches:
+def _found(expression: str) -> Matches:
+    try:
+        pattern = re2.compile(expression, _quiet())
+    except re2.error as error:
+        (reason,) = error.args
+        said = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+        raise ValueError(f"not a regular expression (of RE2): {said}") from error
     return lambda text: pattern.search(text) is not None
 
 
-def _regular_expression(text: str) -> re.Pattern[str]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # what Python will read differently one day is refused today
-            return re.compile(text)
-    except (re.error, OverflowError, RecursionError, Warning) as error:
-        raise ValueError(f"not a regular expression: {error}") from error
+@cache
+def _quiet() -> Any:
+    options = re2.Options()
+    options.log_errors = False  # the library would write them to standard error
+    return options

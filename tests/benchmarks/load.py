@@ -25,7 +25,7 @@ def post(path: str, body: dict[str, Any], *, host: str, key: str) -> bytes:
 
 
 async def send_all(requests: Sequence[bytes], *, address: tuple[str, int], clients: int, expects: HTTPStatus) -> float:
-    """Send requests over as many connections as there are clients, each when the one before was answered.
+    """Send requests over some connections, each one when the one before was answered.
 
     Return how many a second that were; raise `RuntimeError` for an answer that is not as expected.
     """

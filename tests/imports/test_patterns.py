@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from app.domain.matcher import parse_matcher
 from app.imports.patterns import regex_matcher, semver_matchers
 
 
@@ -43,11 +44,12 @@ def test_a_constraint_without_such_a_form_is_refused(constraint: str) -> None:
 
 def test_an_expression_stays_what_it_is() -> None:
     assert regex_matcher(r"^v1\.[0-9]+$") == r"/^v1\.[0-9]+$/"
-    assert regex_matcher(r"v1\z") == r"/v1\Z/"
-    assert regex_matcher(r"a\\z") == r"/a\\z/"
+    for pattern, tag in [("[[:alpha:]]", "a"), (r"\pL", "a"), (r"\Qa.b\E", "a.b"), ("(?i)V1", "v1"), (r"v1\z", "v1")]:
+        assert regex_matcher(pattern) == f"/{pattern}/"
+        assert parse_matcher(regex_matcher(pattern))(tag)
 
 
-@pytest.mark.parametrize("pattern", ["[[:alpha:]]", r"\pL", r"\Qa.b\E", "(", "a(?i)b", "(?U)a+"])
-def test_an_expression_that_would_mean_something_else_is_refused(pattern: str) -> None:
+@pytest.mark.parametrize("pattern", ["(", "(?=a)", r"(a)\1", "a**"])
+def test_what_is_no_expression_of_theirs_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match="regular expression"):
         regex_matcher(pattern)
