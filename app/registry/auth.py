@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import httpx
@@ -23,6 +24,14 @@ from app.registry.wire import Sent, Wire
 _log = structlog.get_logger(__name__)
 _JUST_NOW = timedelta(seconds=5)
 """A token this young that does not allow enough would not allow more if it were asked for again."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenServer:
+    """Where a registry's tokens are had from, and what it is called there."""
+
+    realm: Url
+    service: str
 
 
 class Authenticator:
@@ -57,6 +66,19 @@ class Authenticator:
             return login.basic if login.password else None
         token = await self._token(challenge, scopes, login)
         return f"Bearer {token.text}"
+
+    def login(self) -> Login:
+        """Return the login as it is now; raise `RegistryError` (`unauthorized`) when there is none of it."""
+        return self._credentials.current()
+
+    async def token_server(self) -> TokenServer | None:
+        """Return the token server, None where none is needed; raise `RegistryError` for one that is not trusted."""
+        if not self._is_discovered:
+            await self._discover()
+        challenge = self._challenge
+        if challenge is None or challenge.scheme == "basic":
+            return None
+        return TokenServer(self._realm(challenge), challenge.service)
 
     def rejected(self, sent: str | None, headers: httpx.Headers, scopes: Scopes) -> bool:
         """Learn from a 401, and say whether the request is worth sending once more.

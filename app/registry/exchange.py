@@ -14,8 +14,9 @@ import httpx
 import structlog
 
 from app.domain.registry import RegistryEntry
-from app.registry.auth import Authenticator
+from app.registry.auth import Authenticator, TokenServer
 from app.registry.challenge import Scopes
+from app.registry.credentials import Login
 from app.registry.failures import Answer, Asked, clean, failure_of_answer, failure_of_exception, make_failure
 from app.registry.limits import MAX_AUTH_ROUNDS, MAX_ERROR_BYTES, MAX_REDIRECTS
 from app.registry.pressure import Pressure, Turn
@@ -51,6 +52,9 @@ class Call:
     """A manifest GET: what Docker Hub counts."""
     moves_tag: bool = False
     answer_seconds: float | None = None
+    login: Mapping[str, str] | None = None
+    """What logs in to a registry's own API, in place of what its `/v2/` asks for: sent to where `url` is, and nobody
+    else is asked."""
 
 
 @dataclass(slots=True)
@@ -93,6 +97,14 @@ class Exchange:
         self._retries = Retries(wire.settings, pressure)
         self._warnings: set[str] = set()
 
+    def login(self) -> Login:
+        """Return what there is to log in with, for APIs with rules of their own; raise `RegistryError` for no such."""
+        return self._auth.login()
+
+    async def token_server(self) -> TokenServer | None:
+        """Return where the registry's tokens are had from, if that may be asked; raise `RegistryError`."""
+        return await self._auth.token_server()
+
     def asked(self, operation: str, *, moves_tag: bool = False) -> Asked:
         """Describe a request for an error's message."""
         return Asked(self.entry.registry, operation, moves_tag)
@@ -133,20 +145,24 @@ class Exchange:
             if self.wire.standing(url) is Standing.HOME:
                 self._listen(response)
             if response.status_code not in call.expects:
-                await self._fail(response, url, asked=asked, turn=turn)
+                is_told = self.wire.standing(url) is Standing.HOME or call.login is not None
+                await self._fail(response, url, asked=asked, turn=turn if is_told else None)
             self.pressure.went_well()
         except BaseException:
             turn.give_back()
             raise
         return turn, response, url
 
-    async def _fail(self, response: httpx.Response, url: Url, *, asked: Asked, turn: Turn) -> NoReturn:
-        """Raise the error for an answer, and slow down if it says so; some say it with 403 and a code."""
+    async def _fail(self, response: httpx.Response, url: Url, *, asked: Asked, turn: Turn | None) -> NoReturn:
+        """Raise the error for an answer, and slow down if it says so; some say it with 403 and a code.
+
+        Without a turn: where the answer comes from says nothing about how tired the registry is.
+        """
         answer = await self.wire.collect(response, url, asked)
         retry_after = retry_after_seconds(answer.headers, now=self._clock())
         error = failure_of_answer(answer, asked, retry_after=retry_after)
         is_rate_limit = error.code == "rate_limited"
-        if answer.standing is not Standing.HOME:
+        if turn is None:
             raise error
         if is_rate_limit or answer.status == httpx.codes.SERVICE_UNAVAILABLE:
             self.pressure.was_refused(turn, retry_after=retry_after, is_rate_limit=is_rate_limit)
@@ -172,6 +188,8 @@ class Exchange:
                 _log.warning("registry_warned", registry=self.entry.registry, warning=clean(text))
 
     async def _with_login(self, call: Call, asked: Asked) -> tuple[httpx.Response, Url]:
+        if call.login is not None:
+            return await self._follow(call, asked, authorization=None)
         for last_round in range(MAX_AUTH_ROUNDS):
             authorization = await self._auth.authorization(call.scopes)
             response, url = await self._follow(call, asked, authorization=authorization)
@@ -190,7 +208,7 @@ class Exchange:
     async def _follow(self, call: Call, asked: Asked, *, authorization: str | None) -> tuple[httpx.Response, Url]:
         url = call.url
         for hop in range(MAX_REDIRECTS + 1):
-            headers = dict(call.headers)
+            headers = {**call.headers, **(call.login or {})}
             if authorization is not None and self.wire.standing(url) is Standing.HOME:
                 headers["Authorization"] = authorization
             sent = Sent(
@@ -220,6 +238,8 @@ class Exchange:
         except InvalidUrlError:
             return None
         if not trust.allows_hop(url, following) or following == url:
+            return None
+        if call.login is not None and following.origin != url.origin:
             return None
         if call.method not in _SAFE:
             may_repeat = call.content is None or isinstance(call.content, bytes)

@@ -42,7 +42,9 @@ _MISSING = re.compile(
 _MISSING_CODES = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "NOT_FOUND", "NOTFOUND"})
 
 LOG_IN = "log_in"
-"""What asking for a token is called; its answers come from other hosts by nature."""
+LIST_REPOSITORIES = "list_repositories"
+_ELSEWHERE = frozenset({LOG_IN, LIST_REPOSITORIES})
+"""Asking for a token, or an API of its own, of a registry: the answers come from other hosts by nature."""
 UPLOADS = frozenset({"send_blob", "upload_status", "start_upload", "mount_blob"})
 
 
@@ -133,7 +135,7 @@ def _listen(answer: Answer) -> _Said:
 
 def _judge(answer: Answer, asked: Asked, said: _Said) -> tuple[str, bool]:
     status, codes = answer.status, said.codes
-    if answer.standing is not Standing.HOME and asked.operation != LOG_IN and status in {400, 401, 403, 410}:
+    if answer.standing is not Standing.HOME and asked.operation not in _ELSEWHERE and status in {400, 401, 403, 410}:
         return "denied", True  # a signed URL that ran out; the registry gives a new one
     if status == httpx.codes.TOO_MANY_REQUESTS or "TOOMANYREQUESTS" in codes:
         return "rate_limited", True

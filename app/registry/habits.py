@@ -1,4 +1,4 @@
-"""How one registry takes uploads: known by its name, or found out."""
+"""How one registry takes uploads: known beforehand, or found out."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from app.domain.registry import RegistryEntry
 from app.registry.limits import MIB
+from app.registry.quirks import quirks_of
 
 _MIN_CHUNK_BYTES = MIB
 _LIMIT_TOLD = re.compile(r"(\d+(?:\.\d+)?)\s*MiB", re.IGNORECASE)
-_ECR = re.compile(r"\d+\.dkr\.ecr[.-].*\.amazonaws\.com(\.cn)?|public\.ecr\.aws")
 
 
 @dataclass(slots=True)
@@ -20,14 +20,12 @@ class UploadHabits:
     chunk_bytes: int
     refuses_whole: bool = False
     refuses_chunks: bool = False
-    """ECR drops what follows the first chunk (aws/containers-roadmap #2831)."""
 
     @classmethod
     def of(cls, entry: RegistryEntry, chunk_bytes: int) -> UploadHabits:
-        """Begin with what is known of a registry by its name."""
-        is_ecr = entry.type == "ecr" or _ECR.fullmatch(entry.registry) is not None
-        is_ghcr = entry.type == "ghcr" or entry.registry == "ghcr.io"
-        return cls(min(chunk_bytes, 4 * MIB) if is_ghcr else chunk_bytes, refuses_chunks=is_ecr)
+        """Begin with what is known of a registry."""
+        quirks = quirks_of(entry)
+        return cls(min(chunk_bytes, quirks.max_chunk_bytes or chunk_bytes), refuses_chunks=not quirks.takes_chunks)
 
     @property
     def can_shrink(self) -> bool:

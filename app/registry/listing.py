@@ -1,41 +1,35 @@
-"""Lists that come in pages: tags, the catalog, referrers (distribution spec, "Listing Tags", "Listing Referrers")."""
+"""What a registry holds: the tags of a repository, and its repositories by whatever way it tells them."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import structlog
 
 from app.domain.errors import RegistryError
 from app.domain.reference import InvalidReferenceError, Repository, Tag
+from app.registry.apis import catalog, docker_hub, gitlab, harbor, quay
 from app.registry.challenge import Scopes
 from app.registry.exchange import Call, Exchange
-from app.registry.failures import Answer, clean, make_failure
-from app.registry.limits import MAX_ITEMS, MAX_PAGE_BYTES, MAX_PAGES
-from app.registry.url import InvalidUrlError, Url
+from app.registry.failures import LIST_REPOSITORIES, clean, make_failure
+from app.registry.pages import spec_entries
+from app.registry.quirks import Quirks, quirks_of, quirks_of_token_server
 
 _log = structlog.get_logger(__name__)
-_PAGE_SIZES = (1000, 100, 0)
-"""Asked for in turn when a registry refuses one (ECR takes 1000, others 100); 0 leaves the size to the registry."""
-_REFUSED_SIZE_STATUSES = frozenset({400, 413, 416, 422})
-_LINK = re.compile(r"<([^>]*)>((?:[^,\"]|\"[^\"]*\")*)")
-_NEXT = re.compile(r";\s*rel\s*=\s*(?:\"[^\"]*\bnext\b[^\"]*\"|next\b)", re.IGNORECASE)
-_ACR_DOMAINS = (".azurecr.io", ".azurecr.cn", ".azurecr.us")
+_REFUSALS = frozenset({400, 401, 403, 404, 405, 406, 410, 501})
+"""What registries without a catalog, or with one for administrators only, answer."""
+Way = Callable[[Exchange, str], AsyncIterator[Any]]
 
 
 async def list_tags(exchange: Exchange, repository: str, *, scopes: Scopes) -> AsyncIterator[Tag]:
     """Yield a repository's tags as the registry orders them; `repository_missing` when there is none of that name."""
-    if exchange.entry.type == "acr" or exchange.entry.registry.endswith(_ACR_DOMAINS):
-        # ACR wants more than `pull` here (acr #676); elsewhere the 401 would say so.
-        scopes = scopes.merge(Scopes.repository(repository, "metadata_read"))
+    if action := quirks_of(exchange.entry).tag_list_action:
+        scopes = scopes.merge(Scopes.repository(repository, action))
     url = exchange.home.with_target(f"/v2/{repository}/tags/list")
     seen: set[str] = set()
     call = Call(operation="list_tags", method="GET", url=url, scopes=scopes, expects=frozenset({200}))
-    async for entry in _entries(exchange, call, key="tags"):
+    async for entry in spec_entries(exchange, call, key="tags"):
         try:
             tag = Tag(entry)
         except (InvalidReferenceError, TypeError):
@@ -48,121 +42,94 @@ async def list_tags(exchange: Exchange, repository: str, *, scopes: Scopes) -> A
 
 
 async def list_repositories(exchange: Exchange, namespace: str) -> AsyncIterator[str]:
-    """Yield the registry's repositories, those below a namespace if one is given."""
-    url = exchange.home.with_target("/v2/_catalog")
+    """Yield the registry's repositories, those below a namespace if one is given.
+
+    Raises `RegistryError` whose message says what to do instead; `listing_unsupported` where nobody gets a list.
+    """
     seen: set[str] = set()
-    call = Call(operation="list_repositories", method="GET", url=url, scopes=Scopes.catalog(), expects=frozenset({200}))
-    async for entry in _entries(exchange, call, key="repositories"):
+    async for entry in _by_any_way(exchange, namespace):
         try:
             path = Repository(exchange.entry.registry, entry).path
         except (InvalidReferenceError, TypeError):
-            _log.warning("list_entry_dropped", registry=exchange.entry.registry, list="catalog", entry=_shown(entry))
+            _log.warning(
+                "list_entry_dropped", registry=exchange.entry.registry, list="repositories", entry=_shown(entry)
+            )
             continue
         if path not in seen and (not namespace or path.startswith(f"{namespace}/")):
             seen.add(path)
             yield path
 
 
-async def pages(exchange: Exchange, call: Call) -> AsyncIterator[Answer]:
-    """Fetch a list's pages, following `Link`; raise `RegistryError` when they never end."""
-    answer = await _first_page(exchange, call)
-    asked = {call.url.target}
-    for _ in range(MAX_PAGES):
-        yield answer
-        following = next_page(answer, call.url)
-        if following is None or following.target in asked:
-            return
-        asked.add(following.target)
-        answer = await exchange.fetch(_at(call, following))
-    raise _endless(exchange, call, f"more than {MAX_PAGES} pages")
-
-
-def next_page(answer: Answer, url: Url) -> Url | None:
-    """Find the next page: the `Link`'s query on the path we asked ourselves.
-
-    Registries behind proxies name internal hosts, http, or a path that is rewritten; only the query is theirs to say,
-    so no request ever leaves for another place.
-    """
-    for target, parameters in _LINK.findall(", ".join(answer.headers.get_list("link"))):
-        if _NEXT.search(parameters):
-            try:
-                query = url.join(target).query
-            except InvalidUrlError:
-                return None
-            return url.with_target(f"{url.path}?{query}") if query else None
-    return None
-
-
-async def _entries(exchange: Exchange, call: Call, *, key: str) -> AsyncIterator[Any]:
-    count = 0
-    last_page: list[Any] = []
-    answer: Answer | None = None
-    async for answer in pages(exchange, call):
-        last_page = list(_items(exchange, call, answer=answer, key=key))
-        for item in last_page:
-            count += 1
-            if count > MAX_ITEMS:
-                raise _endless(exchange, call, f"more than {MAX_ITEMS} entries")
-            yield item
-    if answer is None or answer.headers.get("link"):
-        return
-    async for item in _pages_by_last(exchange, call, begin=answer.url, page=last_page, key=key):
-        count += 1
-        if count > MAX_ITEMS:
-            raise _endless(exchange, call, f"more than {MAX_ITEMS} entries")
-        yield item
-
-
-async def _pages_by_last(
-    exchange: Exchange, call: Call, *, begin: Url, page: list[Any], key: str
-) -> AsyncIterator[Any]:
-    """Go on after the last entry where a full page came without `Link`; the spec lets clients."""
-    size = re.search(r"(?:^|&)n=(\d+)", begin.query)
-    known = set(map(str, page))
-    for _ in range(MAX_PAGES):
-        if size is None or len(page) != int(size[1]) or not isinstance(page[-1], str):
-            return
-        url = call.url.with_parameter("n", size[1]).with_parameter("last", page[-1])
-        answer = await exchange.fetch(_at(call, url))
-        page = [item for item in _items(exchange, call, answer=answer, key=key) if str(item) not in known]
-        known.update(map(str, page))
-        for item in page:
-            yield item
-
-
-async def _first_page(exchange: Exchange, call: Call) -> Answer:
-    for size in _PAGE_SIZES:
-        url = call.url.with_parameter("n", str(size)) if size else call.url
+async def _by_any_way(exchange: Exchange, namespace: str) -> AsyncIterator[Any]:
+    """Yield by the first way that is not refused; raise what the first one was refused with when all are."""
+    quirks = quirks_of(exchange.entry)
+    ways = _ways(exchange, namespace, quirks)
+    first = ways[0] if ways else None
+    refusal: RegistryError | None = None
+    while ways:
+        way = ways.pop(0)
+        has_begun = False
         try:
-            return await exchange.fetch(_at(call, url))
+            async for entry in way(exchange, namespace):
+                has_begun = True
+                yield entry
         except RegistryError as error:
-            if size == 0 or error.status not in _REFUSED_SIZE_STATUSES:
+            if has_begun or not _is_refusal(error):
                 raise
-    raise AssertionError  # the last size returned or raised
+            refusal = refusal or error
+        else:
+            return
+        if not quirks.is_known and (learned := await _learn(exchange)):
+            quirks = learned
+            ways = [way for way in _ways(exchange, namespace, quirks) if way is not catalog]
+    if refusal is None:
+        asked = exchange.asked(LIST_REPOSITORIES)
+        message = f"{asked.registry} has no such list of repositories: {quirks.listing_advice}"
+        raise make_failure(message, asked, code="listing_unsupported")
+    raise _advised(refusal, quirks.listing_advice, is_catalog=first is catalog)
 
 
-def _at(call: Call, url: Url) -> Call:
-    headers = call.headers or {"Accept": "application/json"}
-    return replace(call, url=url, headers=headers, body_limit=MAX_PAGE_BYTES)
+def _ways(exchange: Exchange, namespace: str, quirks: Quirks) -> list[Way]:
+    """Name the ways to list, the most telling first."""
+    match quirks.lists_by:
+        case "docker_hub":
+            return [docker_hub] if namespace else []
+        case "gitlab":
+            return [gitlab, catalog] if namespace else [catalog]
+        case "harbor":
+            is_robot = exchange.login().username.startswith("robot")
+            return [catalog] if is_robot and not namespace else [harbor, catalog]
+        case "quay":
+            return [quay] if namespace or not exchange.login().is_anonymous else []
+        case "catalog":
+            return [catalog]
+        case "nothing":
+            return []
 
 
-def _items(exchange: Exchange, call: Call, *, answer: Answer, key: str) -> Iterator[Any]:
-    """Read one page; `null` is an empty list in older Distribution."""
-    try:
-        document = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        document = None
-    items = document.get(key) if isinstance(document, dict) else None
-    if not isinstance(document, dict) or key not in document or not isinstance(items, list | None):
-        asked = exchange.asked(call.operation)
-        message = f"{asked.registry} answered {call.url.path} with something that is no list"
-        raise make_failure(message, asked, code="registry_unreachable")
-    yield from items or []
+async def _learn(exchange: Exchange) -> Quirks | None:
+    server = await exchange.token_server()
+    return quirks_of_token_server(server.realm, server.service) if server else None
 
 
-def _endless(exchange: Exchange, call: Call, what: str) -> RegistryError:
-    asked = exchange.asked(call.operation)
-    return make_failure(f"{asked.registry}: the list at {call.url.path} has {what}", asked, code="limit_exceeded")
+def _is_refusal(error: RegistryError) -> bool:
+    """Whether another way may do: not where there was no answer, or one to wait for."""
+    if error.temporary:
+        return False
+    return error.status in _REFUSALS if error.status is not None else error.code == "unauthorized"
+
+
+def _advised(refusal: RegistryError, advice: str, *, is_catalog: bool) -> RegistryError:
+    """Say what to do instead; a catalog that is not there is no repository that is not there."""
+    has_none = is_catalog and refusal.code not in {"unauthorized", "denied"}
+    return RegistryError(
+        f"{refusal.message}; {advice}",
+        registry=refusal.registry,
+        operation=refusal.operation,
+        code="listing_unsupported" if has_none else refusal.code,
+        status=refusal.status,
+        spec_codes=refusal.spec_codes,
+    )
 
 
 def _shown(entry: Any) -> str:

@@ -19,8 +19,8 @@ from app.registry.challenge import Scopes
 from app.registry.exchange import Call, Exchange
 from app.registry.failures import Answer, clean, is_missing, make_failure
 from app.registry.limits import MAX_ITEMS, MAX_PAGE_BYTES
-from app.registry.listing import next_page
 from app.registry.manifests import get_manifest_with_etag, put_manifest
+from app.registry.pages import next_page
 
 _log = structlog.get_logger(__name__)
 _MAX_UPDATES = 5

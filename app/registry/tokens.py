@@ -53,6 +53,14 @@ class Token:
         return now < self.good_until
 
 
+@dataclass(frozen=True, slots=True)
+class TokenAnswer:
+    """A token as a server gives it, and how long it is good for."""
+
+    text: str = field(repr=False)
+    seconds: float
+
+
 async def fetch_token(
     wire: Wire, realm: Url, key: TokenKey, *, login: Login, registry: str, clock: Callable[[], datetime]
 ) -> Token:
@@ -72,7 +80,9 @@ async def fetch_token(
         response = await wire.send(sent, asked)
         answer = await _read(wire, response, url=sent.url, asked=asked)
         if answer.status == httpx.codes.OK:
-            return _parse(answer.body, asked, begun)
+            token = read_token(answer.body, asked)
+            # From our own clock and not `issued_at`: servers' clocks differ.
+            return Token(token.text, begun, begun + timedelta(seconds=token.seconds * _USED_SHARE))
         refusals.append(answer)
         if answer.status not in _NOT_THIS_WAY:
             break
@@ -128,7 +138,8 @@ def _refusal(answer: Answer, realm: Url, asked: Asked) -> RegistryError:
     )
 
 
-def _parse(body: bytes, asked: Asked, begun: datetime) -> Token:
+def read_token(body: bytes, asked: Asked) -> TokenAnswer:
+    """Read an answer with a token in it; raise `RegistryError` for one without."""
     try:
         document: Any = json.loads(body)
     except (ValueError, RecursionError):
@@ -139,6 +150,4 @@ def _parse(body: bytes, asked: Asked, begun: datetime) -> Token:
         raise make_failure(f"the token server of {asked.registry} answered without a token", asked, code="unauthorized")
     seconds = document.get("expires_in")
     known = isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds == seconds  # noqa: PLR0124
-    life = min(max(float(seconds) if known else 0.0, _MIN_SECONDS), _MAX_SECONDS)
-    # From our own clock and not `issued_at`: servers' clocks differ.
-    return Token(text, begun, begun + timedelta(seconds=life * _USED_SHARE))
+    return TokenAnswer(text, min(max(float(seconds) if known else 0.0, _MIN_SECONDS), _MAX_SECONDS))

@@ -47,7 +47,7 @@ async def test_an_endless_list_ends_with_an_error(connect: Connect) -> None:
 async def test_a_list_with_too_many_entries_ends_with_an_error(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.registry.listing.MAX_ITEMS", 11)
+    monkeypatch.setattr("app.registry.pages.MAX_ITEMS", 11)
     for quirks in (Quirks(page_cap=5), Quirks(link_missing=True, n_limit=100)):
         async with fake_registry(quirks) as registry:
             registry.load("team/app", IMAGE, *[f"v{number:03}" for number in range(150)])
@@ -127,7 +127,9 @@ async def test_a_refused_tag_list_has_its_code(connect: Connect, status: int, co
         assert (refusal.value.code, refusal.value.status, refusal.value.temporary) == (code, status, False)
 
 
-@pytest.mark.parametrize(("status", "code"), [(404, "reference_not_found"), (403, "denied"), (401, "unauthorized")])
+@pytest.mark.parametrize(
+    ("status", "code"), [(404, "listing_unsupported"), (405, "denied"), (403, "denied"), (401, "unauthorized")]
+)
 async def test_a_registry_without_a_catalog_says_so(connect: Connect, status: int, code: str) -> None:
     async with fake_registry(Quirks(catalog_status=status)) as registry:
         with pytest.raises(RegistryError) as refusal:

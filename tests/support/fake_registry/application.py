@@ -10,6 +10,7 @@ from typing import assert_never
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from tests.support.fake_registry.apis import Apis
 from tests.support.fake_registry.auth import Auth
 from tests.support.fake_registry.blobs import Blobs
 from tests.support.fake_registry.faults import (
@@ -57,6 +58,7 @@ class Application:
         self.auth = Auth(self.site)
         self.pressure = Pressure(self.site)
         self.lists = Lists(self.site)
+        self.apis = Apis(self.site, self.lists)
         self.manifests = Manifests(self.site, self.lists)
         self.blobs = Blobs(self.site)
         self.uploads = Uploads(self.site)
@@ -159,6 +161,10 @@ class Application:
         quirks, entry = self.site.quirks, request.entry
         if entry.kind == "token":
             return await self.auth.give_token(request)
+        if entry.kind == "api_login":
+            return await self.apis.log_in(request)
+        if entry.kind == "api":
+            return self.apis.list(request)
         if entry.kind == "storage":
             return self.blobs.read_storage(request)
         if quirks.accepts_everything:

@@ -13,7 +13,6 @@ from tests.support.fake_registry.journal import Entry
 from tests.support.fake_registry.messages import HUGE_BYTES, Answer, Request, error, json_answer, page_answer
 from tests.support.fake_registry.site import Site
 
-SERVICE = "fake.registry"
 CATALOG_SCOPE = "registry:catalog:*"
 Scopes = frozenset[tuple[str, str]]
 """Pairs of what and action: (`repository:team/app`, `pull`)."""
@@ -62,7 +61,7 @@ class Auth:
         name = f"repository:{entry.repository}"
         match entry.kind:
             case "catalog":
-                return (CATALOG_SCOPE,)
+                return () if quirks.catalog_scope_refused else (CATALOG_SCOPE,)
             case "tags" if quirks.tags_need_metadata_read:
                 return (f"{name}:metadata_read",)
             case "upload_start" if source := request.query.get("from"):
@@ -88,7 +87,7 @@ class Auth:
         answer = error(status, code, "authentication required", detail=list(needed))
         form = self.site.quirks.challenge
         if form != "missing" or request.entry.kind == "ping":
-            parameters = {"realm": self._realm(), "service": SERVICE}
+            parameters = {"realm": self._realm(), "service": self.site.quirks.service}
             if needed:
                 parameters["scope"] = " ".join(needed)
             if why:
@@ -112,6 +111,8 @@ class Auth:
             self.refused += 1
             return error(quirks.token_refusal_status, "UNAUTHORIZED", "incorrect username or password")
         asked = tuple(scope for value in form.get("scope", []) for scope in value.split())
+        if quirks.catalog_scope_refused and CATALOG_SCOPE in asked:
+            return error(400, "INVALID_REQUEST", f"Unable to decode repository and actions: {CATALOG_SCOPE}")
         offline = "true" in form.get("offline_token", []) or "offline" in form.get("access_type", [])
         return self._token_answer(self._issue(account, asked, offline=offline), offline=offline)
 

@@ -23,11 +23,13 @@ Kind = Literal[
     "upload_cancel",
     "token",
     "storage",
+    "api",
+    "api_login",
     "other",
 ]
 
 FOREIGN: frozenset[Origin] = frozenset({"storage", "stranger", "plain"})
-SECRET_HEADERS = ("authorization", "cookie", "proxy-authorization")
+SECRET_HEADERS = ("authorization", "cookie", "proxy-authorization", "private-token", "job-token")
 
 
 @dataclass(slots=True)
@@ -199,8 +201,12 @@ def classify(method: str, path: str) -> tuple[Kind, str, str]:
         return "ping", "", ""
     if path == "/v2/_catalog":
         return "catalog", "", ""
-    if path == "/token":
+    if path in _TOKEN_PATHS:
         return "token", "", ""
+    if path == "/v2/auth/token":
+        return "api_login", "", ""
+    if path.startswith(("/api/", "/v2/namespaces/")):
+        return "api", "", ""
     if path.startswith("/storage/"):
         return "storage", "", path.removeprefix("/storage/")
     if found := _UPLOAD.fullmatch(path):
@@ -212,6 +218,8 @@ def classify(method: str, path: str) -> tuple[Kind, str, str]:
     return "other", "", ""
 
 
+_TOKEN_PATHS = frozenset({"/token", "/service/token", "/jwt/auth", "/v2/auth"})
+"""Ours, and those of Harbor, GitLab and Quay."""
 _UPLOAD = re.compile(r"/v2/(?P<name>.+)/blobs/uploads/?(?P<id>[^/]*)")
 _CONTENT = re.compile(r"/v2/(?P<name>.+)/(?P<what>manifests|blobs|referrers)/(?P<reference>[^/]+)")
 _TAGS = re.compile(r"/v2/(?P<name>.+)/tags/list")

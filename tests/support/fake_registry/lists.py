@@ -124,7 +124,8 @@ class Lists:
             return names.index(last) + 1
         return sum(1 for _ in itertools.takewhile(lambda name: name <= last, names))
 
-    def _link(self, request: Request, following: dict[str, str]) -> str:
+    def next_url(self, request: Request, following: dict[str, str]) -> str:
+        """Name the next page of a list as this registry names it."""
         quirks, path = self.site.quirks, request.path
         if kept := request.query.get("artifactType"):
             following = {"artifactType": kept, **following}
@@ -144,6 +145,10 @@ class Lists:
                 url = f"{self.site.urls['registry'].replace('https:', 'http:')}{target}"
             case "to_itself":
                 url = request.entry.target
+        return url
+
+    def _link(self, request: Request, following: dict[str, str]) -> str:
+        url, quirks = self.next_url(request, following), self.site.quirks
         return f"<{url}>; rel=next" if quirks.link == "unquoted" else f'<{url}>; rel="next"'
 
     def _swell(self, answer: Answer) -> Answer:

@@ -49,6 +49,8 @@ class Request:
         self.entry = entry
         self.method = entry.method
         self.path = entry.path
+        self.raw_path: str = scope["raw_path"].decode()
+        """As it came, with what is encoded in it."""
         self.query = {name: values[-1] for name, values in parse_qs(entry.query, keep_blank_values=True).items()}
         self.scheme: str = scope["scheme"]
         self.cut_after_received: int | None = None

@@ -4,7 +4,7 @@ A field's docstring names the registries known to behave so (see docs of the han
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tests.support.fake_registry.quirks_content import BlobQuirks, ManifestQuirks, UploadQuirks
 
@@ -31,6 +31,8 @@ class AuthQuirks:
     """`same_host` is Quay, GHCR, ACR; `relative` is resolved against the request (regclient); `plain_http` is http."""
     realm_url: str = ""
     """The realm, word for word, instead: `http://169.254.169.254/token` …"""
+    service: str = "fake.registry"
+    """What the registry is called there: `harbor-registry`, `container_registry` (GitLab), its host (Quay)."""
     ping_status: int | None = None
     """`/v2/` answers this whatever is sent, other paths work: 403 and 404 behind proxies, 200 on public registries."""
     token_methods: frozenset[str] = frozenset({"GET", "POST"})
@@ -69,6 +71,8 @@ class AuthQuirks:
     """A scope with `delete` yields no access at all: Quay."""
     tags_need_metadata_read: bool = False
     """`tags/list` needs the action `metadata_read`, `pull` is not enough: ACR."""
+    catalog_scope_refused: bool = False
+    """`registry:catalog:*` is answered 400, any token will do for the catalog: Quay."""
     insufficient_scope_status: int = 401
     """For a token that lacks a scope: 401 in Distribution, 403 on Docker Hub and others."""
     cancel_needs_delete: bool = False
@@ -140,6 +144,16 @@ class ListQuirks:
     """Tags and catalog are gzip'd whatever `Accept-Encoding` says; with padding, a bomb."""
     catalog_status: int | None = None
     """`_catalog` answers this: 404, 401 or 403 on nearly all hosted registries."""
+    api: Literal["none", "docker_hub", "harbor", "quay", "gitlab"] = "none"
+    """Whose API lists repositories too. Its pages are those of the other lists, in their sizes and their links."""
+    api_status: int | None = None
+    """That API answers this."""
+    api_private: tuple[str, ...] = ()
+    """Repositories it shows to nobody who has not logged in to it."""
+    api_extra: tuple[Any, ...] = ()
+    """Entries beside the real ones."""
+    gitlab_projects: tuple[str, ...] = ()
+    """What is a project on GitLab; what a project lies below is a group."""
     referrers: Literal["api", "missing", "html", "json_error", "manifest"] = "api"
     """`missing` answers 404 (GHCR, Docker Hub, Distribution 2), `html` and `json_error` 200 with something else (an
     application's page), `manifest` an image manifest instead of an index."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import atexit
-import base64
 import functools
 import shutil
 import ssl
@@ -149,7 +148,7 @@ class FakeRegistry:
 
     def basic(self, name: str = ACCOUNT[0]) -> str:
         """Return the `Authorization` header of an account."""
-        return "Basic " + base64.b64encode(f"{name}:{self.site.accounts[name]}".encode()).decode()
+        return self.site.basic(name)
 
     def findings(self) -> Findings:
         """Return everything that should not have happened, see `check`."""

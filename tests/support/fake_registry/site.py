@@ -1,5 +1,6 @@
 """What all handlers of one fake registry share: switches, content, time, addresses and tallies."""
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -30,6 +31,10 @@ class Site:
     """Base URL of each server, without a slash at the end."""
     tallies: Counter[tuple[str, str]] = field(default_factory=Counter)
     """How often a switch that acts a number of times has acted: (switch, on what)."""
+
+    def basic(self, name: str) -> str:
+        """Return the `Authorization` header of an account."""
+        return "Basic " + base64.b64encode(f"{name}:{self.accounts[name]}".encode()).decode()
 
     def acts(self, switch: str, on: str, *, times: int | None) -> bool:
         """Say whether a switch acts once more, and count it."""

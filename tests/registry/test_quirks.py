@@ -1,0 +1,88 @@
+"""Whose a registry is: by the type it was entered with, by its host, by where its tokens come from."""
+
+from typing import get_args
+
+import pytest
+
+from app.domain.registry import RegistryEntry, RegistryType
+from app.registry.habits import UploadHabits
+from app.registry.limits import MIB
+from app.registry.quirks import quirks_of, quirks_of_token_server
+from app.registry.url import Url
+
+
+def of(host: str, type: RegistryType = "auto") -> RegistryEntry:  # noqa: A002 — the contract's word
+    return RegistryEntry(name="r", host=host, type=type)
+
+
+@pytest.mark.parametrize(
+    ("host", "kind"),
+    [
+        ("docker.io", "docker_hub"),
+        ("index.docker.io", "docker_hub"),
+        ("docker.io/library", "docker_hub"),
+        ("old.azurecr.io", "acr"),
+        ("old.azurecr.cn", "acr"),
+        ("123456789012.dkr.ecr.eu-west-1.amazonaws.com", "ecr"),
+        ("123456789012.dkr.ecr-fips.us-east-1.amazonaws.com", "ecr"),
+        ("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", "ecr"),
+        ("europe-west1-docker.pkg.dev", "gar"),
+        ("gcr.io", "gar"),
+        ("eu.gcr.io", "gar"),
+        ("ghcr.io", "ghcr"),
+        ("registry.gitlab.com", "gitlab"),
+        ("quay.io", "quay"),
+    ],
+)
+def test_a_host_that_is_nobody_elses_is_known(host: str, kind: RegistryType) -> None:
+    assert quirks_of(of(host)) == quirks_of(of("registry.example.com", kind))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "registry.example.com",
+        "azurecr.io",
+        "old.azurecr.io.example.com",
+        "notghcr.io",
+        "quay.io.example.com",
+        "a.b.azurecr.io",
+        "quay.io:8443",
+        "eu.gcr.io.example.com",
+    ],
+)
+def test_a_host_that_only_looks_like_one_is_not(host: str) -> None:
+    assert not quirks_of(of(host)).is_known
+
+
+def test_the_type_that_was_entered_counts_more_than_the_host() -> None:
+    assert quirks_of(of("ghcr.io", "harbor")).lists_by == "harbor"
+    assert all(quirks_of(of("a.example.com", kind)).is_known for kind in get_args(RegistryType) if kind != "auto")
+
+
+def test_amazons_public_registry_lists_nothing_and_takes_no_chunks() -> None:
+    public, private = (quirks_of(of(host)) for host in ("public.ecr.aws", "1.dkr.ecr.eu-west-1.amazonaws.com"))
+    assert (public.lists_by, public.takes_chunks) == ("nothing", False)
+    assert (private.lists_by, private.takes_chunks) == ("catalog", False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "chunk_bytes", "refuses"),
+    [("generic", 32 * MIB, False), ("ghcr", 4 * MIB, False), ("ecr", 32 * MIB, True), ("gar", 32 * MIB, True)],
+)
+def test_uploads_begin_with_what_is_known(kind: RegistryType, chunk_bytes: int, refuses: bool) -> None:  # noqa: FBT001
+    habits = UploadHabits.of(of("registry.example.com", kind), 32 * MIB)
+    assert (habits.chunk_bytes, habits.refuses_chunks) == (chunk_bytes, refuses)
+
+
+@pytest.mark.parametrize(
+    ("realm", "service"),
+    [
+        ("https://harbor.example.com/service/token", "other"),
+        ("https://gitlab.example.com/jwt/auth", "other"),
+        ("https://quay.example.com/v2/auth", "elsewhere.example.com"),
+        ("https://auth.example.com/token", "harbor-registry"),
+    ],
+)
+def test_half_a_likeness_is_none(realm: str, service: str) -> None:
+    assert quirks_of_token_server(Url.parse(realm), service) is None
