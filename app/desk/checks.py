@@ -15,6 +15,7 @@ from app.domain.registry import NoAuth, RegistryEntry
 from app.domain.report import ExecutionError
 from app.registry.client import RegistryClient
 from app.registry.pool import ClientPool
+from app.registry.quirks import quirks_of
 from app.security import Sealer
 from app.store.database import Database
 from app.store.registries import RegistryStore
@@ -85,7 +86,9 @@ async def _greet(client: RegistryClient) -> tuple[CheckStep, ...]:
         reached = CheckStep("reach", ok=True, detail=f"{client.entry.base_url} answers")
         if anonymous:
             return (reached,)
-        return reached, CheckStep("log_in", ok=False, detail=step.detail, error=step.error)
+        advice = quirks_of(client.entry).login_advice
+        detail = f"{step.detail}; {advice}" if advice else step.detail
+        return reached, CheckStep("log_in", ok=False, detail=detail, error=step.error)
     if not step.ok or anonymous:
         return (step,)
     return step, CheckStep("log_in", ok=True, detail="the credentials are taken")
@@ -108,9 +111,21 @@ async def _ping(client: RegistryClient) -> str:
 
 
 async def _list(client: RegistryClient, repository: Repository | None) -> str:
-    if repository is None:
+    return await (_list_repositories(client) if repository is None else _list_tags(client, repository))
+
+
+async def _list_repositories(client: RegistryClient) -> str:
+    """List as jobs do; a registry known to have no such list was not asked for it, and is well all the same."""
+    try:
         first = await _first(client.list_repositories(client.entry.prefix))
-        return f"has repositories, such as {first}" if first else "lists no repository"
+    except RegistryError as error:
+        if error.code != "listing_unsupported" or error.status is not None:
+            raise
+        return error.message
+    return f"has repositories, such as {first}" if first else "lists no repository"
+
+
+async def _list_tags(client: RegistryClient, repository: Repository) -> str:
     try:
         first = await _first(client.list_tags(repository.path))
     except RegistryError as error:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.api.conftest import Api, Serve, pointers
 from tests.conftest import Namespace
+from tests.support.fake_registry import Quirks, fake_registry
 from tests.support.images import oci_image
 from tests.support.processes import free_port
 from tests.support.registries import RegistryOptions, RegistryProcess
@@ -81,6 +82,58 @@ async def test_who_may_only_read_is_told_so(patient: Api, start_registry: StartR
     assert told(found)[:2] == [("reach", True, None), ("log_in", True, None)]
     assert told(found)[-1][:2] == ("push", False)
     assert found["ok"] is False
+
+
+@pytest.mark.parametrize("kind", ["docker_hub", "harbor", "quay", "gitlab"])
+async def test_repositories_are_listed_by_the_registrys_own_api(patient: Api, kind: Any) -> None:
+    quirks = Quirks(auth="token", realm="same_host", catalog_status=404, api=kind, gitlab_projects=("team/app",))
+    async with fake_registry(quirks) as registry:
+        registry.load("team/app", oci_image("a"), "1.0")
+        entry = {"host": f"{registry.host}/team", "type": kind}
+
+        found = await check(patient, entry)
+        registry.change(api_status=403)
+        refused = await check(patient, entry)
+
+    assert told(found)[-1] == ("list", True, None)
+    assert "team/app" in found["steps"][-1]["detail"]
+    assert told(refused)[-1] == ("list", False, "denied")
+    assert "in the rule" in refused["steps"][-1]["detail"]
+
+
+@pytest.mark.parametrize("kind", ["docker_hub", "ghcr", "quay"])
+async def test_a_registry_that_is_made_without_such_a_list_is_well_and_says_what_to_do(patient: Api, kind: str) -> None:
+    async with fake_registry(Quirks(auth="token", realm="same_host", catalog_status=404)) as registry:
+        found = await check(patient, {"host": registry.host, "type": kind})
+
+    assert told(found) == [("reach", True, None), ("list", True, None)]
+    assert "in the rule" in found["steps"][-1]["detail"]
+
+
+async def test_a_catalog_that_is_missing_is_told_with_what_may_help(patient: Api) -> None:
+    async with fake_registry(Quirks(catalog_status=404)) as registry:
+        found = await check(patient, {"host": registry.host})
+
+    assert told(found) == [("reach", True, None), ("list", False, "listing_unsupported")]
+    assert "set the type of its entry" in found["steps"][-1]["detail"]
+
+
+async def test_a_login_that_is_not_taken_is_told_with_what_the_type_takes(patient: Api) -> None:
+    async with fake_registry(Quirks(auth="basic")) as registry:
+        auth = {"type": "basic", "username": "ann", "password": "hunter2"}
+        found = await check(patient, {"host": registry.host, "type": "ecr", "auth": auth})
+
+    assert told(found)[-1] == ("log_in", False, "unauthorized")
+    assert "the user AWS" in found["steps"][-1]["detail"]
+    assert "hunter2" not in str(found)
+
+
+async def test_an_upload_that_was_opened_to_see_is_taken_back(patient: Api) -> None:
+    async with fake_registry() as registry:
+        found = await check(patient, {"host": registry.host}, repository="team/app", push=True)
+        registry.check()
+
+    assert told(found)[-1] == ("push", True, None)
 
 
 @pytest.mark.parametrize(

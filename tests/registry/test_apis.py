@@ -248,6 +248,17 @@ async def test_gitlab_without_a_group_is_asked_for_its_catalog(connect: Connect)
         assert await listed(connect, registry, "", type="gitlab", auth=basic()) == ["other/app", *NAMES]
 
 
+async def test_a_refusal_of_an_api_on_another_host_is_final_and_too_many_requests_are_not(connect: Connect) -> None:
+    async with fake_registry(quirks_of("gitlab", realm="other_port"), accounts=ACCOUNTS) as registry:
+        load(registry)
+        registry.faults.add(Respond(403), matching=on("api"))
+        with pytest.raises(RegistryError, match="read_api") as refusal:
+            await listed(connect, registry, type="gitlab", auth=basic())
+        assert (refusal.value.code, refusal.value.temporary) == ("denied", False)
+        registry.faults.add(TooMany("0"), matching=on("api"))
+        assert await listed(connect, registry, type="gitlab", auth=basic()) == NAMES
+
+
 async def test_a_gitlab_whose_tokens_come_from_a_stranger_is_shown_no_login(connect: Connect) -> None:
     quirks = quirks_of("gitlab", challenge_from_stranger=True)
     async with fake_registry(quirks, hostnames={"stranger": "localhost"}) as registry:

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -10,9 +10,10 @@ from app.domain.errors import CopyError, InvalidRequestError
 from app.domain.manifest import Platform
 from app.domain.plan import CopyPreview, PlannedCopy
 from app.domain.reference import Digest, Reference
+from app.domain.registry import RegistryEntry
 from app.domain.request import Options, SyncRequest
 from app.sync.planner import LISTS_AT_ONCE
-from tests.support.fake_registry import Call, Entry, FakeRegistry, Stall, on
+from tests.support.fake_registry import Call, Entry, FakeRegistry, Quirks, Stall, fake_registry, on
 from tests.support.images import (
     Manifest,
     cosign_signature,
@@ -22,7 +23,7 @@ from tests.support.images import (
     oci_image,
     oci_index,
 )
-from tests.sync.workbench import Workbench, asked
+from tests.sync.workbench import Workbench, asked, workbench
 
 IMAGE = oci_image("one")
 
@@ -84,6 +85,31 @@ async def test_the_order_does_not_depend_on_which_list_comes_first(
     here.faults.add(Call(wait), matching=on("tags"), times=None)
     copies = await bench.plan({"source": f"{here.host}/**", "destination": there.host})
     assert [copy.source.repository.path for copy in copies] == names
+
+
+@pytest.mark.parametrize("kind", ["docker_hub", "harbor", "quay", "gitlab"])
+async def test_a_namespace_is_listed_and_copied_by_the_registrys_own_api(there: FakeRegistry, kind: Any) -> None:
+    quirks = Quirks(catalog_status=404, api=kind, gitlab_projects=("team/app",), page_cap=1)
+    async with fake_registry(quirks) as here:
+        for name in ("team/app", "team/deep/app", "team-b/app"):
+            here.load(name, IMAGE, "1")
+        entry = RegistryEntry(name="here", host=here.host, insecure=True, type=kind)
+        async with workbench(there, entries=(entry,)) as bench:
+            results = await bench.sync(f"{here.host}/team/**", f"{there.host}/m")
+        assert [(result.destination.repository.path, result.outcome) for result in results] == [
+            ("m/team/app", "copied"),
+            ("m/team/deep/app", "copied"),
+        ]
+        assert here.journal.count("catalog") == 0
+        there.check()
+
+
+async def test_a_registry_that_lists_nothing_fails_the_plan_with_what_to_do(there: FakeRegistry) -> None:
+    entry = RegistryEntry(name="here", host="127.0.0.1:1", insecure=True, type="ghcr")
+    async with workbench(there, entries=(entry,)) as bench:
+        with pytest.raises(CopyError, match="name the repositories in the rule") as failed:
+            await bench.plan({"source": "127.0.0.1:1/team/**", "destination": there.host})
+    assert (failed.value.code, failed.value.side) == ("listing_unsupported", "source")
 
 
 async def test_a_namespace_is_what_lies_below_it(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
