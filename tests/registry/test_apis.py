@@ -255,8 +255,21 @@ async def test_a_refusal_of_an_api_on_another_host_is_final_and_too_many_request
         with pytest.raises(RegistryError, match="read_api") as refusal:
             await listed(connect, registry, type="gitlab", auth=basic())
         assert (refusal.value.code, refusal.value.temporary) == ("denied", False)
+        client = connect(registry, type="gitlab", auth=basic())
+        window = client.exchange.pressure.window
         registry.faults.add(TooMany("0"), matching=on("api"))
-        assert await listed(connect, registry, type="gitlab", auth=basic()) == NAMES
+        assert [path async for path in client.list_repositories("team")] == NAMES
+        assert client.exchange.pressure.window < window
+
+
+async def test_a_list_that_breaks_off_is_not_begun_again_another_way(connect: Connect) -> None:
+    async with fake_registry(quirks_of("harbor", catalog_status=None, page_cap=3), accounts=ACCOUNTS) as registry:
+        load(registry)
+        registry.faults.add(Respond(403), matching=on("api"), number=2)
+        with pytest.raises(RegistryError) as refusal:
+            await listed(connect, registry, type="harbor", auth=basic())
+        assert refusal.value.code == "denied"
+        assert registry.journal.count("catalog") == 0
 
 
 async def test_a_gitlab_whose_tokens_come_from_a_stranger_is_shown_no_login(connect: Connect) -> None:

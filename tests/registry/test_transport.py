@@ -141,6 +141,13 @@ class TestProxy:
                 await client.head_manifest("team/app", V1)
             assert refusal.value.code == "registry_unreachable"
 
+    async def test_docker_hubs_repositories_are_asked_of_its_api(self, pool: ClientPool) -> None:
+        async with _proxy(answer=b"HTTP/1.1 502 Bad Gateway\r\n\r\n") as proxy:
+            client = client_of(pool, host="docker.io", proxy=f"http://127.0.0.1:{proxy.port}")
+            with pytest.raises(RegistryError):
+                [path async for path in client.list_repositories("library")]
+            assert set(proxy.lines) == {b"CONNECT hub.docker.com:443 HTTP/1.1"}
+
     async def test_proxies_of_the_environment_are_not_used(
         self, connect: Connect, monkeypatch: pytest.MonkeyPatch
     ) -> None:
