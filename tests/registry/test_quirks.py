@@ -1,5 +1,7 @@
 """Whose a registry is: by the type it was entered with, by its host, by where its tokens come from."""
 
+import re
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -9,6 +11,8 @@ from app.registry.habits import UploadHabits
 from app.registry.limits import MIB
 from app.registry.quirks import quirks_of, quirks_of_token_server
 from app.registry.url import Url
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 def of(host: str, type: RegistryType = "auto") -> RegistryEntry:  # noqa: A002 — the contract's word
@@ -64,6 +68,12 @@ def test_amazons_public_registry_lists_nothing_and_takes_no_chunks() -> None:
     public, private = (quirks_of(of(host)) for host in ("public.ecr.aws", "1.dkr.ecr.eu-west-1.amazonaws.com"))
     assert (public.lists_by, public.takes_chunks) == ("nothing", False)
     assert (private.lists_by, private.takes_chunks) == ("catalog", False)
+
+
+def test_the_readme_tells_of_every_type() -> None:
+    rows = [line.split("|")[1] for line in README.read_text().splitlines() if line.startswith("| `")]
+    told = {word for row in rows for word in re.findall(r"`([a-z_]+)`", row)}
+    assert set(get_args(RegistryType)) - {"auto"} <= told
 
 
 @pytest.mark.parametrize(

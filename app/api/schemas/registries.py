@@ -138,7 +138,10 @@ class RegistryIn(_In):
     host: Annotated[str, AfterValidator(_host)] = Field(
         max_length=512, description="`host[:port][/prefix]`; it may be private, since an operator entered it."
     )
-    type: RegistryType = Field(default="auto", description="Whose quirks to expect.")
+    type: RegistryType = Field(
+        default="auto",
+        description="Whose quirks to expect; `auto` goes by the host, and by where its tokens come from.",
+    )
     insecure: bool = Field(default=False, description="Speak plain http.")
     tls: TlsIn = TlsIn()
     auth: AuthIn = NoAuth()
