@@ -44,7 +44,7 @@ class Call:
     expects: frozenset[int]
     """Statuses that are answers; every other one is an error."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    content: Content = None
+    content: Content = field(default=None, repr=False)
     length: int = 0
     """Of a streamed content."""
     body_limit: int = MAX_ERROR_BYTES
@@ -52,7 +52,7 @@ class Call:
     """A manifest GET: what Docker Hub counts."""
     moves_tag: bool = False
     answer_seconds: float | None = None
-    login: Mapping[str, str] | None = None
+    login: Mapping[str, str] | None = field(default=None, repr=False)
     """What logs in to a registry's own API, in place of what its `/v2/` asks for: sent to where `url` is, and nobody
     else is asked."""
 

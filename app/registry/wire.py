@@ -27,8 +27,8 @@ class Sent:
 
     method: str
     url: Url
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content: Content = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    content: Content = field(default=None, repr=False)
     length: int = 0
     """Of a streamed content."""
     answer_seconds: float | None = None

@@ -199,6 +199,24 @@ async def test_a_capped_catalog_is_listed_to_its_end(
     assert [path async for path in client.list_repositories()] == [f"team/r{number}" for number in range(8)]
 
 
+async def test_a_registry_entered_as_a_harbor_it_is_not_is_listed_by_its_catalog(
+    client: RegistryClient, registry: RegistryProcess, connect: Connect
+) -> None:
+    await push(client, "team/app", "app", "v1")
+    other = connect(registry, type="harbor", auth=client.entry.auth)
+    assert "team/app" in [path async for path in other.list_repositories("team")]
+
+
+async def test_a_login_that_may_not_see_the_catalog_is_told_what_to_do(
+    connect: Connect, start_registry: Callable[[RegistryOptions], RegistryProcess]
+) -> None:
+    with TokenServer({"ann": Account("secret", catalog=False)}) as tokens:
+        registry = start_registry(RegistryOptions(token_server=tokens))
+        with pytest.raises(RegistryError, match="name the repositories in the rule") as refusal:
+            [path async for path in connect(registry, auth=basic()).list_repositories()]
+        assert (refusal.value.code, refusal.value.temporary) == ("unauthorized", False)
+
+
 async def test_without_a_password_nothing_is_told(
     connect: Connect, start_registry: Callable[..., RegistryProcess]
 ) -> None:
