@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import structlog
 
 from app.domain.errors import RegistryError
 from app.domain.reference import DOCKER_HUB
@@ -25,6 +26,7 @@ from app.registry.pages import api_entries, next_page, spec_entries, with_query_
 from app.registry.tokens import read_token
 from app.registry.url import Url
 
+_log = structlog.get_logger(__name__)
 _DOCKER_HUB_API = "https://hub.docker.com"
 _PAGE = 100
 """The most that Docker Hub, Harbor and GitLab put on a page."""
@@ -78,12 +80,19 @@ async def quay(exchange: Exchange, namespace: str) -> AsyncIterator[Any]:
     if not login.is_anonymous and not (is_application and namespace):
         async for entry in catalog(exchange, scopes=Scopes()):
             yield entry
-    if namespace:
-        url = exchange.home.with_target("/api/v1/repository?public=true")
-        url = url.with_parameter("namespace", namespace.partition("/")[0])
-        headers = {"Authorization": f"Bearer {login.password}"} if is_application else {}
+    if not namespace:
+        return
+    url = exchange.home.with_target("/api/v1/repository?public=true")
+    url = url.with_parameter("namespace", namespace.partition("/")[0])
+    headers = {"Authorization": f"Bearer {login.password}"} if is_application else {}
+    try:
         async for item in api_entries(exchange, _call(url, headers), key="repositories", follow=_next_token):
             yield _joined(item, "namespace", "name")
+    except RegistryError as error:
+        # Where nobody may come without a login, the API tells a robot nothing; its own are listed above.
+        if login.is_anonymous or is_application or error.code not in {"unauthorized", "denied"}:
+            raise
+        _log.warning("public_repositories_not_listed", registry=exchange.entry.registry, status=error.status)
 
 
 async def gitlab(exchange: Exchange, namespace: str) -> AsyncIterator[Any]:

@@ -108,7 +108,11 @@ def _ways(exchange: Exchange, namespace: str, quirks: Quirks) -> list[Way]:
 
 
 async def _learn(exchange: Exchange) -> Quirks | None:
-    server = await exchange.token_server()
+    """Recognise the registry by its token server, if that may be asked at all."""
+    try:
+        server = await exchange.token_server()
+    except RegistryError:
+        return None  # why the list was refused says more
     return quirks_of_token_server(server.realm, server.service) if server else None
 
 

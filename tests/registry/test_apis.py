@@ -211,6 +211,24 @@ async def test_a_robot_of_quay_gets_what_it_may_read_and_what_is_public(connect:
         assert [entry.secrets for entry in registry.journal.find("api")] == [()]
 
 
+async def test_a_quay_that_nobody_may_visit_without_a_login_lists_a_robots_own(connect: Connect) -> None:
+    quirks = quirks_of("quay", catalog_status=None, catalog_scope_refused=True, api_status=401)
+    async with fake_registry(quirks, accounts={"team+robot": "secret", "$oauthtoken": "secret"}) as registry:
+        load(registry)
+        assert await listed(connect, registry, type="quay", auth=basic(("team+robot", "secret"))) == NAMES
+        with pytest.raises(RegistryError) as refusal:
+            await listed(connect, registry, type="quay", auth=basic(("$oauthtoken", "secret")))
+        assert refusal.value.code == "unauthorized"
+
+
+async def test_a_token_server_that_is_not_trusted_does_not_hide_why_a_list_was_refused(connect: Connect) -> None:
+    quirks = quirks_of("none", challenge_from_stranger=True, catalog_status=401)
+    async with fake_registry(quirks, hostnames={"stranger": "localhost"}) as registry:
+        with pytest.raises(RegistryError, match="set the type") as refusal:
+            await listed(connect, registry, auth={"type": "bearer", "token": "whatever"})
+        assert refusal.value.code == "unauthorized"
+
+
 async def test_quay_has_to_be_told_an_organization_by_who_has_no_login(connect: Connect) -> None:
     async with fake_registry(quirks_of("quay", catalog_status=None)) as registry:
         with pytest.raises(RegistryError, match="name an organization") as refusal:
