@@ -23,7 +23,7 @@ from app.registry.exchange import Call, Exchange
 from app.registry.failures import LIST_REPOSITORIES, LOG_IN, Answer, make_failure
 from app.registry.limits import MAX_TOKEN_ANSWER_BYTES
 from app.registry.pages import api_entries, next_page, spec_entries, with_query_of
-from app.registry.tokens import read_token
+from app.registry.tokens import VISIBLE, read_token
 from app.registry.url import Url
 
 _log = structlog.get_logger(__name__)
@@ -84,7 +84,7 @@ async def quay(exchange: Exchange, namespace: str) -> AsyncIterator[Any]:
         return
     url = exchange.home.with_target("/api/v1/repository?public=true")
     url = url.with_parameter("namespace", namespace.partition("/")[0])
-    headers = {"Authorization": f"Bearer {login.password}"} if is_application else {}
+    headers = {"Authorization": f"Bearer {_token_of(exchange, login)}"} if is_application else {}
     try:
         async for item in api_entries(exchange, _call(url, headers), key="repositories", follow=_next_token):
             yield _joined(item, "namespace", "name")
@@ -104,7 +104,7 @@ async def gitlab(exchange: Exchange, namespace: str) -> AsyncIterator[Any]:
     origin = server.realm if server else exchange.home
     login = _password_of(exchange)
     name = "JOB-TOKEN" if login.username == "gitlab-ci-token" else "PRIVATE-TOKEN"
-    headers = {name: login.password} if login.password else {}
+    headers = {name: _token_of(exchange, login)} if login.password else {}
     refusals: list[RegistryError] = []
     for place in _gitlab_places(namespace):
         url = origin.with_target(f"/api/v4/{place}/registry/repositories?per_page={_PAGE}")
@@ -154,9 +154,19 @@ def _password_of(exchange: Exchange) -> Login:
     login = exchange.login()
     if login.is_anonymous or login.password:
         return login
+    raise _wrong_login(exchange, "a user name with a password or an access token")
+
+
+def _token_of(exchange: Exchange, login: Login) -> str:
+    """Return the password where it is sent as a token; a person's own may not even fit into a header."""
+    if not VISIBLE.fullmatch(login.password):
+        raise _wrong_login(exchange, "an access token, which this password is not")
+    return login.password
+
+
+def _wrong_login(exchange: Exchange, wanted: str) -> RegistryError:
     asked = exchange.asked(LIST_REPOSITORIES)
-    message = f"{asked.registry} lists repositories for a user name with a password or an access token only"
-    raise make_failure(message, asked, code="unauthorized")
+    return make_failure(f"{asked.registry} lists repositories only for {wanted}", asked, code="unauthorized")
 
 
 def _call(url: Url, login: Mapping[str, str]) -> Call:

@@ -27,7 +27,8 @@ _USED_SHARE = 0.9
 """A token is replaced when a tenth of its life is left, so that it lasts for the request it is sent with."""
 _NOT_THIS_WAY = frozenset({401, 404, 405, 501})
 """Some servers that know one way only answer the other like a wrong password."""
-_VISIBLE = re.compile(r"[\x21-\x7e]+")
+VISIBLE = re.compile(r"[\x21-\x7e]+")
+"""What a token is made of; anything else would not go into a header as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def read_token(body: bytes, asked: Asked) -> TokenAnswer:
         document = None
     document = document if isinstance(document, dict) else {}
     text = document.get("token") or document.get("access_token")
-    if not isinstance(text, str) or len(text) > MAX_TOKEN_LENGTH or not _VISIBLE.fullmatch(text):
+    if not isinstance(text, str) or len(text) > MAX_TOKEN_LENGTH or not VISIBLE.fullmatch(text):
         raise make_failure(f"the token server of {asked.registry} answered without a token", asked, code="unauthorized")
     seconds = document.get("expires_in")
     known = isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds == seconds  # noqa: PLR0124

@@ -157,6 +157,19 @@ async def test_a_login_of_another_kind_does_not_list_as_if_it_were_nobody(connec
         assert refusal.value.code == "unauthorized"
 
 
+@pytest.mark.parametrize(("api", "name"), [("gitlab", "ann"), ("quay", "$oauthtoken")])
+@pytest.mark.parametrize("password", ["pässword", "two words", "a\r\nX-Evil: 1"])
+async def test_a_password_that_can_be_no_token_is_not_sent_as_one(
+    connect: Connect, api: str, name: str, password: str
+) -> None:
+    async with fake_registry(quirks_of(api), accounts={name: password}) as registry:
+        with pytest.raises(RegistryError, match="an access token") as refusal:
+            await listed(connect, registry, type=api, auth=basic((name, password)))
+        assert refusal.value.code == "unauthorized"
+        assert password not in refusal.value.message
+        assert registry.journal.count("api") == 0
+
+
 async def test_docker_hub_has_to_be_told_a_namespace(connect: Connect) -> None:
     async with fake_registry(quirks_of("docker_hub")) as registry:
         with pytest.raises(RegistryError, match="name a namespace") as refusal:
