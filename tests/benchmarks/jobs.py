@@ -49,13 +49,18 @@ def one_setup(folder: Path, host: str, *, name: str, database_url: str | None, w
         service.client.headers["Authorization"] = f"Bearer {API_KEY}"
         entry = {"host": host, "insecure": True, "limits": {"connections": 64}}
         service.client.put("/v1/registries/null", json=entry).raise_for_status()
-        yield Row(f"submissions/s ({name})", submissions_per_second(service, host))
+        if workers:
+            yield Row(f"submissions/s, nobody working yet ({name})", submissions_per_second(service, host))
         for number in range(workers):
             place = folder / f"worker-{number}"
             place.mkdir()
             stack.enter_context(AppProcess(place, "work", settings=settings))
         drain(service)
-        yield Row(f"no-op images/s ({name})", images_per_second(service, host))
+        begin = time.perf_counter()
+        yield Row(f"submissions/s beside busy workers ({name})", submissions_per_second(service, host))
+        drain(service)
+        yield Row(f"jobs of one image/s, from submit to done ({name})", SUBMISSIONS / (time.perf_counter() - begin))
+        yield Row(f"no-op images/s in one job ({name})", images_per_second(service, host))
 
 
 def submissions_per_second(service: ServiceProcess, host: str) -> float:
