@@ -14,7 +14,7 @@ from starlette.responses import Response
 from app.api.answers import JsonAnswer, conditional, etag_of
 from app.api.deps import Admin, Reader, Submitter, TheService
 from app.api.problems import problems
-from app.api.queries import PageQuery, WaitQuery, page_answer
+from app.api.queries import IdempotencyHeader, PageQuery, WaitQuery, idempotency_key, page_answer
 from app.api.registries import merged
 from app.api.schemas.imports import (
     IMAGE_SYNCER,
@@ -193,20 +193,29 @@ async def delete_policy(name: Name, *, caller: Submitter, service: TheService, i
     response_model=JobOut,
     responses={
         200: {"description": "The job is done already (with `?wait=`).", "model": JobOut},
-        **problems("not_found", "validation_failed"),
+        **problems("not_found", "validation_failed", "invalid_idempotency_key", "idempotency_key_reused"),
     },
 )
 async def run_policy(
-    name: Name, *, request: Request, caller: Submitter, service: TheService, query: Annotated[WaitQuery, Query()]
+    name: Name,
+    *,
+    request: Request,
+    caller: Submitter,
+    service: TheService,
+    query: Annotated[WaitQuery, Query()],
+    idempotency: IdempotencyHeader = None,
 ) -> Response:
     """Make a job of the whole policy, a paused one's too.
 
     While a run is at work the answer is the one that follows it, and asking again is answered with that same job: a
     policy never runs twice at once.
     """
-    accepted = await service.policies.run(name, caller=caller)
-    job = await wait_for(accepted.job, request, seconds=query.seconds(request))
+    key = idempotency_key(idempotency, caller=caller, body=f"run {name}")
+    submission = await service.policies.run(name, caller=caller, idempotency=key)
+    job = await wait_for(submission.job, request, seconds=query.seconds(request))
     headers = {"Location": f"/v1/jobs/{job.id}"} | ({} if job.done else {"Retry-After": "1"})
+    if key is not None:
+        headers["Idempotency-Replayed"] = str(submission.replayed).lower()
     return JsonAnswer(JobOut.of(job), status_code=200 if job.done else 202, headers=headers)
 
 

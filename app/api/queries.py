@@ -134,13 +134,17 @@ IdempotencyHeader = Annotated[
 ]
 
 
-def idempotency_key(text: str | None, *, caller: Caller, body: BaseModel) -> IdempotencyKey | None:
-    """Read the header, quoted (a structured field's string) or bare; raise `InvalidRequestError` for anything else."""
+def idempotency_key(text: str | None, *, caller: Caller, body: BaseModel | str) -> IdempotencyKey | None:
+    """Read the header, quoted (a structured field's string) or bare; raise `InvalidRequestError` for anything else.
+
+    `body` is what must not differ: what was sent, or where nothing is, a text that says what was asked for.
+    """
     if text is None:
         return None
     match = _IDEMPOTENCY_KEY.fullmatch(text.strip())
     if match is None:
         detail = "an idempotency key has 1 to 255 printable characters"
         raise InvalidRequestError(detail, code="invalid_idempotency_key")
-    canonical = json.dumps(body.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    sent = body if isinstance(body, str) else body.model_dump(mode="json")
+    canonical = json.dumps(sent, sort_keys=True, separators=(",", ":"))
     return IdempotencyKey(caller.name, match[1], hashlib.sha256(canonical.encode()).hexdigest())

@@ -8,13 +8,15 @@ from datetime import datetime
 from app.domain.access import Caller
 from app.domain.audit import AuditAction, AuditEntry, changes
 from app.domain.errors import ConflictError
-from app.domain.job import Trigger
+from app.domain.job import IdempotencyKey, Submission, Trigger
 from app.domain.policy import KeptPolicy, next_run
 from app.domain.trigger import Policy
-from app.jobs.standing import Accepted, StandingJobs
+from app.jobs.standing import StandingJobs
 from app.observability import get_logger
 from app.store.audit import AuditStore
 from app.store.database import Database, Session
+from app.store.idempotency import IdempotencyStore
+from app.store.jobs import JobStore
 from app.store.paging import Page, PageRequest
 from app.store.policies import PolicyStore
 
@@ -24,10 +26,18 @@ log = get_logger(__name__)
 class PolicyService:
     """Policies, for every door. A job has a copy of its policy's request, so changes are for the jobs to come."""
 
-    def __init__(self, database: Database, standing: StandingJobs, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        standing: StandingJobs,
+        *,
+        now: Callable[[], datetime],
+        new_id: Callable[[], str],
+    ) -> None:
         self._database = database
         self._standing = standing
         self._now = now
+        self._new_id = new_id
 
     async def list(self, page: PageRequest) -> Page[KeptPolicy]:
         """Read a page of policies, by name."""
@@ -66,18 +76,27 @@ class PolicyService:
             )
         log.info("policy_removed", policy=name, by=caller.name)
 
-    async def run(self, name: str, *, caller: Caller) -> Accepted:
-        """Make a job of a whole run, or find the one that waits to begin; raise `NotFoundError`.
+    async def run(self, name: str, *, caller: Caller, idempotency: IdempotencyKey | None = None) -> Submission:
+        """Make a job of a whole run, or find the one that waits to begin.
 
-        While a run is at work the job is the one that follows it. A paused policy runs when asked, too.
+        While a run is at work the job is the one that follows it. A paused policy runs when asked, too. Raise
+        `NotFoundError`, `InvalidRequestError` (`idempotency_key_reused`).
         """
+        asked_at = self._now()
         async with self._database.transaction() as session:
+            keys, unnamed = IdempotencyStore(session), self._new_id()
+            if idempotency is not None:
+                known = await keys.claim(idempotency, job_id=unnamed, now=asked_at)
+                if known != unnamed:
+                    return Submission(await JobStore(session).get(known), replayed=True)
             kept = await PolicyStore(session).get(name, is_held=True)
             accepted = await self._standing.submit_run(session, kept.policy, caller=caller, trigger=Trigger("api"))
+            if idempotency is not None:
+                await keys.point(idempotency, job_id=accepted.job.id)
             details = {"job": accepted.job.id, "is_new": accepted.is_new}
-            await AuditStore(session).add(AuditEntry(self._now(), caller.name, AuditAction.POLICY_RUN, name, details))
+            await AuditStore(session).add(AuditEntry(asked_at, caller.name, AuditAction.POLICY_RUN, name, details))
         log.info("policy_run_asked", policy=name, job=accepted.job.id, is_new=accepted.is_new, by=caller.name)
-        return accepted
+        return Submission(accepted.job)
 
 
 async def keep(session: Session, policy: Policy, kept: KeptPolicy | None, *, now: datetime, caller: Caller) -> None:

@@ -42,6 +42,12 @@ def entry_of(job: Job) -> AuditEntry:
         }
         for rule in job.request.rules[:AUDITED_RULES]
     ]
-    details = {"trigger": job.trigger.type, "policy": job.policy, "retry_of": job.retry_of, "rules": rules}
+    details = {
+        "trigger": job.trigger.type,
+        "event_id": job.trigger.event_id,
+        "policy": job.policy,
+        "retry_of": job.retry_of,
+        "rules": rules,
+    }
     action = AuditAction.JOB_RETRIED if job.retry_of else AuditAction.JOB_SUBMITTED
     return AuditEntry(job.created_at, job.created_by, action, job.id, details)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.errors import InvalidRequestError
@@ -38,6 +38,11 @@ class IdempotencyStore:
             message = "this idempotency key came with another request before"
             raise InvalidRequestError(message, code="idempotency_key_reused")
         return str(known.job_id)
+
+    async def point(self, key: IdempotencyKey, *, job_id: str) -> None:
+        """Let a key that was claimed in this transaction name the job that does what was asked for."""
+        mine = (_keys.c.principal == key.principal) & (_keys.c.key == key.key)
+        await self._session.execute(update(_keys).where(mine).values(job_id=job_id))
 
     async def delete_of_job(self, job_id: str) -> None:
         """Forget what a deleted job was called."""

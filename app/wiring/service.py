@@ -154,7 +154,7 @@ def _assemble(
         checks=CheckService(database, sealer=sealer, pool=pool),
         previews=PreviewService(database, sealer=sealer, pool=pool),
         keys=KeyService(database, now=now),
-        policies=PolicyService(database, standing, now=now),
+        policies=PolicyService(database, standing, now=now, new_id=new_id),
         push_events=PushEventService(
             database, standing, sealer=sealer, google_keys=google_keys, now=now, new_id=new_id
         ),

@@ -1,12 +1,13 @@
 """Policies over HTTP: kept, changed, paused, run, removed."""
 
+import asyncio
 from typing import Any
 
 import httpx
 import pytest
 
 from app.domain.access import Caller, Scope
-from tests.api.conftest import Api, Serve, pointers
+from tests.api.conftest import SHORT, Api, Serve, pointers
 from tests.conftest import Namespace
 from tests.support.images import oci_image
 
@@ -124,6 +125,28 @@ async def test_a_run_is_a_job_and_the_policy_shows_it(client: httpx.AsyncClient)
     again = (await client.post("/v1/policies/redis/run")).json()
     assert again["id"] == job["id"], "it has not begun, so it does what was asked for"
     assert len((await client.get("/v1/jobs", params={"policy": "redis"})).json()["items"]) == 1
+
+
+async def test_a_run_asked_for_again_with_its_key_is_the_same_job(serve: Serve) -> None:
+    named = {"Idempotency-Key": '"nightly"'}
+    async with serve() as api:
+        client = api.client
+        await put(client)
+        await client.put("/v1/policies/other", json=BODY)
+        answers = await asyncio.gather(*(client.post("/v1/policies/redis/run", headers=named) for _ in range(10)))
+        assert {answer.status_code for answer in answers} == {202}
+        [job_id] = {answer.json()["id"] for answer in answers}
+        assert sorted(answer.headers["Idempotency-Replayed"] for answer in answers) == ["false"] + ["true"] * 9
+        assert "Idempotency-Replayed" not in (await client.post("/v1/policies/redis/run")).headers
+
+        await client.post(f"/v1/jobs/{job_id}/cancel")
+        again = await client.post("/v1/policies/redis/run", headers=named)
+        assert (again.json()["id"], again.headers["Location"]) == (job_id, f"/v1/jobs/{job_id}")
+        for path, body in (("/v1/policies/other/run", None), ("/v1/jobs", SHORT)):
+            refused = await client.post(path, json=body, headers=named)
+            assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused")
+        wrong = await client.post("/v1/policies/redis/run", headers={"Idempotency-Key": "x" * 256})
+        assert (wrong.status_code, wrong.json()["code"]) == (422, "invalid_idempotency_key")
 
 
 async def test_a_run_may_be_waited_for(serve: Serve, source: Namespace, destination: Namespace) -> None:

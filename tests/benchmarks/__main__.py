@@ -1,11 +1,11 @@
-"""`make bench`: `python -m tests.benchmarks [jobs] [peers]`, all of them without arguments."""
+"""`make bench`: `python -m tests.benchmarks [hooks] [jobs] [peers]`, all of them without arguments."""
 
 import sys
 
-from tests.benchmarks import jobs, peers
+from tests.benchmarks import hooks, jobs, peers
 from tests.benchmarks.tables import show
 
-_ALL = {"jobs": jobs.measure, "peers": peers.measure}
+_ALL = {"hooks": hooks.measure, "jobs": jobs.measure, "peers": peers.measure}
 
 
 def main(names: list[str]) -> int:

@@ -20,7 +20,7 @@ TAGS = 200
 SUBMISSIONS = 2_000
 CLIENTS = 32
 API_KEY = "a-key-that-opens-nothing-but-a-benchmark"
-_SECRET_KEY = base64.urlsafe_b64encode(bytes(32)).decode()
+SECRET_KEY = base64.urlsafe_b64encode(bytes(32)).decode()
 
 
 def measure() -> Iterator[Row]:
@@ -37,7 +37,7 @@ def measure() -> Iterator[Row]:
 def one_setup(folder: Path, host: str, *, name: str, database_url: str | None, workers: int) -> Iterator[Row]:
     """Measure one way to run the service."""
     settings = {"BOOTSTRAP_KEY": API_KEY} | (
-        {"DATABASE_URL": database_url, "SECRET_KEYS": _SECRET_KEY} if database_url else {}
+        {"DATABASE_URL": database_url, "SECRET_KEYS": SECRET_KEY} if database_url else {}
     )
     with ExitStack() as stack:
         if database_url:

@@ -57,7 +57,8 @@ async def keep(house: House, name: str, source: str, destination: str) -> None:
     policy = Policy.model_validate(
         {"name": name, "rules": [{"source": source, "destination": destination}], "on_push": True}
     )
-    await PolicyService(house.database, standing(house), now=now).put(policy, expected_version=None, caller=CALLER)
+    policies = PolicyService(house.database, standing(house), now=now, new_id=new_id)
+    await policies.put(policy, expected_version=None, caller=CALLER)
 
 
 async def push(

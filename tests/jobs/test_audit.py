@@ -4,9 +4,12 @@ import asyncio
 
 from app.domain.audit import AuditAction, AuditEntry, AuditFilter
 from app.domain.job import IdempotencyKey, Job, JobState
+from app.jobs.scheduler import Scheduler
 from app.store.audit import AuditStore
 from app.store.paging import PageRequest
 from tests.jobs.house import CALLER, House, wish
+from tests.jobs.test_policies import jobs, keep, policy, push, standing
+from tests.support.clock import SettableClock
 
 
 async def entries(house: House, job: Job) -> list[AuditEntry]:
@@ -29,6 +32,30 @@ async def test_a_running_job_that_is_cancelled_twice_was_cancelled_once(working:
 async def test_what_a_worker_does_is_nobodys_change(working: House) -> None:
     job = await working.run("t1", "fails")
     assert [entry.action for entry in await entries(working, job)] == [AuditAction.JOB_SUBMITTED]
+
+
+async def test_a_job_of_a_schedule_is_written_down_with_its_policy_in_one_transaction(
+    house: House, clock: SettableClock
+) -> None:
+    kept = await keep(house, policy(schedule={"cron": "0 * * * *"}), clock=clock)
+    clock.set(kept.next_run_at or clock())
+    scheduler = Scheduler(house.database, standing(house), clock=clock)
+    assert [await scheduler.submit_due(), await scheduler.submit_due()] == [1, 0]
+    [job] = await jobs(house)
+    [entry] = await entries(house, job)
+    assert (entry.action, entry.actor) == (AuditAction.JOB_SUBMITTED, "policy/mirror")
+    assert (entry.details["trigger"], entry.details["policy"]) == ("schedule", "mirror")
+
+
+async def test_a_job_of_a_push_is_written_down_once_with_its_policy_and_the_event(house: House) -> None:
+    kept = policy("t1", on_push=True)
+    await keep(house, kept)
+    first, again = [await push(house, kept) for _ in range(2)]
+    assert first.job.id == again.job.id
+    [entry] = await entries(house, first.job)
+    told = {name: entry.details[name] for name in ("trigger", "policy", "event_id")}
+    assert told == {"trigger": "push", "policy": "mirror", "event_id": "event"}
+    assert entry.details["rules"] == [{"source": "src.example.com/app:t1", "destination": ["dst.example.com/app:t1"]}]
 
 
 async def test_the_same_submission_again_is_not_written_down_again(house: House) -> None:

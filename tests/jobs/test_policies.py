@@ -8,7 +8,8 @@ import pytest
 import uuid_utils
 
 from app.desk.policies import PolicyService
-from app.domain.job import Job, JobFilter, JobState, Trigger
+from app.domain.errors import InvalidRequestError, NotFoundError
+from app.domain.job import IdempotencyKey, Job, JobFilter, JobState, Submission, Trigger
 from app.domain.policy import KeptPolicy
 from app.domain.reference import Reference
 from app.domain.trigger import Policy
@@ -22,6 +23,7 @@ from tests.jobs.house import CALLER, House, now
 from tests.support.clock import SettableClock
 
 SCHEDULE = {"cron": "*/10 * * * *"}
+KEY = IdempotencyKey(CALLER.name, "nightly", "fingerprint")
 START = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -35,7 +37,7 @@ def standing(house: House) -> StandingJobs:
 
 
 def desk(house: House, clock: SettableClock | None = None) -> PolicyService:
-    return PolicyService(house.database, standing(house), now=clock or now)
+    return PolicyService(house.database, standing(house), now=clock or now, new_id=lambda: str(uuid_utils.uuid7()))
 
 
 async def keep(house: House, kept: Policy, *, clock: SettableClock | None = None) -> KeptPolicy:
@@ -168,7 +170,7 @@ async def test_runs_that_come_due_while_one_is_at_work_are_one_that_follows_it(
             *(desk(one).run("mirror", caller=CALLER) for one in [house, another_house] * 4), scheduler.submit_due()
         )
 
-        following = {accepted.job.id for accepted in asked if isinstance(accepted, Accepted)}
+        following = {submission.job.id for submission in asked if isinstance(submission, Submission)}
         assert len(following) == 1
         assert first.id not in following
         assert [job.id for job in await jobs(house)] == [first.id, *following]
@@ -189,6 +191,44 @@ async def test_a_run_follows_the_one_at_work_even_where_another_worker_is_free(h
         assert first_ended is not None
         assert began is not None
         assert first_ended <= began
+
+
+async def test_runs_asked_for_at_once_with_one_key_are_one_run_and_stay_it_when_it_is_over(
+    house: House, another_house: House
+) -> None:
+    await keep(house, policy())
+    houses = [house, another_house] * 15
+    asked = await asyncio.gather(*(desk(one).run("mirror", caller=CALLER, idempotency=KEY) for one in houses))
+    [job_id] = {submission.job.id for submission in asked}
+    assert sorted(submission.replayed for submission in asked) == [False] + [True] * 29
+    async with house.worker():
+        await house.done(asked[0].job)
+    again = await desk(house).run("mirror", caller=CALLER, idempotency=KEY)
+    assert (again.job.id, again.replayed) == (job_id, True)
+    await desk(house).delete("mirror", expected_version=None, caller=CALLER)
+    assert (await desk(house).run("mirror", caller=CALLER, idempotency=KEY)).job.id == job_id
+    assert [job.id for job in await jobs(house)] == [job_id]
+
+
+async def test_a_key_names_the_run_that_waits_already(house: House) -> None:
+    await keep(house, policy())
+    waiting = await desk(house).run("mirror", caller=CALLER)
+    named = await desk(house).run("mirror", caller=CALLER, idempotency=KEY)
+    again = await desk(house).run("mirror", caller=CALLER, idempotency=KEY)
+    assert {named.job.id, again.job.id} == {waiting.job.id}
+    assert (named.replayed, again.replayed) == (False, True)
+
+
+async def test_a_key_of_a_run_that_came_to_nothing_is_free(house: House) -> None:
+    with pytest.raises(NotFoundError):
+        await desk(house).run("mirror", caller=CALLER, idempotency=KEY)
+    await keep(house, policy())
+    assert not (await desk(house).run("mirror", caller=CALLER, idempotency=KEY)).replayed
+    await keep(house, policy(name="other"))
+    another = IdempotencyKey(KEY.principal, KEY.key, "another")
+    with pytest.raises(InvalidRequestError, match="another request"):
+        await desk(house).run("other", caller=CALLER, idempotency=another)
+    assert await jobs(house, "other") == []
 
 
 async def test_runs_of_two_policies_do_not_wait_for_each_other(house: House) -> None:
@@ -238,7 +278,7 @@ async def test_a_retry_is_no_run_and_goes_in_turn(house: House) -> None:
         first = await house.done((await desk(house).run("mirror", caller=CALLER)).job)
         retried = await house.jobs.retry(first.id, only="failed", caller=CALLER)
         run = await desk(house).run("mirror", caller=CALLER)
-        assert (run.is_new, run.job.id != retried.id) == (True, True)
+        assert run.job.id not in {first.id, retried.id}
         done, after = await house.done(retried), await house.done(run.job)
         assert done.finished_at is not None
         assert after.started_at is not None

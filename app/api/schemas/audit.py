@@ -40,7 +40,7 @@ class AuditEntryOut(BaseModel):
     target: str = Field(description="The name or id of what was changed.")
     details: dict[str, Any] = Field(
         description="`changes`: each field that differs, before and after, secrets masked. `secrets_set`: which "
-        "secrets were sent. For jobs: what was asked for, in short."
+        "secrets were sent. For jobs: what made them (trigger, policy, push event), and what was asked for, in short."
     )
 
     @classmethod
