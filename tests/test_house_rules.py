@@ -112,6 +112,7 @@ def test_broad_catches_are_where_they_belong(project: Path) -> None:
         "app/jobs/copying.py",  # one copy failing doesn't stop the others
         "app/jobs/deliveries.py",  # nor one notification
         "app/jobs/intake.py",  # nor one request the others that came with it
+        "app/jobs/push_matching.py",  # nor one push event
         "app/jobs/runner.py",  # nor one job's planning
         "app/jobs/scheduler.py",  # nor one policy
         "app/jobs/worker.py",  # one unit failing doesn't stop the worker

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Namespace
 from tests.support.images import Manifest, oci_image, oci_index
 from tests.support.plain_client import PlainClient, differences
 from tests.support.registries import NotificationEndpoint, RegistryOptions, RegistryProcess
@@ -203,3 +204,28 @@ def test_a_chain_of_registries_is_gone_through_to_its_end(service: ServiceProces
     at_first.push("app", image, tags=["1"])
 
     wait_until(lambda: at_third.tags("app") == {"1": image.digest}, "the image at the end of the chain")
+
+
+def test_a_push_that_was_answered_is_copied_though_the_process_was_killed_right_then(
+    tmp_path: Path, source: Namespace, destination: Namespace
+) -> None:
+    image = oci_image("answered")
+    source.push("app", image, "1")
+    proof = {"X-Secret": "the secret of the hook"}
+    hook = {"format": "generic", "auth": {"type": "header", "header": "X-Secret", "secret": proof["X-Secret"]}}
+    with ServiceProcess(tmp_path, "--no-worker") as answering:
+        answering.enter("old", source.registry, hook=hook)
+        answering.enter("new", destination.registry)
+        keep(answering, "mirror", source.reference("**"), destination.host)
+        body = {"repository": source.repository("app"), "tag": "1"}
+        answer = answering.client.post("/v1/hooks/old", json=body, headers=proof)
+        answering.kill()
+    assert (answer.status_code, answer.json()["status"]) == (202, "accepted")
+
+    with ServiceProcess(tmp_path) as working:
+        wait_until(lambda: len(destination.client.list_repositories()) > 0, "the image")
+        wait_for_quiet(working)
+        [event] = events(working)
+        [job] = jobs(working, policy="mirror")
+        assert (event["status"], event["jobs"], job["state"]) == ("accepted", [job["id"]], "succeeded")
+    assert destination.client.tags(source.repository("app")) == {"1": image.digest}

@@ -59,9 +59,9 @@ class HookEventQuery(PageQuery):
 async def receive(registry: str, *, request: Request, service: TheService) -> Response:
     """Take in what the registry says was pushed; jobs bring it to where policies with `on_push` say.
 
-    Answered before any registry is asked. What does not concern us is answered 200, never with an error: senders
-    repeat what was refused, some for ever. Any missing or wrong secret, and any unknown registry, is one and the same
-    401.
+    Answered 202 as soon as it is stored for good: its jobs are made after that. No registry is asked before the answer.
+    What does not concern us is answered 200, never with an error: senders repeat what was refused, some for ever. Any
+    missing or wrong secret, and any unknown registry, is one and the same 401.
     """
     return await _receive(registry, request, service, token="")
 

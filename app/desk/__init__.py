@@ -7,6 +7,7 @@
     policies.py      keep and change policies, run one now
     imports.py       make policies and registries of other tools' files
     push_events.py   take in what registries say was pushed
+    push_log.py      what arrived, stored once and for good, many deliveries in one commit
     subscriptions.py enter and test subscriptions; look at deliveries, send one again
     audit.py         who changed what
 

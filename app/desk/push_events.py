@@ -1,47 +1,36 @@
-"""Push events: proven, recorded once, and made jobs of every policy that takes what was pushed.
+"""Push events: proven on the bytes that came, recorded once, and answered.
 
-Nobody is asked anything here: a sender waits for the answer, some for no more than a second. What can't go on is never
-answered with an error once the sender is known, since senders repeat what was refused, some for ever.
+Nobody is asked anything here, and no job is made: a sender waits for the answer, some for no more than a second. Once
+an event is stored, `app.jobs.push_matching` makes its jobs. What can't go on is never answered with an error once the
+sender is known, since senders repeat what was refused, some for ever.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 
-from app.domain.access import Caller, Scope
+from app.desk.push_log import Arrival, PushLog
 from app.domain.errors import HookError
 from app.domain.hook_event import HookEvent, HookEventFilter, HookEventState
-from app.domain.job import ImageState
-from app.domain.reference import Reference, Repository
+from app.domain.reference import Reference
 from app.domain.registry import RegistryEntry
 from app.domain.trigger import GoogleProof, HookSettings, IgnoredEvent, Policy, PushEvent, UrlTokenProof
 from app.hooks.google_keys import GoogleKeys
 from app.hooks.inbound import RawDelivery, bearer_token, event_grid_answer, origin_answer, read, rejected, verify
 from app.hooks.payload import MAX_BODY_BYTES
-from app.jobs.standing import StandingJobs, link
+from app.jobs.push_matching import pushed_reference, sort_out
 from app.observability import HOOK_EVENTS, get_logger
 from app.security import Sealer
-from app.store.database import Database, Session
+from app.store.database import Database
 from app.store.hook_events import HookEventStore
 from app.store.paging import Page, PageRequest
 from app.store.policies import PolicyStore
-from app.store.push_trails import PushTrailStore, Trail
 from app.store.registries import RegistryStore
-from app.sync.narrowing import NarrowedRule, narrow
 
-SAME_WITHIN = timedelta(minutes=1)
-"""Senders that give events neither an id nor a time repeat them within this, if at all."""
-MAX_UNPROVEN_ROUNDS = 8
-"""How often a push may go through one rule where its sender can't say who pushed, nor what."""
-OWN_AGENT = "registry-sync"
-"""How our own requests to registries begin their `User-Agent`."""
 _NOISE = frozenset({"pull", "mount"})
 """What Distribution tells of every layer and every reader: counted, but not written down."""
-_MAY_HAVE_WRITTEN = frozenset({ImageState.QUEUED, ImageState.RUNNING, ImageState.COPIED})
-"""States of an image as the database has them: they are written there a moment after they were reached."""
-
 log = get_logger(__name__)
 
 
@@ -50,20 +39,10 @@ class Receipt:
     """What became of a delivery; `answer` is what a sender wants to hear that asked whether it may send."""
 
     events: tuple[str, ...] = ()
-    jobs: tuple[str, ...] = ()
+    is_accepted: bool = False
+    """Whether some policy takes what was pushed, so that a job follows."""
     reason: str | None = None
     answer: Mapping[str, str] | None = None
-
-    @property
-    def is_accepted(self) -> bool:
-        """Whether a job does what was asked for."""
-        return bool(self.jobs)
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    policy: Policy
-    rules: tuple[NarrowedRule, ...]
 
 
 class PushEventService:
@@ -72,7 +51,7 @@ class PushEventService:
     def __init__(
         self,
         database: Database,
-        standing: StandingJobs,
+        push_log: PushLog,
         *,
         sealer: Sealer,
         google_keys: GoogleKeys,
@@ -80,7 +59,7 @@ class PushEventService:
         new_id: Callable[[], str],
     ) -> None:
         self._database = database
-        self._standing = standing
+        self._log = push_log
         self._sealer = sealer
         self._google_keys = google_keys
         self._now = now
@@ -99,8 +78,13 @@ class PushEventService:
                 raise
             event = self._ignored(entry, hook, reason="malformed", detail=error.message)
             return await self._record(entry, (), [event])
-        ignored = {one.reason: self._ignored(entry, hook, reason=one.reason, detail=one.detail) for one in said.ignored}
-        return await self._record(entry, said.events, list(ignored.values()))
+        noise = [one for one in said.ignored if _is_noise(one)]
+        HOOK_EVENTS.labels(entry.name, HookEventState.IGNORED).inc(len(noise))
+        told = {one.reason: one for one in said.ignored if one not in noise}
+        if not said.events and not told and noise:
+            return Receipt(reason=noise[0].reason)
+        ignored = [self._ignored(entry, hook, reason=one.reason, detail=one.detail) for one in told.values()]
+        return await self._record(entry, said.events, ignored)
 
     async def answer_origin(self, registry: str, headers: Mapping[str, str], *, token: str) -> dict[str, str]:
         """Answer a sender that asks whether it may send from its origin; raise `HookError` where it may not."""
@@ -135,79 +119,26 @@ class PushEventService:
         verify(hook, delivery, now=self._now(), google_keys=keys)
 
     async def _record(self, entry: RegistryEntry, pushes: Sequence[PushEvent], ignored: Sequence[HookEvent]) -> Receipt:
-        now = self._now()
-        begun = [
-            HookEvent.of_push(push, event_id=self._new_id(), registry=entry.name, received_at=now) for push in pushes
-        ]
-        async with self._database.transaction() as session:
-            events = HookEventStore(session)
-            for event in ignored:
-                await events.add(event)
-            fresh = [await self._claim(events, push, event) for push, event in zip(pushes, begun, strict=True)]
-            settled = await self._settle_all(session, entry, fresh)
-        for event in (*settled, *ignored):
-            HOOK_EVENTS.labels(entry.name, event.state).inc()
-        log.info("push_events_received", registry=entry.name, events=len(settled), ignored=len(ignored))
-        return _receipt((*settled, *ignored))
+        told = await self._sort(entry, [self._event(entry, push) for push in pushes])
+        arrivals = [Arrival(event, push.dedupe_key) for push, event in zip(pushes, told, strict=True)]
+        stored = await self._log.add([*arrivals, *(Arrival(event) for event in ignored)])
+        for event in stored:
+            if event.state is not HookEventState.RECEIVED:
+                HOOK_EVENTS.labels(entry.name, event.state).inc()
+        log.info("push_events_received", registry=entry.name, events=len(told), ignored=len(ignored))
+        return _receipt(stored)
 
-    async def _claim(self, events: HookEventStore, push: PushEvent, event: HookEvent) -> HookEvent:
-        """Record an event, as a duplicate where it came before."""
-        first = event.id
-        if push.dedupe_key is not None:
-            first = await events.claim(event, dedupe_key=push.dedupe_key)
-        elif push.tag and push.digest:
-            # A tag that was moved away in between shows in the latest event, so only what changes nothing is dropped.
-            last = await events.find_last_push(event, since=event.received_at - SAME_WITHIN)
-            first = last.id if last is not None and last.digest == push.digest else event.id
-        if first == event.id:
-            if push.dedupe_key is None:
-                await events.add(event)
-            return event
-        duplicate = replace(event, state=HookEventState.DUPLICATE, reason="duplicate", detail=f"the same as {first}")
-        await events.add(duplicate)
-        return duplicate
+    async def _sort(self, entry: RegistryEntry, told: Sequence[HookEvent]) -> Sequence[HookEvent]:
+        """Tell those that some policy takes from those that are no concern; nothing is held for that."""
+        pushed = [reference for event in told if isinstance(reference := pushed_reference(entry, event), Reference)]
+        policies: tuple[Policy, ...] = ()
+        if pushed:
+            async with self._database.reading() as session:
+                policies = await PolicyStore(session).list_on_push([one.repository for one in pushed])
+        return [sort_out(entry, event, policies) for event in told]
 
-    async def _settle_all(
-        self, session: Session, entry: RegistryEntry, fresh: Sequence[HookEvent]
-    ) -> tuple[HookEvent, ...]:
-        policies = PolicyStore(session)
-        pushed = {event.id: _pushed(entry, event) for event in fresh if event.state is not HookEventState.DUPLICATE}
-        wanted = [reference for reference in pushed.values() if isinstance(reference, Reference)]
-        known = await policies.list_on_push([one.repository for one in wanted]) if wanted else ()
-        names = {policy.name for policy in known if any(narrow(policy, reference) for reference in wanted)}
-        held = await policies.hold(names) if names else ()
-        settled = []
-        for event in fresh:
-            reference = pushed.get(event.id)
-            if isinstance(reference, Reference):
-                settled.append(await self._submit(session, event, reference, held=held))
-            elif reference is not None:
-                settled.append(replace(event, reason=reference))
-            else:
-                settled.append(event)
-            await HookEventStore(session).settle(settled[-1])
-        return tuple(settled)
-
-    async def _submit(
-        self, session: Session, event: HookEvent, pushed: Reference, *, held: Sequence[Policy]
-    ) -> HookEvent:
-        taken = [_Taken(policy, rules) for policy in held if (rules := narrow(policy, pushed))]
-        if not taken:
-            return replace(event, reason="no_policy", detail=f"no policy that runs on push takes {pushed}")
-        chain, limit = _before(await PushTrailStore(session).find(str(pushed)), event)
-        caller = Caller(f"hook/{event.registry}", Scope.SUBMIT.implied)
-        jobs = []
-        for one in taken:
-            rules = tuple(rule for rule in one.rules if chain.count(link(one.policy, rule)) < limit)
-            if rules:
-                accepted = await self._standing.submit_for_push(
-                    session, one.policy, pushed, rules=rules, chain=chain, event_id=event.id, caller=caller
-                )
-                jobs.append(accepted.job.id)
-        if not jobs:
-            detail = f"our own copy, come round by {' '.join(chain)}"
-            return replace(event, reason="loop", detail=detail)
-        return replace(event, state=HookEventState.ACCEPTED, jobs=tuple(jobs))
+    def _event(self, entry: RegistryEntry, push: PushEvent) -> HookEvent:
+        return HookEvent.of_push(push, event_id=self._new_id(), registry=entry.name, received_at=self._now())
 
     def _ignored(self, entry: RegistryEntry, hook: HookSettings, *, reason: str, detail: str) -> HookEvent:
         return HookEvent(
@@ -225,33 +156,11 @@ def _is_noise(ignored: IgnoredEvent) -> bool:
     return ignored.reason == "not_a_manifest" or (ignored.reason == "not_a_push" and ignored.detail in _NOISE)
 
 
-def _pushed(entry: RegistryEntry, event: HookEvent) -> Reference | str:
-    """Name what was pushed as our requests name it; or say why it is not for us."""
-    if event.tag is None:
-        return "no_tag"
-    repository = Repository(entry.registry, event.repository or "")
-    return Reference(repository, event.tag) if entry.covers(repository) else "other_repository"
-
-
-def _before(trail: Trail | None, event: HookEvent) -> tuple[tuple[str, ...], int]:
-    """Tell what led to a push, and how often it may go through one rule: where we did not push it, nothing led to it.
-
-    What a job found in place it did not write, so that the plain pair of policies that point at each other ends there.
-    """
-    if trail is None or trail.image_state not in _MAY_HAVE_WRITTEN:
-        return (), 1
-    is_ours = None if event.user_agent is None else event.user_agent.startswith(OWN_AGENT)
-    is_known = trail.written is not None and event.digest is not None
-    if is_ours is False or (is_known and trail.written != event.digest):
-        return (), 1
-    return trail.chain, 1 if is_ours or is_known else MAX_UNPROVEN_ROUNDS
-
-
 def _receipt(events: Sequence[HookEvent]) -> Receipt:
-    jobs = tuple(dict.fromkeys(job for event in events for job in event.jobs))
+    is_accepted = any(event.state is HookEventState.RECEIVED for event in events)
     reasons = [event.reason for event in events if event.reason]
     return Receipt(
         events=tuple(event.id for event in events),
-        jobs=jobs,
-        reason=None if jobs else (reasons[0] if reasons else "empty"),
+        is_accepted=is_accepted,
+        reason=None if is_accepted else (reasons[0] if reasons else "empty"),
     )

@@ -13,6 +13,8 @@ from app.domain.trigger import Dialect, PushEvent
 class HookEventState(StrEnum):
     """What became of an event."""
 
+    RECEIVED = "received"
+    """Some policy takes what was pushed; its jobs are made in a moment."""
     ACCEPTED = "accepted"
     """Jobs were made of it, or such a job was waiting already."""
     IGNORED = "ignored"
@@ -49,7 +51,7 @@ class HookEvent:
             registry=registry,
             format=push.dialect,
             received_at=received_at,
-            state=HookEventState.IGNORED,
+            state=HookEventState.RECEIVED,
             action=push.action,
             repository=push.repository,
             tag=push.tag,

@@ -1,12 +1,11 @@
 """The database: connections, transactions, what happens when one commits, and whether it answers at all.
 
-SQLite is for one process: write-ahead log, every commit on disk before it is answered, and one writer at a time, in the
-order they came. PostgreSQL is for many; its lost connections become `UnavailableError`, and who can wait waits it out.
+SQLite is for one process: write-ahead log, every commit on disk before it is answered, and one writer at a time, in
+turns. PostgreSQL is for many; its lost connections become `UnavailableError`, and who can wait waits it out.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
@@ -21,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from app.domain.errors import UnavailableError
 from app.store.announcements import AfterCommit, Announcements
 from app.store.schema import check_revision
+from app.store.turns import Turns
 
 BUSY_SECONDS = 10
 """How long SQLite waits for another process's write; ours wait in order before that."""
@@ -55,7 +55,7 @@ class Database:
             _sqlite_engine(self.url) if self.is_sqlite else _postgres_engine(self.url, pool_size, application)
         )
         self._reader = self._engine.execution_options(**(_SQLITE_READING if self.is_sqlite else _POSTGRES_READING))
-        self._writer = asyncio.Lock()
+        self._writer = Turns()
         self.announcements = Announcements(None if self.is_sqlite else self.connect)
 
     @property
@@ -69,13 +69,15 @@ class Database:
         await self._engine.dispose()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncSession]:
+    async def transaction(self, *, is_urgent: bool = False) -> AsyncIterator[AsyncSession]:
         """Open a transaction to write in; it commits when the block ends well.
 
-        Keep it short: on SQLite all others wait. Raise `UnavailableError` when the database does not answer; whether a
-        commit that failed so has happened is then unknown.
+        Keep it short: on SQLite all others wait; what is urgent goes before what came earlier. Raise `UnavailableError`
+        when the database does not answer; whether a commit that failed so has happened is then unknown.
         """
-        one_at_a_time: AbstractAsyncContextManager[object] = self._writer if self.is_sqlite else nullcontext()
+        one_at_a_time: AbstractAsyncContextManager[object] = (
+            self._writer.turn(is_urgent=is_urgent) if self.is_sqlite else nullcontext()
+        )
         after: list[AfterCommit] = []
         async with one_at_a_time:
             with _unavailable_when_gone():

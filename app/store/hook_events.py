@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, Select, delete, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.hook_event import HookEvent, HookEventFilter, HookEventState
@@ -16,6 +17,9 @@ from app.store.paging import Page, PageRequest, cursor_after
 from app.store.policy_tables import HookEventRow
 from app.store.tables import table_of
 from app.store.upsert import insert_into
+
+CLAIMED_AT_ONCE = 500
+"""SQLite takes 32,766 parameters in one statement; an event has less than twenty."""
 
 _events = table_of(HookEventRow)
 
@@ -30,17 +34,39 @@ class HookEventStore:
         """Record an event that nothing has to be known by."""
         await self._session.execute(insert(_events), _row(event))
 
-    async def claim(self, event: HookEvent, *, dedupe_key: str) -> str:
-        """Record an event unless it came before; return the id of what is recorded.
+    async def claim(self, events: Sequence[HookEvent], keys: Mapping[str, str]) -> dict[str, str]:
+        """Record events unless they came before; return for each the id of what is recorded. `keys` are by event id.
 
         Of several deliveries that race, one waits here until another has committed.
         """
-        statement = insert_into(self._session, _events).values(**_row(event), dedupe_key=dedupe_key)
-        statement = statement.on_conflict_do_nothing(index_elements=["registry_name", "dedupe_key"])
-        if (await self._session.execute(statement.returning(_events.c.id))).scalar_one_or_none() is not None:
-            return event.id
-        same = (_events.c.registry_name == event.registry) & (_events.c.dedupe_key == dedupe_key)
-        return str((await self._session.execute(select(_events.c.id).where(same))).scalar_one())
+        rows = sorted((_row(event) | {"dedupe_key": keys[event.id]} for event in events), key=_claim_order)
+        recorded: dict[str, str] = {}
+        for chunk in (rows[start : start + CLAIMED_AT_ONCE] for start in range(0, len(rows), CLAIMED_AT_ONCE)):
+            statement = insert_into(self._session, _events).values(chunk)
+            statement = statement.on_conflict_do_nothing(index_elements=["registry_name", "dedupe_key"])
+            fresh = set((await self._session.execute(statement.returning(_events.c.id))).scalars())
+            recorded |= {event_id: event_id for event_id in fresh}
+            if again := [row for row in chunk if row["id"] not in fresh]:
+                known = await self._find_claimed(again)
+                recorded |= {row["id"]: known[row["registry_name"], row["dedupe_key"]] for row in again}
+        return recorded
+
+    async def _find_claimed(self, rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+        registries, keys = {row["registry_name"] for row in rows}, {row["dedupe_key"] for row in rows}
+        same = _events.c.registry_name.in_(registries) & _events.c.dedupe_key.in_(keys)
+        found = await self._session.execute(
+            select(_events.c.registry_name, _events.c.dedupe_key, _events.c.id).where(same)
+        )
+        return {(row.registry_name, row.dedupe_key): row.id for row in found}
+
+    async def has_received(self, *, without: Collection[str]) -> bool:
+        """Say whether events wait to be made jobs of, other than some."""
+        return (await self._session.execute(_received(without))).first() is not None
+
+    async def claim_received(self, *, without: Collection[str]) -> HookEvent | None:
+        """Hold the oldest event that waits to be made jobs of, other than some and those that others hold."""
+        row = (await self._session.execute(_received(without).with_for_update(skip_locked=True))).one_or_none()
+        return None if row is None else _event(row)
 
     async def settle(self, event: HookEvent) -> None:
         """Record what became of an event."""
@@ -83,6 +109,17 @@ class HookEventStore:
         old = select(_events.c.number).where(_events.c.received_at < moment).limit(limit)
         statement = delete(_events).where(_events.c.number.in_(old.scalar_subquery())).returning(_events.c.number)
         return len((await self._session.execute(statement)).all())
+
+
+def _claim_order(row: Mapping[str, Any]) -> tuple[str, str]:
+    # The same in all processes: two that record the same events never wait for each other.
+    return row["registry_name"], row["dedupe_key"]
+
+
+def _received(without: Collection[str]) -> Select[Any]:
+    # The state is written out: only so is it seen that the index of those that wait is about this.
+    waiting = (_events.c.state == literal_column("'received'")) & _events.c.id.not_in(without)
+    return select(_events).where(waiting).order_by(_events.c.number).limit(1)
 
 
 def _row(event: HookEvent) -> dict[str, Any]:

@@ -88,6 +88,12 @@ class HookEventRow(Base):
     __table_args__ = (
         UniqueConstraint("registry_name", "dedupe_key"),
         Index(None, "registry_name", "repository", "number"),
+        Index(
+            "ix_hook_events_received",
+            "number",
+            postgresql_where=text("state = 'received'"),
+            sqlite_where=text("state = 'received'"),
+        ),
         {"sqlite_autoincrement": True},
     )
 

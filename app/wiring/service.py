@@ -17,6 +17,7 @@ from app.desk.keys import KeyService
 from app.desk.policies import PolicyService
 from app.desk.previews import PreviewService
 from app.desk.push_events import PushEventService
+from app.desk.push_log import PushLog
 from app.desk.registries import RegistryService
 from app.desk.subscriptions import SubscriptionService
 from app.hooks.google_keys import GoogleKeys
@@ -26,6 +27,7 @@ from app.jobs.claims import Claims
 from app.jobs.deliveries import Postman
 from app.jobs.engine import MemoryEngine, PostgresEngine
 from app.jobs.housekeeping import Housekeeping
+from app.jobs.push_matching import PushMatcher
 from app.jobs.roster import Roster
 from app.jobs.runner import JobRunner
 from app.jobs.scheduler import Scheduler
@@ -70,6 +72,7 @@ class Service:
     audit: AuditService
     worker: Worker
     scheduler: Scheduler
+    push_matcher: PushMatcher
     postman: Postman
     metrics_without_key: bool
 
@@ -83,12 +86,14 @@ class Service:
         tasks = [
             asyncio.create_task(self.worker.run(stop), name="worker"),
             asyncio.create_task(self.scheduler.run(stop), name="scheduler"),
+            asyncio.create_task(self.push_matcher.run(stop), name="push matcher"),
             asyncio.create_task(self.postman.run(stop), name="postman"),
         ]
         try:
             yield
         finally:
             stop.set()
+            self.push_matcher.wake()
             await asyncio.gather(*tasks)
 
     async def refresh_gauges(self) -> None:
@@ -147,6 +152,7 @@ def _assemble(
     )
     registries = RegistryService(database, sealer=sealer, rules=AddressRules(), now=now)
     standing = StandingJobs(engine, clock=now, new_id=new_id)
+    matcher = PushMatcher(database, standing, sealer)
     return Service(
         database=database,
         jobs=JobService(database, engine, JobWatch(database), clock=now, new_id=new_id),
@@ -156,10 +162,11 @@ def _assemble(
         keys=KeyService(database, now=now),
         policies=PolicyService(database, standing, now=now, new_id=new_id),
         push_events=PushEventService(
-            database, standing, sealer=sealer, google_keys=google_keys, now=now, new_id=new_id
+            database, PushLog(database, matcher), sealer=sealer, google_keys=google_keys, now=now, new_id=new_id
         ),
         imports=ImportService(database, registries, sealer=sealer, now=now),
         scheduler=Scheduler(database, standing, clock=now),
+        push_matcher=matcher,
         subscriptions=SubscriptionService(
             database, sealer=sealer, outbound=outbound, now=now, new_id=new_id, random_bytes=secrets.token_bytes
         ),

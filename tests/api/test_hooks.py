@@ -45,6 +45,14 @@ async def events(api: Api, **query: str) -> list[dict[str, Any]]:
     return found
 
 
+async def follow(api: Api, *answers: httpx.Response) -> list[dict[str, Any]]:
+    """Let the events that were stored be made jobs of, and return the jobs of some answers' events, each once."""
+    await api.service.push_matcher.match_all()
+    mine = {event_id for answer in answers for event_id in answer.json()["events"]}
+    found = {job_id for event in await events(api, limit="200") if event["id"] in mine for job_id in event["jobs"]}
+    return [(await api.client.get(f"/v1/jobs/{job_id}")).json() for job_id in sorted(found)]
+
+
 def pushed(tag: str = "1", **more: str) -> dict[str, str]:
     return {"repository": "team/app", "tag": tag, **more}
 
@@ -61,7 +69,8 @@ async def test_a_push_is_a_job_of_every_policy_that_takes_it(api: Api) -> None:
 
     receipt = answer.json()
     assert (answer.status_code, receipt["status"], receipt["reason"]) == (202, "accepted", None)
-    jobs = [(await api.client.get(link["href"])).json() for link in receipt["jobs"]]
+    assert [event["status"] for event in await events(api)] == ["received"]
+    jobs = await follow(api, answer)
     assert sorted(job["policy"] for job in jobs) == ["mirror", "second"]
     for job in jobs:
         assert job["trigger"] == {"type": "push", "event_id": receipt["events"][0]}
@@ -89,7 +98,6 @@ async def test_what_is_no_concern_is_answered_well_and_says_why(api: Api, body: 
     await enter(api)
     answer = await send(api, body)
     assert (answer.status_code, answer.json()["status"], answer.json()["reason"]) == (200, "ignored", reason)
-    assert answer.json()["jobs"] == []
     [event] = await events(api, status="ignored", registry="old")
     assert (event["reason"], event["format"]) == (reason, "generic")
 
@@ -151,6 +159,7 @@ async def test_an_event_that_comes_again_is_one(api: Api) -> None:
     answers = await asyncio.gather(*(send(api, body) for _ in range(10)))
     assert sorted(answer.status_code for answer in answers) == [200] * 9 + [202]
     assert {answer.json()["reason"] for answer in answers} == {None, "duplicate"}
+    assert len(await follow(api, *answers)) == 1
     assert len((await api.client.get("/v1/jobs")).json()["items"]) == 1
     assert len(await events(api, status="duplicate")) == 9
     assert (await send(api, pushed(id="event-2"))).status_code == 202
@@ -171,7 +180,8 @@ async def test_a_burst_for_one_tag_is_one_job(api: Api) -> None:
     await keep(api)
     answers = await asyncio.gather(*(send(api, pushed(id=f"event-{number}")) for number in range(20)))
     assert {answer.status_code for answer in answers} == {202}
-    assert len({answer.json()["jobs"][0]["id"] for answer in answers}) == 1
+    assert len(await follow(api, *answers)) == 1
+    assert len(await events(api, status="accepted")) == 20
 
 
 async def test_a_hook_speaks_for_the_repositories_of_its_registry_only(api: Api) -> None:
@@ -186,7 +196,7 @@ async def test_the_sender_does_not_say_which_registry_it_is(api: Api) -> None:
     await enter(api)
     await keep(api)
     answer = await send(api, pushed(host="elsewhere.example.com", registry="elsewhere.example.com"))
-    job = (await api.client.get(answer.json()["jobs"][0]["href"])).json()
+    [job] = await follow(api, answer)
     assert job["request"]["rules"][0]["source"] == f"{HOST}/team/app:1"
 
 
@@ -196,6 +206,57 @@ async def test_every_sender_is_understood_with_the_body_it_really_sends(api: Api
         await enter(api, {**HEADER, "format": folder.name})
         for file in payloads:
             assert (await send(api, file.read_bytes())).status_code in {200, 202}, file
+
+
+async def test_what_tells_of_layers_and_readers_is_answered_and_not_written_down(api: Api, data: Path) -> None:
+    await enter(api, {**HEADER, "format": "distribution"})
+    target = {"repository": "team/app", "digest": DIGEST, "mediaType": "application/octet-stream"}
+    for action, reason in (("pull", "not_a_push"), ("mount", "not_a_push"), ("push", "not_a_manifest")):
+        answer = await send(api, {"events": [{"id": "1", "action": action, "target": target}]})
+        assert (answer.status_code, answer.json()["reason"], answer.json()["events"]) == (200, reason, [])
+    assert await events(api) == []
+    gone = await send(api, {"events": [{"id": "1", "action": "delete", "target": target}]})
+    assert (gone.json()["reason"], len(gone.json()["events"])) == ("not_a_push", 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (("PATCH", "policies/mirror", {"enabled": False}), "no_policy"),
+        (("DELETE", "policies/mirror", None), "no_policy"),
+        (("PATCH", "registries/old", {"host": "moved.example.com"}), "no_policy"),
+        (("PATCH", "registries/old", {"host": f"{HOST}/inner"}), "other_repository"),
+        (("DELETE", "registries/old", None), "no_registry"),
+    ],
+)
+async def test_what_changes_between_the_answer_and_the_job_counts(
+    api: Api, change: tuple[str, str, Any], reason: str
+) -> None:
+    await enter(api)
+    await keep(api)
+    answer = await send(api, pushed())
+    assert answer.status_code == 202
+    method, path, body = change
+    if path.startswith("registries") and method == "PATCH":
+        body = {**body, "hook": HEADER}
+    changed = await api.client.request(method, f"/v1/{path}", json=body)
+    assert changed.is_success, changed.text
+    assert await follow(api, answer) == []
+    [event] = await events(api)
+    assert (event["status"], event["reason"]) == ("ignored", reason)
+
+
+async def test_many_that_arrive_at_once_are_each_stored_whatever_becomes_of_the_others(api: Api) -> None:
+    await enter(api)
+    await keep(api)
+    bodies = [pushed(f"v{number}", id=str(number // 2)) for number in range(40)]
+    strangers = [{"repository": "elsewhere", "tag": "1"}, {"repository": "team/app", "digest": DIGEST}] * 5
+    answers = await asyncio.gather(*(send(api, body) for body in [*bodies, *bodies, *strangers]))
+    assert sorted(answer.status_code for answer in answers) == [200] * 50 + [202] * 40
+    assert len(await events(api, status="received", limit="200")) == 40
+    assert len(await events(api, status="duplicate", limit="200")) == 40
+    assert len(await events(api, status="ignored", limit="200")) == 10
+    assert len(await follow(api, *answers)) == 40
 
 
 async def test_a_body_beyond_all_bounds_is_refused(serve: Serve) -> None:

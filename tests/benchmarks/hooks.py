@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.benchmarks.jobs import SECRET_KEY, null_registry
+from tests.benchmarks.jobs import SECRET_KEY, drain, null_registry
 from tests.benchmarks.tables import Row
 from tests.support.postgres import PostgresServer
 from tests.support.service import AppProcess, ServiceProcess
@@ -52,6 +52,7 @@ def one_setup(folder: Path, host: str, *, name: str, database_url: str | None) -
                 seconds = sorted(asyncio.run(_send_all(service, path)))
                 for job in jobs:
                     service.client.post(f"/v1/jobs/{job['id']}/cancel")
+                drain(service)
                 what = f"push {taken}, worker {'busy' if busy else 'idle'} ({name})"
                 yield Row(f"{what}, answers", len(seconds))
                 cuts = statistics.quantiles(seconds, n=100)

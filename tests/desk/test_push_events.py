@@ -7,15 +7,19 @@ import pytest
 import uuid_utils
 
 from app.desk.policies import PolicyService
-from app.desk.push_events import MAX_UNPROVEN_ROUNDS, PushEventService, Receipt
+from app.desk.push_events import PushEventService
+from app.desk.push_log import PushLog
+from app.domain.hook_event import HookEvent, HookEventFilter
 from app.domain.job import JobState
 from app.domain.registry import RegistryEntry
 from app.domain.trigger import HookSettings, Policy
 from app.hooks.google_keys import GoogleKeys
 from app.hooks.inbound import RawDelivery
+from app.jobs.push_matching import MAX_UNPROVEN_ROUNDS, PushMatcher
 from app.jobs.standing import StandingJobs
 from app.security import AddressRules
 from app.store.database import Database
+from app.store.paging import PageRequest
 from app.store.registries import RegistryStore
 from tests.jobs.house import CALLER, SEALER, House, now
 from tests.jobs.workshops import DIGEST, Journal
@@ -63,22 +67,26 @@ async def keep(house: House, name: str, source: str, destination: str) -> None:
 
 async def push(
     house: House, registry: str, image: str, *, by: str | None = THEIRS, digest: str | None = DIGEST
-) -> Receipt:
+) -> HookEvent:
     """Tell of a push as a registry does; without `by` and `digest` as one that tells less."""
     repository, _, tag = image.partition(":")
     target = {"mediaType": MANIFEST, "repository": repository, "tag": tag, "digest": digest}
     event = {"id": new_id(), "action": "push", "target": target, "request": {"useragent": by}}
     keys = GoogleKeys(AddressRules())
-    service = PushEventService(house.database, standing(house), sealer=SEALER, google_keys=keys, now=now, new_id=new_id)
+    log = PushLog(house.database, matcher := PushMatcher(house.database, standing(house), SEALER))
+    service = PushEventService(house.database, log, sealer=SEALER, google_keys=keys, now=now, new_id=new_id)
     body = json.dumps({"events": [event]}).encode()
     try:
-        return await service.receive(registry, RawDelivery(body, {"x-secret": SECRET}))
+        receipt = await service.receive(registry, RawDelivery(body, {"x-secret": SECRET}))
+        await matcher.match_all()
     finally:
         await keys.aclose()
+    stored = await service.list(HookEventFilter(), PageRequest())
+    return next(event for event in stored.items if event.id == receipt.events[0])
 
 
-async def done(house: House, receipt: Receipt) -> None:
-    for job_id in receipt.jobs:
+async def done(house: House, event: HookEvent) -> None:
+    for job_id in event.jobs:
         job = await house.done(await house.jobs.get(job_id))
         assert job.state is JobState.SUCCEEDED
 

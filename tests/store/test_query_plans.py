@@ -9,6 +9,7 @@ from sqlalchemy import Connection, event, text
 
 from app.domain.job import ImageState, JobFilter, JobState
 from app.store.database import Database, Session
+from app.store.hook_events import HookEventStore
 from app.store.images import ImageStore
 from app.store.jobs import JobStore
 from app.store.paging import PageRequest
@@ -47,6 +48,11 @@ INSERT INTO units (job_number, unit_index, kind, first_image, last_image, state,
 SELECT number, 0, 'plan', 0, -1, CASE WHEN number % 1000 = 0 THEN 'queued' ELSE 'done' END, 1, 1, 1, 0, created_at
 FROM jobs
 """
+FILL_EVENTS = """
+INSERT INTO hook_events (number, id, registry_name, format, received_at, state, jobs)
+<numbers> SELECT n, <id>, 'old', 'generic', <at>, CASE WHEN n % 1000 = 0 THEN 'received' ELSE 'accepted' END, '[]'
+FROM numbers
+"""
 SQLITE_WORDS = {
     "<id>": "'000000000000000000000000' || printf('%08d', n)",
     "<at>": "datetime('2030-01-01', '+' || n || ' seconds') || '.000000'",
@@ -64,7 +70,7 @@ async def full(database: Database) -> Database:
     async with database.transaction() as session:
         connection = await session.connection()
         words = {"<numbers>": NUMBERS, **(SQLITE_WORDS if database.is_sqlite else POSTGRESQL_WORDS)}
-        for statement in (FILL_JOBS, FILL_LABELS, FILL_IMAGES, FILL_UNITS):
+        for statement in (FILL_JOBS, FILL_LABELS, FILL_IMAGES, FILL_UNITS, FILL_EVENTS):
             for word, meaning in words.items():
                 statement = statement.replace(word, meaning)  # noqa: PLW2901
             await connection.exec_driver_sql(statement)
@@ -132,6 +138,11 @@ async def test_what_is_old_is_found_along_an_index(full: Database) -> None:
 async def test_what_is_unfinished_is_found_without_reading_what_is_done(full: Database) -> None:
     plan = await plan_of(full, lambda session: UnitStore(session).list_unfinished(now=START))
     assert "ix_units_unfinished" in plan, plan
+
+
+async def test_a_push_event_that_waits_is_found_without_reading_those_that_do_not(full: Database) -> None:
+    plan = await plan_of(full, lambda session: HookEventStore(session).has_received(without=()))
+    assert "ix_hook_events_received" in plan, plan
 
 
 async def test_a_plan_that_scans_or_sorts_would_be_noticed(full: Database) -> None:

@@ -34,8 +34,7 @@ HOOK_SEEN: dict[str, Any] = {
     "allowed_origins": [],
 }
 _EVENT_ID = "019ab2c4-d5e6-7f80-91a2-b3c4d5e6f708"
-_JOB = {"id": "019ab2c4-d5ea-7b03-8d4e-5f60718293a4", "href": "/v1/jobs/019ab2c4-d5ea-7b03-8d4e-5f60718293a4"}
-RECEIPT: dict[str, Any] = {"status": "accepted", "reason": None, "events": [_EVENT_ID], "jobs": [_JOB]}
+RECEIPT: dict[str, Any] = {"status": "accepted", "reason": None, "events": [_EVENT_ID]}
 HOOK_EVENT: dict[str, Any] = {
     "id": _EVENT_ID,
     "registry": "old-acr",
@@ -51,7 +50,7 @@ HOOK_EVENT: dict[str, Any] = {
     "user_agent": "docker/27.1.1",
     "event_id": "cb8c3971-9adc-488b-bdd8-43cbb4974ff5",
     "occurred_at": "2026-11-23T08:31:01.343145Z",
-    "jobs": [_JOB["id"]],
+    "jobs": ["019ab2c4-d5ea-7b03-8d4e-5f60718293a4"],
 }
 
 
@@ -191,22 +190,14 @@ def shown_hook(hook: HookSettings | None) -> dict[str, Any] | None:
     return document
 
 
-class JobLink(_Out):
-    """A job, and where it is."""
-
-    id: str
-    href: str
-
-
 class ReceiptOut(_Out):
-    """What became of a delivery; `accepted` when a job does what it asks for."""
+    """What became of a delivery; `accepted` when it is stored and a policy takes what was pushed: its job follows."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [RECEIPT]})
 
     status: Literal["accepted", "ignored"]
     reason: str | None = Field(description="Why nothing came of it.")
-    events: list[str] = Field(description="As `/v1/hook-events` lists them.")
-    jobs: list[JobLink]
+    events: list[str] = Field(description="As `/v1/hook-events` lists them, soon with their jobs.")
 
     @classmethod
     def of(cls, receipt: Receipt) -> Self:
@@ -215,7 +206,6 @@ class ReceiptOut(_Out):
             status="accepted" if receipt.is_accepted else "ignored",
             reason=receipt.reason,
             events=list(receipt.events),
-            jobs=[JobLink(id=job_id, href=f"/v1/jobs/{job_id}") for job_id in receipt.jobs],
         )
 
 
