@@ -304,7 +304,7 @@ async def test_a_burst_of_pushes_of_one_tag_is_one_job_and_one_more_while_that_r
 
 
 async def test_pushes_of_different_tags_wait_neither_for_each_other_nor_for_a_whole_run(house: House) -> None:
-    kept = policy("slow-2s", "t1", "t2", on_push=True)
+    kept = policy("slow-60s", "t1", "t2", on_push=True)
     await keep(house, kept)
     async with house.worker():
         run = (await desk(house).run("mirror", caller=CALLER)).job
@@ -313,6 +313,7 @@ async def test_pushes_of_different_tags_wait_neither_for_each_other_nor_for_a_wh
         await house.done(first.job)
         await house.done(second.job)
         assert not (await house.jobs.get(run.id)).done
+        await house.cancel(run)
 
 
 async def test_pushes_set_off_no_policy_that_was_paused_in_between(house: House) -> None:
