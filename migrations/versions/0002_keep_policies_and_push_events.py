@@ -41,13 +41,6 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_hook_events_registry_name_repository_number"), "hook_events", ["registry_name", "repository", "number"]
     )
-    op.create_index(
-        "ix_hook_events_received",
-        "hook_events",
-        ["number"],
-        postgresql_where=sa.text("state = 'received'"),
-        sqlite_where=sa.text("state = 'received'"),
-    )
     op.create_table(
         "policies",
         sa.Column("name", sa.Text(), nullable=False),
@@ -115,6 +108,5 @@ def downgrade() -> None:
     )
     op.drop_table("policies")
     op.drop_index(op.f("ix_hook_events_registry_name_repository_number"), table_name="hook_events")
-    op.drop_index("ix_hook_events_received", table_name="hook_events")
     op.drop_index(op.f("ix_hook_events_received_at"), table_name="hook_events")
     op.drop_table("hook_events")
