@@ -6,6 +6,9 @@ turns. PostgreSQL is for many; its lost connections become `UnavailableError`, a
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
@@ -16,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+from sqlalchemy.util import await_only
 
 from app.domain.errors import UnavailableError
 from app.store.announcements import AfterCommit, Announcements
@@ -24,6 +28,7 @@ from app.store.turns import Turns
 
 BUSY_SECONDS = 10
 """How long SQLite waits for another process's write; ours wait in order before that."""
+BUSY_REST_SECONDS = 0.01
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 30.0
 """Longer than any statement of ours takes on a healthy database."""
@@ -140,7 +145,8 @@ def _sqlite_engine(url: str) -> AsyncEngine:
     def prepare(connection: Any, _: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # transactions begin below, not where the driver guesses
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+        _turn_to_write_ahead_log(cursor)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
@@ -150,6 +156,20 @@ def _sqlite_engine(url: str) -> AsyncEngine:
         connection.exec_driver_sql(connection.get_execution_options().get("registry_sync_begin", "BEGIN IMMEDIATE"))
 
     return engine
+
+
+def _turn_to_write_ahead_log(cursor: Any) -> None:
+    """Do it when nobody else is about to: for this alone SQLite does not wait (sqlite.org/wal.html, "SQLITE_BUSY")."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            await_only(asyncio.sleep(BUSY_REST_SECONDS))
+        else:
+            return
 
 
 def _postgres_engine(url: str, pool_size: int, application: str) -> AsyncEngine:
