@@ -89,7 +89,8 @@ class RegistryError(TransferError):
     """A registry refused, failed or could not be reached.
 
     `status` is the HTTP status if there was an answer, `spec_codes` the distribution-spec error codes in its body,
-    `retry_after` the seconds it asked for. `temporary` is decided once, in `app.registry`.
+    `retry_after` the seconds it asked for. `temporary` is decided once, in `app.registry`; `given_up` says that it was
+    tried as often there as helps soon, and `was_alive` that this registry has answered before.
     """
 
     code = "registry_unreachable"
@@ -113,6 +114,8 @@ class RegistryError(TransferError):
         self.spec_codes = spec_codes
         self.temporary = temporary
         self.retry_after = retry_after
+        self.given_up = False
+        self.was_alive = False
 
 
 class ContentError(TransferError):

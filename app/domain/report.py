@@ -73,3 +73,5 @@ class CopyResult:
     error: ExecutionError | None = None
     warnings: tuple[JobWarning, ...] = ()
     attempts: int = 1
+    may_pass: bool = False
+    """It failed for something that takes longer than anybody waits here: worth another attempt later."""

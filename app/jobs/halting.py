@@ -41,6 +41,10 @@ class Halt:
             self.reason = reason
         self._called.set()
 
+    def hands_on(self) -> bool:
+        """Say whether what is cut off here is gone on with elsewhere: then it stays as it is."""
+        return self.reason in {Reason.SHUTDOWN, Reason.LOST}
+
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Do some work to its end; when called to stop, cancel it, let it clean up, and raise `JobInterrupted`."""
         task, called = asyncio.create_task(work), asyncio.create_task(self._called.wait())

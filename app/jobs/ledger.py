@@ -34,6 +34,9 @@ SOON_SECONDS = 0.1
 FIRST_WAIT_SECONDS = 0.25
 MOST_WAIT_SECONDS = 5.0
 """How long a unit rests whose images wait for another job's: twice as long each time, since that may be a large one."""
+MAX_ATTEMPTS = 3
+LATER_SECONDS = 10.0
+"""Until an image's second attempt, and three times as long until the third: a registry that is started anew is back."""
 T = TypeVar("T")
 _Row = tuple[ImageState, Tally]
 
@@ -84,11 +87,15 @@ class UnitLedger:
         self._dirty.add(position)
 
     def record(self, results: Sequence[CopyResult]) -> None:
-        """Note how images ended; what was worth another try has been tried again by then."""
+        """Note how images ended, or that another attempt is to be made later."""
         for result in results:
-            self._warnings.extend(result.warnings)
             position = self._positions[str(result.destination)]
             image = _with_tally(self._images[position], grown(self._bases[position], result.tally))
+            if result.may_pass and image.attempts < MAX_ATTEMPTS:
+                self._set(position, replace(image, state=ImageState.QUEUED, error=result.error))
+                self._rest_seconds = max(self._rest_seconds, LATER_SECONDS * 3 ** (image.attempts - 1))
+                continue
+            self._warnings.extend(result.warnings)
             self._set(position, _ended(image, result, self._clock()))
 
     def fail(self, positions: Collection[int], error: ExecutionError) -> None:
@@ -102,7 +109,8 @@ class UnitLedger:
 
     def wait(self) -> None:
         """Note that some image waits for another job's."""
-        self._rest_seconds = min(FIRST_WAIT_SECONDS * 2**self._claim.unit.failures, MOST_WAIT_SECONDS)
+        rest = min(FIRST_WAIT_SECONDS * 2**self._claim.unit.failures, MOST_WAIT_SECONDS)
+        self._rest_seconds = max(self._rest_seconds, rest)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 

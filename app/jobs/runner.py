@@ -62,7 +62,7 @@ class JobRunner:
             return await planning.fail(RegistrySyncError(f"the planning was begun {MAX_CLAIMS} times and never ended"))
         try:
             if not claim.job.progress.planned:
-                await halt.run(planning.list_copies(self._open_workshop(claim.job, claim.registries)))
+                await halt.run(planning.list_copies(self._open_workshop(claim.job, claim.registries, halt.hands_on)))
         except JobInterrupted:
             if halt.reason is None or halt.reason is Reason.LOST:
                 raise
@@ -79,7 +79,9 @@ class JobRunner:
         ledger = UnitLedger(claim, self._database, clock=self._clock)
         keeping = asyncio.create_task(ledger.keep(halt))
         try:
-            await halt.run(Copying(claim, ledger).copy_all(self._open_workshop(claim.job, claim.registries)))
+            await halt.run(
+                Copying(claim, ledger).copy_all(self._open_workshop(claim.job, claim.registries, halt.hands_on))
+            )
         except JobInterrupted:
             if halt.reason is None or halt.reason is Reason.LOST:
                 raise

@@ -32,4 +32,6 @@ class Workshop:
     copy: MakeCopy
 
 
-OpenWorkshop = Callable[[Job, tuple[RegistryEntry, ...]], Workshop]
+HandsOn = Callable[[], bool]
+"""Says, when a unit is cut off, whether another worker goes on with it."""
+OpenWorkshop = Callable[[Job, tuple[RegistryEntry, ...], HandsOn], Workshop]

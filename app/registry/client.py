@@ -114,10 +114,10 @@ class RegistryClient:
         return await self._open_session(repository, blob.digest)
 
     async def resume_upload(self, repository: str, location: str) -> UploadSession:
-        """Take up a session that this or another process left, by its `location`; its `offset` is up to date then."""
+        """Take up a session that another process left, by its `location`; its `offset` is up to date then."""
         url = locate_upload(self._exchange, self._exchange.home, location)
         session = UploadSession(self._exchange, self._habits, repository, location=url, scopes=_writing(repository))
-        await session.status()
+        await session.settle()
         return session
 
     async def list_referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:

@@ -50,5 +50,7 @@ class RoadSettings:
     """A pause longer than this gives a transfer's slots back instead of holding the other registry's too."""
     cancel_seconds: float = 5.0
     """For ending an upload session that is not wanted any more."""
+    settle_seconds: float = 1.0
+    """How long an upload that is taken up must not grow: what was on its way for the process before still arrives."""
     chunk_bytes: int = 32 * MIB
     """One PATCH of a chunked upload; below what proxies commonly let through (Cloudflare: 100 MB)."""

@@ -24,6 +24,7 @@ class Retries:
         self._pressure = pressure
         self._is_down = False
         """Nobody answers there: until somebody does, one try each is enough to see whether that is still so."""
+        self._was_alive = False
 
     @property
     def longest_pause(self) -> float:
@@ -34,24 +35,30 @@ class Retries:
     def answered(self) -> None:
         """Note that the registry is there."""
         self._is_down = False
+        self._was_alive = True
 
     async def run(self, once: Callable[[], Awaitable[T]], *, may_repeat: Callable[[], bool]) -> T:
-        """Return what `once` returns, or raise its last error; rate limits are borne longer than failures."""
+        """Return what `once` returns, or raise its last error; rate limits are borne longer than failures.
+
+        An error that was `given_up` is not for anybody further up to repeat soon.
+        """
         settings = self._settings
-        failures = 0
+        most = max(settings.attempts, settings.rate_limit_attempts)
+        tries = failures = 0
 
         def may_help(error: Exception) -> bool:
-            nonlocal failures
+            nonlocal tries, failures
             if not isinstance(error, RegistryError) or not error.temporary or not may_repeat():
                 return False
             if error.retry_after is not None and error.retry_after > self.longest_pause:
                 return False
+            tries += 1
             failures += error.code != "rate_limited"
-            if failures and self._is_down:
-                return False
+            error.was_alive = self._was_alive
+            error.given_up = tries == most or failures >= settings.attempts or bool(failures and self._is_down)
             if failures >= settings.attempts:
                 self._is_down = error.status is None
-            return failures < settings.attempts
+            return not error.given_up
 
         try:
             return await once()  # nearly always enough, and getting patience ready costs as much as a small request
@@ -59,7 +66,7 @@ class Retries:
             first = error
         async for attempt in stamina.retry_context(
             on=may_help,
-            attempts=max(settings.attempts, settings.rate_limit_attempts),
+            attempts=most,
             timeout=None,
             wait_initial=settings.retry_first_seconds,
             wait_max=settings.retry_max_seconds,

@@ -30,6 +30,8 @@ from app.registry.url import InvalidUrlError, Url
 _log = structlog.get_logger(__name__)
 _MAX_STALLS = 2
 """Failed sends in a row after which no more had arrived; then a session is given up."""
+_MAX_GROWTHS = 10
+"""Looks at an upload that grows by itself; more than a dead connection can have had on its way."""
 _PUT_STATUSES = frozenset({200, 201, 202, 204})
 _NO_STATUS = frozenset({400, 404, 405, 410, 416, 501})
 _PATCH_STATUSES = frozenset({200, 201, 202, 204, 416})
@@ -108,6 +110,17 @@ class UploadSession:
         if self._stalls > _MAX_STALLS:
             raise self._lost("nothing more arrives")
         return held
+
+    async def settle(self) -> int:
+        """Ask how much arrived until that grows no more; raise `RegistryError` when there is no going on."""
+        held = await self.status()
+        for _ in range(_MAX_GROWTHS):
+            await asyncio.sleep(self._exchange.wire.settings.settle_seconds)
+            before, held = held, await self.status()
+            if held == before:
+                self._stalls = 0
+                return held
+        raise self._lost("somebody else still writes to the session")
 
     async def cancel(self) -> None:
         """Give the session up; the registry is told if that goes quickly."""

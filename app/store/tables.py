@@ -288,6 +288,8 @@ class UploadSessionRow(Base):
     location: Mapped[str] = mapped_column(Text)
     """The session's URL, sealed: it may be all that is needed to write there."""
     updated_at: Mapped[datetime] = mapped_column(index=True)
+    worker: Mapped[str | None] = mapped_column(String(64))
+    """Who writes to it, until that one leaves it or dies: two that write to one session spoil it."""
 
 
 def table_of(row: type[Base]) -> Table:

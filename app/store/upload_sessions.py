@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, select, tuple_
+from sqlalchemy import ColumnElement, delete, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.reference import Digest, Repository
@@ -26,37 +27,57 @@ class OpenUpload:
 
 
 class UploadSessionStore:
-    """Open uploads in the transaction of a session."""
+    """Open uploads in the transaction of a session, as one worker sees them: its own, and those that are left."""
 
-    def __init__(self, session: AsyncSession, sealer: Sealer) -> None:
+    def __init__(self, session: AsyncSession, sealer: Sealer, *, worker: str) -> None:
         self._session = session
         self._sealer = sealer
+        self._worker = worker
 
     async def put(self, upload: OpenUpload, *, now: datetime) -> None:
-        """Note an open upload, in place of an older one of the same blob."""
+        """Note an upload of this worker's, in place of an older one of the same blob; another worker's stands."""
         statement = insert_into(self._session, _sessions).values(
             host=upload.repository.registry,
             repository=upload.repository.path,
             digest=upload.digest,
             location=self._sealer.seal(upload.location, context=_context(upload.repository, upload.digest)),
             updated_at=now,
+            worker=self._worker,
         )
-        columns = {name: statement.excluded[name] for name in ("location", "updated_at")}
+        columns = {name: statement.excluded[name] for name in ("location", "updated_at", "worker")}
         await self._session.execute(
-            statement.on_conflict_do_update(index_elements=["host", "repository", "digest"], set_=columns)
+            statement.on_conflict_do_update(
+                index_elements=["host", "repository", "digest"], set_=columns, where=self._is_mine_or_left()
+            )
         )
 
-    async def find(self, repository: Repository, digest: Digest) -> OpenUpload | None:
-        """Read the open upload of a blob."""
-        statement = select(_sessions.c.location).where(*_is(repository, digest))
-        token = (await self._session.execute(statement)).scalar_one_or_none()
-        if token is None:
+    async def take(
+        self, repository: Repository, digest: Digest, *, is_dead: Callable[[str], bool]
+    ) -> OpenUpload | None:
+        """Make a blob's open upload this worker's, unless it is one of a worker that lives."""
+        found = await self._session.execute(select(_sessions.c.worker).where(*_is(repository, digest)))
+        row = found.one_or_none()
+        if row is None or (row.worker not in {None, self._worker} and not is_dead(row.worker)):
             return None
+        is_still_so = _sessions.c.worker.is_not_distinct_from(row.worker)
+        statement = update(_sessions).where(*_is(repository, digest), is_still_so).values(worker=self._worker)
+        taken = await self._session.execute(statement.returning(_sessions.c.location))
+        token = taken.scalar_one_or_none()
+        if token is None:
+            return None  # another one was faster
         return OpenUpload(repository, digest, self._sealer.unseal(token, context=_context(repository, digest)))
 
+    async def leave(self, repository: Repository, digest: Digest) -> None:
+        """Let any worker take an upload of this one's."""
+        mine = _sessions.c.worker == self._worker
+        await self._session.execute(update(_sessions).where(*_is(repository, digest), mine).values(worker=None))
+
     async def delete(self, repository: Repository, digest: Digest) -> None:
-        """Forget an upload that has ended."""
-        await self._session.execute(delete(_sessions).where(*_is(repository, digest)))
+        """Forget an upload that has ended; another worker's stands."""
+        await self._session.execute(delete(_sessions).where(*_is(repository, digest), self._is_mine_or_left()))
+
+    def _is_mine_or_left(self) -> ColumnElement[bool]:
+        return or_(_sessions.c.worker.is_(None), _sessions.c.worker == self._worker)
 
 
 async def delete_uploads_before(session: AsyncSession, moment: datetime, *, limit: int) -> int:

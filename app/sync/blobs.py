@@ -127,10 +127,11 @@ class BlobMover:
                 partial(place.first.progress.moved, blob),
                 NotedUpload(self._notes, place.repository, blob),
                 place.session,
-                sessions=1 if place.session else 0,
             )
             for place in places
         ]
+        for place in places:
+            place.session = None  # the transfer's from here on
         await Transfer(source, self._clients.slots, patience=self._patience).send(receivers)
         for place, receiver in zip(places, receivers, strict=True):
             if receiver.error is not None:

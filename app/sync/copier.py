@@ -58,7 +58,8 @@ class Copier:
     async def copy(self, copy: PlannedCopy, options: Options, *, observe: Observe) -> tuple[CopyResult, ...]:
         """Copy one source to all its destinations; return one result for each, in order.
 
-        A `TransferError` becomes a failed result. What was temporary is tried again, for the destinations it concerned.
+        A `TransferError` becomes a failed result. What was temporary, and no repeated request could mend, is tried
+        again, for the destinations it concerned; what the road has given up on is left to later attempts of the image.
         """
         destinations = [_Destination(Progress(place, observe)) for place in copy.destinations]
         left = destinations
@@ -98,16 +99,26 @@ class Copier:
         if error.code == "rate_limited" and (asked_for := _pause(error)):
             destination.paused_seconds += asked_for
             return destination.paused_seconds < self._patience.pause_seconds
+        if (cause := _registry_error(error)) is not None and cause.given_up:
+            return False
         return destination.attempts < self._patience.attempts
 
 
-def _pause(error: CopyError | None) -> float:
+def _registry_error(error: CopyError | None) -> RegistryError | None:
     cause = error.cause if error is not None else None
-    return (cause.retry_after or 0.0) if isinstance(cause, RegistryError) else 0.0
+    while isinstance(cause, CopyError):
+        cause = cause.cause
+    return cause if isinstance(cause, RegistryError) else None
+
+
+def _pause(error: CopyError | None) -> float:
+    cause = _registry_error(error)
+    return (cause.retry_after or 0.0) if cause is not None else 0.0
 
 
 def _result(destination: _Destination) -> CopyResult:
     outcome = destination.outcome or Outcome("failed")
+    cause = _registry_error(destination.error)
     return CopyResult(
         destination=destination.reference,
         outcome="failed" if destination.error else outcome.how,
@@ -121,4 +132,5 @@ def _result(destination: _Destination) -> CopyResult:
         error=ExecutionError.of(destination.error) if destination.error else None,
         warnings=outcome.warnings,
         attempts=destination.attempts,
+        may_pass=cause is not None and cause.given_up and cause.was_alive,
     )

@@ -1,4 +1,4 @@
-"""Uploads that a registry holds open: given back when nobody goes on with them, noted for when a process dies."""
+"""Uploads that a registry holds open: noted for whoever goes on with them, given back when nobody does."""
 
 from __future__ import annotations
 
@@ -46,14 +46,17 @@ async def give_back(sessions: Iterable[UploadSession | None]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class UploadNotes:
-    """Where locations of uploads are kept; they may be signed, so they are secrets. None of these may raise.
+    """Where locations of uploads are kept; they may be signed, so they are secrets. None of these may raise."""
 
-    `find` must only hand out what a process left that is known to be dead: two that write to one session spoil it.
-    """
-
-    find: Callable[[Repository, Digest], Awaitable[str | None]]
+    take: Callable[[Repository, Digest], Awaitable[str | None]]
+    """Hands out, once, what a process left or died over: two that write to one session spoil it."""
     put: Callable[[Repository, Digest, str], Awaitable[None]]
+    """Keeps where an upload goes on; a note of somebody else's that is at work stands."""
+    leave: Callable[[Repository, Digest], Awaitable[None]]
+    """Lets others take an upload that this process writes to no more."""
     drop: Callable[[Repository, Digest], Awaitable[None]]
+    hands_on: Callable[[], bool] = lambda: False
+    """Says of what is cancelled whether another process goes on with it."""
 
 
 class NotedUpload:
@@ -69,7 +72,7 @@ class NotedUpload:
         """Take up what another process left, if the registry still knows of it."""
         if self._notes is None or self._noted is not None:
             return None
-        location = await self._notes.find(self._repository, self._digest)
+        location = await self._notes.take(self._repository, self._digest)
         if location is None:
             return None
         self._noted = location
@@ -83,6 +86,14 @@ class NotedUpload:
         if self._notes is not None and session.location != self._noted:
             self._noted = session.location
             await self._notes.put(self._repository, self._digest, session.location)
+
+    async def leave(self, session: UploadSession) -> bool:
+        """Leave an unfinished upload to who goes on with the copy; return False when nobody is known to."""
+        if self._notes is None or self._noted is None or not self._notes.hands_on():
+            return False
+        await self.keep(session)
+        await self._notes.leave(self._repository, self._digest)
+        return True
 
     async def drop(self) -> None:
         """Forget an upload that is over."""

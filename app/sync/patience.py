@@ -10,7 +10,7 @@ from random import SystemRandom
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """Tries of what failed for a temporary reason; single requests were repeated further down before that."""
+    """Tries of what failed for a temporary reason; what single requests fail for is repeated further down."""
 
     attempts: int = 3
     first_seconds: float = 1.0

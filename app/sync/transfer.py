@@ -1,7 +1,7 @@
 """One blob on its way to one or more destinations: sessions first, then one reading fed to all at the slowest's pace.
 
 What breaks goes on where the destination says it stands; nothing that arrived is sent again. A destination that fails
-leaves the others alone. Every session ends closed or cancelled.
+leaves the others alone. Every session ends closed or cancelled, or is left to the process that goes on with the copy.
 """
 
 from __future__ import annotations
@@ -88,11 +88,12 @@ class Transfer:
                     self._source_failed(error, group)
                 await self._settle(group)
         finally:
-            await _give_up(receivers)
+            await _part_with(receivers)
 
     async def _send_to(self, group: Sequence[Receiver]) -> None:
         """Open what is not open, and feed those that stand at the same byte; raise `CopyError` for the source."""
-        await together((self._open(one) for one in group if one.session is None), at_once=len(group))
+        fresh = [one for one in group if one.session is None or not one.sessions]
+        await together(map(self._open, fresh), at_once=len(group))
         ready = [receiver for receiver in group if receiver.is_open and receiver.wait is None]
         if not ready:
             return
@@ -108,12 +109,14 @@ class Transfer:
     async def _open(self, receiver: Receiver) -> None:
         receiver.sessions += 1
         try:
-            receiver.session = await receiver.noted.resume(receiver.client)
+            if (left := await receiver.noted.resume(receiver.client)) is not None:
+                await give_back([receiver.session])
+                receiver.session = left
             if receiver.session is None:
                 receiver.session = await begun(receiver.client.start_upload(receiver.repository, self._blob))
             await receiver.noted.keep(receiver.session)
         except TransferError as error:
-            self._note(receiver, error, was_repeated=True)
+            self._note(receiver, error)
 
     async def _feed(self, receiver: Receiver, chunks: AsyncIterator[bytes]) -> None:
         session = receiver.session
@@ -176,7 +179,7 @@ class Transfer:
             else:
                 receiver.error = error
 
-    def _note(self, receiver: Receiver, error: TransferError, *, was_repeated: bool = False) -> None:
+    def _note(self, receiver: Receiver, error: TransferError) -> None:
         """Decide whether a receiver is tried again after this; what the road repeated already only after a pause."""
         cause = error.cause if isinstance(error, CopyError) else error
         pause = cause.retry_after if isinstance(cause, RegistryError) else None
@@ -186,7 +189,7 @@ class Transfer:
             receiver.paused_seconds += pause or 0.0
             may_help = receiver.paused_seconds < self._patience.pause_seconds
         else:
-            may_help = not was_repeated
+            may_help = not (isinstance(cause, RegistryError) and cause.given_up)
         receiver.failures += 1
         receiver.last_error = error
         if error.temporary and may_help and receiver.failures < self._patience.attempts:
@@ -257,6 +260,15 @@ async def _counted(receiver: Receiver, session: UploadSession, chunks: AsyncIter
         offset += len(chunk)
         receiver.moved(offset=offset, sent=len(chunk))
         yield chunk
+
+
+async def _part_with(receivers: Sequence[Receiver]) -> None:
+    """Leave unfinished sessions to whoever goes on with them, and give up those that nobody does."""
+    for receiver in receivers:
+        session = receiver.session
+        if session is not None and not receiver.is_done and await receiver.noted.leave(session):
+            receiver.session = None
+    await _give_up(receivers)
 
 
 async def _give_up(receivers: Sequence[Receiver]) -> None:

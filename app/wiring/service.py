@@ -147,7 +147,7 @@ def _assemble(
         database,
         engine,
         Claims(database, sealer, roster=roster, clock=now),
-        open_workshop=Workshops(pool, blobs, UploadMemory(database, sealer, clock=now).notes).open,
+        open_workshop=Workshops(pool, blobs, UploadMemory(database, sealer, roster=roster, clock=now).notes).open,
         clock=now,
     )
     registries = RegistryService(database, sealer=sealer, rules=AddressRules(), now=now)

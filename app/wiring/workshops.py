@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from app.domain.job import Job
 from app.domain.registry import RegistryEntry
-from app.jobs.workshop import Workshop
+from app.jobs.workshop import HandsOn, Workshop
 from app.registry.pool import ClientPool
 from app.sync.copier import Copier
 from app.sync.known_blobs import KnownBlobs
@@ -25,10 +26,11 @@ class Workshops:
         self._throttles: WeakValueDictionary[str, Throttle] = WeakValueDictionary()
         """By job; each lasts as long as a copier of that job."""
 
-    def open(self, job: Job, entries: tuple[RegistryEntry, ...]) -> Workshop:
+    def open(self, job: Job, entries: tuple[RegistryEntry, ...], hands_on: HandsOn) -> Workshop:
         """Open a workshop for one unit of a job."""
         clients = self._pool.clients(entries)
-        copier = Copier(clients, self._blobs, throttle=self._throttle(job), notes=self._notes)
+        notes = replace(self._notes, hands_on=hands_on)
+        copier = Copier(clients, self._blobs, throttle=self._throttle(job), notes=notes)
         return Workshop(Planner(clients).plan, copier.copy)
 
     def _throttle(self, job: Job) -> Throttle | None:

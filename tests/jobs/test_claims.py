@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
@@ -19,9 +20,9 @@ from tests.jobs.house import ON_POSTGRESQL, ON_SQLITE, SEALER, House, now
 from tests.jobs.workshops import Steered
 
 
-def claims_of(house: House, worker: str) -> Claims:
+def claims_of(house: House, worker: str, *, later: timedelta = timedelta()) -> Claims:
     roster = Roster(house.database, worker=worker, name=worker, concurrency=1, clock=now)
-    return Claims(house.database, SEALER, roster=roster, clock=now)
+    return Claims(house.database, SEALER, roster=roster, clock=lambda: now() + later)
 
 
 async def unit_ids(house: House, kind: UnitKind = UnitKind.PLAN) -> list[int]:
@@ -31,8 +32,8 @@ async def unit_ids(house: House, kind: UnitKind = UnitKind.PLAN) -> list[int]:
         return list((await session.execute(of_kind)).scalars())
 
 
-async def take(house: House, worker: str, unit_id: int) -> Claim:
-    claim = await claims_of(house, worker).claim(unit_id)
+async def take(house: House, worker: str, unit_id: int, *, later: timedelta = timedelta()) -> Claim:
+    claim = await claims_of(house, worker, later=later).claim(unit_id)
     assert isinstance(claim, Claim), claim
     return claim
 
@@ -119,10 +120,25 @@ async def test_a_unit_that_has_had_its_time_begins_nothing_more_and_comes_again(
     ledger = UnitLedger(claim, house.database, clock=now)
     moments = itertools.chain([0.0, 0.0], itertools.repeat(SLICE_SECONDS + 1))
     copying = Copying(claim, ledger, monotonic=lambda: next(moments))
-    await copying.copy_all(Steered(house.journal).open(claim.job, ()))
+    await copying.copy_all(Steered(house.journal).open(claim.job, (), lambda: False))
     assert await ledger.close(None) == 0.0
     first, last = claim.unit.first_image, claim.unit.last_image
     states = [image.state for image in (await house.images(claim.job))[first : last + 1]]
     assert len(states) > 1
     assert states.count(ImageState.COPIED) == 1
     assert states.count(ImageState.QUEUED) == len(states) - 1
+
+
+async def test_an_image_whose_registry_is_away_is_tried_again_later_and_not_for_ever(house: House) -> None:
+    unit_id = await planned(house, "away")  # where it may have been tried once already
+    seen: list[tuple[float | None, ImageState, int]] = []
+    while not seen or seen[-1][1] is not ImageState.FAILED:
+        claim = await take(house, "same", unit_id, later=timedelta(minutes=len(seen) + 1))
+        ledger = UnitLedger(claim, house.database, clock=now)
+        await Copying(claim, ledger).copy_all(Steered(house.journal).open(claim.job, (), lambda: False))
+        rest = await ledger.close(None)
+        (image,) = await house.images(claim.job)
+        seen.append((rest, image.state, image.attempts))
+    wanted = [(10.0, ImageState.QUEUED, 1), (30.0, ImageState.QUEUED, 2), (None, ImageState.FAILED, 3)]
+    assert len(seen) > 1
+    assert seen == wanted[-len(seen) :]

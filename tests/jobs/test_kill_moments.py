@@ -82,15 +82,15 @@ def setup(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Setup]:
     with ExitStack() as stack:
         source = stack.enter_context(fake_registry_thread())
         destination = stack.enter_context(fake_registry_thread())
-        settings: dict[str, str] = {}
+        settings = {"GRACE_PERIOD": "1s"}
         if request.param == "postgresql":
             server = request.getfixturevalue("postgres_server")
             url = server.create_database(template=request.getfixturevalue("migrated_postgres")).url
-            settings = {"DATABASE_URL": url, "SECRET_KEYS": json.dumps([Sealer.make_key()])}
-        arguments = ["--no-worker"] if settings else []
+            settings |= {"DATABASE_URL": url, "SECRET_KEYS": json.dumps([Sealer.make_key()])}
+        arguments = ["--no-worker"] if "DATABASE_URL" in settings else []
         service = stack.enter_context(ServiceProcess(tmp_path, *arguments, settings=settings))
         worker: AppProcess = service
-        if settings:
+        if arguments:
             worker = stack.enter_context(AppProcess(tmp_path, "work", settings=settings))
         for name, registry in (("source", source), ("destination", destination)):
             entry = {"host": registry.host, "insecure": True, "limits": {"bytes_per_second": SLOW_RATE}}
@@ -153,6 +153,43 @@ def test_a_job_ends_right_when_its_worker_is_killed_in_the_middle_of_a_blob(setu
     arrived(setup, images)
     received = setup.destination.journal.received_bytes("upload_close")
     assert received < SLOW_BYTES + SLOW_RATE  # the next worker went on where the upload had got to
+
+
+def test_a_blob_that_a_stopped_worker_has_half_sent_is_gone_on_with(setup: Setup) -> None:
+    images = {"big": oci_image("big", layers=[blob("big", size=SLOW_BYTES)])}
+    setup.source.load("team/app", images["big"], "big")
+    job_id = setup.submit()
+    setup.service.follow_until(job_id, lambda job: job["progress"]["bytes"]["done"] > SLOW_BYTES // 4, seconds=60)
+    setup.worker.stop()
+    assert len(setup.destination.content.sessions) == 1
+    setup.replace()
+
+    job = setup.service.follow(job_id, seconds=RESCUED_SECONDS)
+
+    assert job["state"] == "succeeded"
+    counts_are_right(setup, job)
+    arrived(setup, images)
+    assert setup.destination.journal.count("upload_cancel") == 0
+    received = setup.destination.journal.received_bytes("upload_close")
+    assert received < SLOW_BYTES * 1.1  # what had arrived was not sent again
+
+
+def test_a_cancelled_job_leaves_no_half_sent_blob_behind(setup: Setup) -> None:
+    setup.source.load("team/app", oci_image("big", layers=[blob("big", size=SLOW_BYTES)]), "big")
+    job_id = setup.submit()
+    setup.service.follow_until(job_id, lambda job: job["progress"]["bytes"]["done"] > SLOW_BYTES // 2, seconds=60)
+
+    for _ in range(2):
+        assert setup.service.client.post(f"/v1/jobs/{job_id}/cancel").is_success
+    job = setup.service.follow(job_id, seconds=2)
+
+    assert job["state"] == "cancelled"
+    counts_are_right(setup, job)
+    setup.destination.check()
+    assert setup.destination.content.sessions == {}
+    received = setup.destination.journal.received_bytes("upload_close")
+    assert received < SLOW_BYTES
+    assert setup.service.client.post(f"/v1/jobs/{job_id}/cancel").is_success
 
 
 def test_a_job_that_was_accepted_survives_the_end_of_the_api(setup: Setup) -> None:

@@ -5,6 +5,7 @@
     slow-3s        takes three seconds, 100 bytes a tenth of one
     fails          fails for good
     thrice         arrives with the third try
+    away           its registry does not answer now
     breaks         raises what nobody thought of
     kills          ends the process as a power cut would, the first time
     unlisted       can't be planned; `unlisted-once` the first time only
@@ -29,7 +30,7 @@ from app.domain.reference import Digest, Reference, Tag
 from app.domain.registry import RegistryEntry
 from app.domain.report import CopyResult, ExecutionError, JobWarning, Tally
 from app.domain.request import Options, SyncRequest
-from app.jobs.workshop import Observe, Workshop
+from app.jobs.workshop import HandsOn, Observe, Workshop
 
 SIZE = 100
 DIGEST = Digest(f"sha256:{'a' * 64}")
@@ -80,7 +81,7 @@ class Steered:
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
 
-    def open(self, _job: Job, _entries: tuple[RegistryEntry, ...]) -> Workshop:
+    def open(self, _job: Job, _entries: tuple[RegistryEntry, ...], _hands_on: HandsOn) -> Workshop:
         return Workshop(self.plan, self.copy)
 
     async def plan(self, request: SyncRequest) -> AsyncIterator[PlannedCopy | JobWarning]:
@@ -136,6 +137,9 @@ class Steered:
             return await self._copy_slowly(tag, destination, observe)
         if tag == "fails":
             return CopyResult(destination, "failed", error=ExecutionError("denied", "no", side="destination"))
+        if tag == "away":
+            error = ExecutionError("registry_unreachable", "no", side="destination", temporary=True)
+            return CopyResult(destination, "failed", error=error, may_pass=True)
         if tag == "breaks":
             raise ZeroDivisionError
         if tag == "kills" and self.journal.is_first(destination):

@@ -19,7 +19,11 @@ from tests.support.registries import RegistryProcess
 
 ACCOUNT = ("ann", "secret")
 SETTINGS = RoadSettings(
-    retry_first_seconds=0.01, retry_max_seconds=0.02, cancel_seconds=2.0, chunk_bytes=2 * 1024 * 1024
+    retry_first_seconds=0.01,
+    retry_max_seconds=0.02,
+    cancel_seconds=0.3,
+    settle_seconds=0.01,
+    chunk_bytes=2 * 1024 * 1024,
 )
 
 Connect = Callable[..., RegistryClient]

@@ -470,6 +470,32 @@ async def test_another_process_goes_on_in_a_session(connect: Connect, clock: Set
             await other_pool.aclose()
 
 
+async def test_what_was_on_its_way_when_a_process_died_is_waited_for(connect: Connect) -> None:
+    async with fake_registry() as registry:
+        session = await connect(registry).start_upload("team/app", descriptor(LAYER))
+        held = registry.content.sessions["session-1"]
+
+        def arrive(_entry: object) -> None:
+            held.data += LAYER.data[len(held.data) : len(held.data) + 1000]
+
+        registry.faults.add(Call(arrive), matching=on("upload_status"), times=3, after_work=True)
+        resumed = await connect(registry).resume_upload("team/app", session.location)
+        assert resumed.offset == 3000
+        await resumed.send(pieces(LAYER.data[3000:]), size=LAYER.size, digest=DIGEST)
+        check_stored(registry)
+
+
+async def test_an_upload_that_never_stops_growing_is_not_gone_on_with(connect: Connect) -> None:
+    async with fake_registry() as registry:
+        session = await connect(registry).start_upload("team/app", descriptor(LAYER))
+        held = registry.content.sessions["session-1"]
+        arrive = Call(lambda _entry: held.data.extend(b"more"))
+        registry.faults.add(arrive, matching=on("upload_status"), times=None)
+        with pytest.raises(RegistryError, match="still writes"):
+            await connect(registry).resume_upload("team/app", session.location)
+        await session.cancel()
+
+
 class TestPatience:
     """The end of an upload may take longer than other answers."""
 

@@ -64,16 +64,36 @@ async def test_blobs_are_found_where_they_were_seen_last(database: Database) -> 
 async def test_an_open_upload_is_kept_sealed_until_it_is_over(database: Database) -> None:
     upload = OpenUpload(ONE, DIGEST, "https://r.example.com/v2/a/one/blobs/uploads/1?_state=signed")
     async with database.transaction() as session:
-        uploads = UploadSessionStore(session, SEALER)
+        uploads = UploadSessionStore(session, SEALER, worker="one")
         await uploads.put(OpenUpload(ONE, DIGEST, "older"), now=START)
         await uploads.put(upload, now=LATER)
-        assert await uploads.find(ONE, DIGEST) == upload
-        assert await uploads.find(TWO, DIGEST) is None
+        assert await uploads.take(ONE, DIGEST, is_dead=nobody) == upload
+        assert await uploads.take(TWO, DIGEST, is_dead=nobody) is None
         raw = await (await session.connection()).exec_driver_sql("SELECT location FROM upload_sessions")
         assert "signed" not in str(raw.scalar_one())
         assert await delete_uploads_before(session, LATER, limit=10) == 0
         await uploads.delete(ONE, DIGEST)
-        assert await uploads.find(ONE, DIGEST) is None
+        assert await uploads.take(ONE, DIGEST, is_dead=nobody) is None
+
+
+async def test_an_upload_is_one_workers_until_that_one_leaves_it_or_dies(database: Database) -> None:
+    upload, other = OpenUpload(ONE, DIGEST, "mine"), OpenUpload(ONE, DIGEST, "other")
+    async with database.transaction() as session:
+        first, second, third = (UploadSessionStore(session, SEALER, worker=name) for name in ("one", "two", "three"))
+        await first.put(upload, now=START)
+        assert await second.take(ONE, DIGEST, is_dead=nobody) is None
+        await second.put(other, now=START)
+        await second.delete(ONE, DIGEST)
+        await second.leave(ONE, DIGEST)
+        assert await first.take(ONE, DIGEST, is_dead=nobody) == upload
+        await first.leave(ONE, DIGEST)
+        assert await second.take(ONE, DIGEST, is_dead=nobody) == upload
+        assert await first.take(ONE, DIGEST, is_dead=nobody) is None
+        assert await third.take(ONE, DIGEST, is_dead="two".__eq__) == upload
+
+
+def nobody(_worker: str) -> bool:
+    return False
 
 
 async def test_of_two_workers_findings_the_later_window_and_the_longer_pause_stand(database: Database) -> None:

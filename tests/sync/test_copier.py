@@ -3,12 +3,13 @@
 import pytest
 
 from app.domain.reference import Reference
+from app.domain.registry import RegistryEntry
 from app.registry.limits import RoadSettings
 from app.sync.patience import Patience
 from app.sync.rewrite import MAX_DEPTH
 from tests.support.fake_registry import Call, Entry, FakeRegistry, Respond, TooMany, on
 from tests.support.images import blob, docker_image, oci_image, oci_index
-from tests.sync.workbench import Workbench, asked, workbench
+from tests.sync.workbench import UNKNOWN_PART, Workbench, asked, workbench
 from tests.sync.zoo import foreign_layer, sha512, sha512_image
 
 IMAGE = oci_image("one", layers=[blob("a", size=5_000), blob("b", size=3_000)])
@@ -123,11 +124,32 @@ async def test_blobs_may_go_by_sha512(bench: Workbench, here: FakeRegistry, ther
     assert there.content.tags("app") == {"1": image.digest}
 
 
+async def test_what_the_road_has_given_up_on_is_for_a_later_attempt(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", IMAGE, "1")
+    there.faults.add(Respond(502), matching=on("manifest", method="PUT"), times=5)  # as often as the road tries
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert (result.outcome, result.attempts, result.may_pass) == ("failed", 1, True)
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert (result.outcome, result.may_pass) == ("copied", False)
+    assert there.journal.count("manifest", method="PUT") == 6
+
+
+async def test_a_registry_that_never_answered_is_not_waited_for(there: FakeRegistry) -> None:
+    road = RoadSettings(attempts=2, retry_first_seconds=0.01)
+    nobody = RegistryEntry(name="nobody", host="127.0.0.1:1", insecure=True)
+    async with workbench(there, settings=road, entries=[nobody]) as bench:
+        [result] = await bench.copy("127.0.0.1:1/app:1", there.reference("app", "1"))
+    assert result.error is not None
+    assert (result.error.code, result.attempts, result.may_pass) == ("registry_unreachable", 1, False)
+
+
 async def test_what_is_temporary_is_tried_again_and_the_attempts_are_told(
     bench: Workbench, here: FakeRegistry, there: FakeRegistry
 ) -> None:
     here.load("app", IMAGE, "1")
-    there.faults.add(Respond(502), matching=on("manifest", method="PUT"), times=8)  # the road tries five times
+    there.faults.add(Respond(400, body=UNKNOWN_PART), matching=on("manifest", method="PUT"))
     [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
     assert (result.outcome, result.attempts, result.error) == ("copied", 2, None)
     assert result.tally.blobs_transferred == 3
@@ -163,7 +185,8 @@ async def test_rate_limits_without_a_word_of_when_are_not_tried_for_ever(
     async with workbench(here, there, settings=road) as bench:
         [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
     assert result.error is not None
-    assert (result.error.code, result.attempts) == ("rate_limited", bench.patience.attempts)
+    assert (result.error.code, result.attempts) == ("rate_limited", 1)
+    assert here.journal.count("manifest", status=429) == road.attempts
 
 
 @pytest.mark.parametrize(("wish", "there_after"), [("skip", False), ("copy", True)])

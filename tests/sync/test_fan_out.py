@@ -9,7 +9,7 @@ from app.domain.reference import Reference
 from app.domain.report import CopyResult
 from tests.support.fake_registry import FakeRegistry, Respond, Stall, fake_registry, on
 from tests.support.images import blob, oci_image, oci_index
-from tests.sync.workbench import QUICK, ROAD, Workbench, workbench
+from tests.sync.workbench import QUICK, ROAD, UNKNOWN_PART, Workbench, workbench
 
 MIB = 1024 * 1024
 LARGE = blob("large", size=3 * MIB)
@@ -130,7 +130,7 @@ async def test_only_what_failed_for_a_while_is_tried_again(
     here: FakeRegistry, there: FakeRegistry, third: FakeRegistry
 ) -> None:
     here.load("app", IMAGE, "1")
-    there.faults.add(Respond(503), matching=on("manifest", method="PUT"), times=6)
+    there.faults.add(Respond(400, body=UNKNOWN_PART), matching=on("manifest", method="PUT"))
     first, second = await copy_to_all(here, there, third)
     assert (first.outcome, first.attempts) == ("copied", 2)
     assert (second.outcome, second.attempts) == ("copied", 1)

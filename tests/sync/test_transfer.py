@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
@@ -332,7 +333,7 @@ async def test_a_silent_source_is_given_up(here: FakeRegistry, there: FakeRegist
         [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
     assert result.error is not None
     assert (result.error.code, result.error.side, result.error.temporary) == ("timeout", "source", True)
-    assert result.attempts == bench.patience.attempts
+    assert (result.attempts, here.journal.count("blob", method="GET")) == (1, 2 * road.attempts)
 
 
 class Notebook:
@@ -340,18 +341,22 @@ class Notebook:
 
     def __init__(self) -> None:
         self.locations: dict[tuple[Repository, Digest], str] = {}
+        self.left: set[tuple[Repository, Digest]] = set()
         self.puts = 0
 
     @property
     def notes(self) -> UploadNotes:
-        return UploadNotes(self.find, self.put, self.drop)
+        return UploadNotes(self.take, self.put, self.leave, self.drop)
 
-    async def find(self, repository: Repository, digest: Digest) -> str | None:
+    async def take(self, repository: Repository, digest: Digest) -> str | None:
         return self.locations.get((repository, digest))
 
     async def put(self, repository: Repository, digest: Digest, location: str) -> None:
         self.puts += 1
         self.locations[repository, digest] = location
+
+    async def leave(self, repository: Repository, digest: Digest) -> None:
+        self.left.add((repository, digest))
 
     async def drop(self, repository: Repository, digest: Digest) -> None:
         self.locations.pop((repository, digest), None)
@@ -418,3 +423,34 @@ async def test_small_blobs_are_not_written_down(bench: Workbench, here: FakeRegi
     bench.notes = notebook.notes
     assert await copy(bench, here, there) == "copied"
     assert notebook.puts == 0
+
+
+async def test_an_upload_that_was_left_is_preferred_to_one_that_a_refused_mount_opened(
+    bench: Workbench, there: FakeRegistry
+) -> None:
+    there.change(mount="session")
+    there.load("app", oci_image("huge", layers=[HUGE]), "1")
+    notebook = Notebook()
+    await leave_half_sent(bench, there, notebook, "one")
+    bench.notes = notebook.notes
+    [result] = await bench.copy(there.reference("app", "1"), there.reference("one", "1"))
+    assert result.outcome == "copied"
+    assert sum(entry.received_bytes for entry in there.journal if entry.repository == "one") < HUGE.size // 2 + 10_000
+
+
+@pytest.mark.parametrize("left", [0, 1])
+async def test_a_copy_that_is_cut_off_leaves_its_upload_to_who_goes_on_with_it(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, left: int
+) -> None:
+    here.load("app", oci_image("huge", layers=[HUGE]), "1")
+    there.faults.add(Stall(), matching=lambda entry: entry.header("content-length") == str(HUGE.size))
+    notebook = Notebook()
+    bench.notes = replace(notebook.notes, hands_on=lambda: left == 1)
+    copying = asyncio.create_task(bench.copy(here.reference("app", "1"), there.reference("one", "1")))
+    await bench.bytes_moved(1000)
+    copying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await copying
+    assert (len(there.content.sessions), len(notebook.left)) == (left, left)
+    assert set(notebook.locations) == notebook.left
+    there.content.sessions.clear()

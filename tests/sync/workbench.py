@@ -21,10 +21,16 @@ from app.sync.patience import Patience
 from app.sync.planner import Planner
 from tests.support.fake_registry import FakeRegistry
 
+UNKNOWN_PART = b'{"errors": [{"code": "MANIFEST_UNKNOWN"}]}'
 LOGINS = {"GET ping", "GET token", "POST token"}
 QUICK = Patience(first_seconds=0.01, max_seconds=0.02)
 ROAD = RoadSettings(
-    connect_seconds=5, answer_seconds=10, idle_seconds=10, retry_first_seconds=0.01, retry_max_seconds=0.02
+    connect_seconds=5,
+    answer_seconds=10,
+    idle_seconds=10,
+    retry_first_seconds=0.01,
+    retry_max_seconds=0.02,
+    settle_seconds=0.01,
 )
 
 
