@@ -105,6 +105,8 @@ async def test_a_newer_schema_is_accepted_for_processes_one_release_older(empty_
     async with database.transaction() as session:
         await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     await database.check_schema()
+    await migrate(empty_url)
+    await database.check_schema()
     await database.aclose()
 
 

@@ -6,14 +6,14 @@ from alembic import command
 from sqlalchemy import Connection, text
 
 from app.store.database import Database
-from app.store.schema import migration_config
+from app.store.schema import is_newer, migration_config
 
 _LOCK = 7_202_153_040_917
 """An advisory lock's number: two processes that migrate at once take turns."""
 
 
 async def migrate(url: str, *, revision: str = "head") -> None:
-    """Make or bring up the schema; raise `UnavailableError` when the database does not answer."""
+    """Make or bring up the schema, and leave a later release's; raise `UnavailableError` without a database."""
     database = Database(url)
     try:
         async with database.transaction() as session:
@@ -26,6 +26,8 @@ async def migrate(url: str, *, revision: str = "head") -> None:
 
 
 def _upgrade(connection: Connection, revision: str) -> None:
+    if is_newer(connection):
+        return
     config = migration_config()
     config.attributes["connection"] = connection
     command.upgrade(config, revision)

@@ -22,6 +22,13 @@ def migration_config() -> Config:
     return config
 
 
+def is_newer(connection: Connection) -> bool:
+    """Say whether a later release than this one has brought up the schema."""
+    found = MigrationContext.configure(connection).get_current_heads()
+    known = {revision.revision for revision in ScriptDirectory.from_config(migration_config()).walk_revisions()}
+    return bool(found) and not known.intersection(found)
+
+
 def check_revision(connection: Connection) -> None:
     """Raise `UnavailableError` (`schema_outdated`) for an empty or older schema.
 
