@@ -4,7 +4,7 @@
 
 PYTHON_IN_VENV := .venv/bin/python
 CHECKED        := app tests migrations
-PYTEST_ARGS    ?=
+PYTEST_ARGS    ?= --numprocesses 2 --dist worksteal
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

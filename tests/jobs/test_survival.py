@@ -145,7 +145,7 @@ async def test_a_rolling_restart_shows_progress_only(house: House, workers: Work
     for number in range(1, 4):
         more = copied + 2
         seen = await house.until(lambda seen, more=more: seen.progress.images.copied > more, job)  # type: ignore[misc]
-        assert seen.state is JobState.RUNNING
+        assert seen.state in {JobState.RUNNING, JobState.SUCCEEDED}
         copied = seen.progress.images.copied
         if not house.database.is_sqlite:
             following = workers.start(f"w{number}")
