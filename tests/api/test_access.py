@@ -104,12 +104,12 @@ async def test_metrics_are_public_where_the_operator_says_so(serve: Serve) -> No
     [
         "Bearer",
         "Bearer nonsense",
-        f"Bearer {make_api_key()}",
+        pytest.param(f"Bearer {make_api_key()}", id="unknown"),
         f"Bearer {'x' * 40}",
         f"Bearer {'x' * 10_000}",
         "Basic dXNlcjpwYXNz",
         "Negotiate abc",
-        make_api_key(),
+        pytest.param(make_api_key(), id="without scheme"),
     ],
 )
 async def test_a_key_that_is_not_known_opens_nothing_even_before_there_is_any(api: Api, authorization: str) -> None:
