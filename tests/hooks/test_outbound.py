@@ -110,7 +110,9 @@ async def test_a_closed_port_and_an_unknown_name_are_unreachable(outbound: Outbo
     assert await send(outbound, "https://nobody.invalid/") == Outcome(error="unreachable")
 
 
-@pytest.mark.parametrize("value", ["120", format_datetime(NOW + timedelta(seconds=120), usegmt=False)])
+@pytest.mark.parametrize(
+    "value", ["120", format_datetime(NOW + timedelta(seconds=120), usegmt=False)], ids=["seconds", "date"]
+)
 async def test_a_wish_to_wait_is_heard(receiver: Receiver, outbound: Outbound, value: str) -> None:
     receiver.answer = Answer(503, {"Retry-After": value})
     outcome = await send(outbound, receiver.url())
