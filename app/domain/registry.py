@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -114,12 +113,12 @@ class RegistryEntry(_Value):
         """Stand in for a host that has no entry."""
         return cls(name=registry, host=registry, is_registered=False)
 
-    @cached_property
+    @property
     def registry(self) -> Registry:
         """The host alone, as references name it."""
         return split_host_prefix(self.host)[0]
 
-    @cached_property
+    @property
     def prefix(self) -> str:
         """The path prefix this entry is for; empty for the whole host."""
         return split_host_prefix(self.host)[1]

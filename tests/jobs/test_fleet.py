@@ -172,8 +172,9 @@ async def test_five_hundred_callers_watch_one_job_at_all_apis_without_a_connecti
         async with client.stream("GET", f"/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream"}) as answer:
             async for line in answer.aiter_lines():
                 if line.startswith("event: "):
+                    if not events:
+                        watching.release()
                     events.append(line.removeprefix("event: "))
-                    watching.release()
         return events
 
     async def wait(client: httpx.AsyncClient) -> str:

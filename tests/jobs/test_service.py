@@ -63,7 +63,12 @@ async def test_requests_that_come_together_are_all_taken_in(house: House) -> Non
     keys = [None if number % 3 else IdempotencyKey("tester", f"k{number}", "x") for number in range(300)]
     submissions = await asyncio.gather(
         *(
-            house.jobs.submit(wish("t1"), caller=CALLER, idempotency=key, labels={"n": str(number)})
+            house.jobs.submit(
+                wish("t1", to=(f"dst.example.com/app-{number}",)),
+                caller=CALLER,
+                idempotency=key,
+                labels={"n": str(number)},
+            )
             for number, key in enumerate(keys)
         )
     )
