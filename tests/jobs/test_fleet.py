@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -17,13 +17,17 @@ from sqlalchemy import text
 
 from app.security import Sealer
 from app.store.database import Database
+from app.store.migrate import migrate
+from tests.benchmarks.jobs import null_registry
 from tests.support.fake_registry import Call, FakeRegistry, fake_registry_thread, on
 from tests.support.images import blob, oci_image
+from tests.support.postgres import PostgresServer
 from tests.support.service import AppProcess, ServiceProcess
 
 IMAGES = 24
 WATCHERS = 500
 ENDED_SECONDS = 60
+OUTAGE_SECONDS = 8
 CONNECTIONS_OF_A_PROCESS = 22
 ENDED = ("copied", "up_to_date", "failed", "cancelled")
 
@@ -88,26 +92,28 @@ class Fleet:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
     """Run them all."""
+    url = f"sqlite+aiosqlite:///{tmp_path}/registry-sync.db"
+    if request.param == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        url = server.create_database(template=request.getfixturevalue("migrated_postgres")).url
+    with running(url, tmp_path) as fleet:
+        yield fleet
+
+
+@contextmanager
+def running(url: str, folder: Path) -> Iterator[Fleet]:
+    """Run all processes on a database."""
+    number = 1 if url.startswith("sqlite") else 2
+    settings = {"GRACE_PERIOD": "1s", "DATABASE_URL": url, "SECRET_KEYS": json.dumps([Sealer.make_key()])}
+    folders = [folder / f"machine-{index}" for index in range(number)]
+    for each in folders:
+        each.mkdir()
     with ExitStack() as stack:
         source, destination = (stack.enter_context(fake_registry_thread()) for _ in range(2))
-        settings, more, workers = {"GRACE_PERIOD": "1s"}, 0, 0
-        url = f"sqlite+aiosqlite:///{tmp_path}/registry-sync.db"
-        if request.param == "postgresql":
-            server = request.getfixturevalue("postgres_server")
-            url = server.create_database(template=request.getfixturevalue("migrated_postgres")).url
-            settings["SECRET_KEYS"], more, workers = json.dumps([Sealer.make_key()]), 1, 2
-        settings["DATABASE_URL"] = url
-        folders = [tmp_path / name for name in ("one", "two")]
-        for folder in folders:
-            folder.mkdir()
-        only = ["--no-worker"] if workers else []
-        yield Fleet(
-            source,
-            destination,
-            url,
-            [stack.enter_context(ServiceProcess(folder, *only, settings=settings)) for folder in folders[: 1 + more]],
-            [stack.enter_context(AppProcess(folder, "work", settings=settings)) for folder in folders[:workers]],
-        )
+        only = ["--no-worker"] if number > 1 else []
+        apis = [stack.enter_context(ServiceProcess(each, *only, settings=settings)) for each in folders]
+        workers = [stack.enter_context(AppProcess(each, "work", settings=settings)) for each in folders if only]
+        yield Fleet(source, destination, url, apis, workers)
 
 
 def shows_progress_only(seen: list[dict[str, Any]]) -> None:
@@ -136,6 +142,51 @@ def test_while_every_process_is_started_anew_callers_see_progress_only(fleet: Fl
     shows_progress_only(fleet.seen)
     assert fleet.destination.content.tags("team/app") == tags
     fleet.destination.check()
+
+
+async def test_while_the_database_is_gone_apis_say_so_and_afterwards_all_goes_on(tmp_path: Path) -> None:
+    def outage() -> None:
+        tags = fleet.load()
+        fleet.enter(requests_per_second=20)
+        job_id = fleet.apis[0].submit(fleet.request)["id"]
+        fleet.apis[0].follow_until(job_id, lambda job: job["progress"]["images"]["copied"] > 0)
+        server.stop()
+        for api in fleet.apis:
+            refused = [api.client.get(f"/v1/jobs/{job_id}"), api.client.post("/v1/jobs", json=fleet.request)]
+            assert {(answer.status_code, answer.json()["code"]) for answer in refused} == {
+                (503, "database_unreachable")
+            }
+            assert {answer.headers["Content-Type"] for answer in refused} == {"application/problem+json"}
+            assert api.client.get("/readyz").status_code == 503
+            assert api.client.get("/healthz").status_code == 200
+        time.sleep(OUTAGE_SECONDS)
+        server.start()
+        job = fleet.follow(job_id)
+        assert (job["state"], job["progress"]["images"]["copied"]) == ("succeeded", IMAGES)
+        shows_progress_only(fleet.seen)
+        assert len(fleet.apis[0].client.get("/v1/jobs").json()["items"]) == 1
+        assert fleet.destination.content.tags("team/app") == tags
+        fleet.destination.check()
+
+    with PostgresServer(durable=True) as server:
+        url = server.create_database().url
+        await migrate(url)
+        with running(url, tmp_path) as fleet:
+            await asyncio.to_thread(outage)
+
+
+def test_a_job_of_ten_thousand_images_does_not_keep_a_job_of_one_waiting(fleet: Fleet) -> None:
+    (api, *_) = fleet.apis
+    with null_registry() as host:
+        api.client.put("/v1/registries/null", json={"host": host, "insecure": True}).raise_for_status()
+        large = api.submit({"source": f"{host}/**", "destination": f"{host}/copies"})["id"]
+        api.follow_until(large, lambda job: job["progress"]["images"]["up_to_date"] > 0)
+        small = api.run_job({"source": f"{host}/team-1/service-1:v1.1.0", "destination": f"{host}/elsewhere/one"})
+        meanwhile = api.job(large)
+        assert (small["state"], meanwhile["done"]) == ("succeeded", False)
+        assert meanwhile["progress"]["images"]["queued"] > 0
+        api.client.post(f"/v1/jobs/{large}/cancel").raise_for_status()
+        assert api.follow(large)["state"] == "cancelled"
 
 
 def test_fifty_callers_with_one_key_at_all_apis_get_one_job(fleet: Fleet) -> None:
@@ -168,7 +219,7 @@ async def test_five_hundred_callers_watch_one_job_at_all_apis_without_a_connecti
     watching = asyncio.Semaphore(0)
 
     async def stream(client: httpx.AsyncClient) -> list[str]:
-        events = []
+        events: list[str] = []
         async with client.stream("GET", f"/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream"}) as answer:
             async for line in answer.aiter_lines():
                 if line.startswith("event: "):
