@@ -24,8 +24,11 @@ from app.store.paging import PageRequest
 log = structlog.get_logger()
 
 POLL_SECONDS = 1.0
-LEAST_SECONDS = 0.2
-"""A job that changes all the time is read so often at most; its watchers see what has come of it meanwhile."""
+LEAST_REST_SECONDS = 0.02
+REST_SHARE = 5.0
+REST_SECONDS_A_WATCHER = 0.0005
+"""A job that changes all the time is not read all the time: each look is followed by a rest, so many times what it
+took, and so long for each watcher, who has to be told. They see then what has come of it meanwhile."""
 KEPT_EVENTS = 2_000
 """Events kept for watchers that read slowly; who is further behind reads from the database."""
 READ_EVENTS = 500
@@ -188,16 +191,24 @@ class JobWatch:
         if job_id in self._feeds:
             self._rung.set()
 
+    def _rest(self, took_seconds: float) -> float:
+        watchers = sum(feed.watchers for feed in self._feeds.values())
+        rest = max(LEAST_REST_SECONDS, took_seconds * REST_SHARE + watchers * REST_SECONDS_A_WATCHER)
+        return min(rest, self._poll_seconds)
+
     async def _poll(self) -> None:
+        loop = asyncio.get_running_loop()
         async with self._database.announcements.heard_by(self._ring):
             while True:
+                began = loop.time()
                 self._rung.clear()
                 try:
                     await self._look()
                 except UnavailableError as error:
                     log.warning("watching_interrupted", error=str(error))
-                await asyncio.sleep(LEAST_SECONDS)
-                await wait_for(self._rung, self._poll_seconds - LEAST_SECONDS)
+                rest = self._rest(loop.time() - began)
+                await asyncio.sleep(rest)
+                await wait_for(self._rung, self._poll_seconds - rest)
 
     async def _look(self) -> None:
         async with self._database.reading() as session:
