@@ -36,6 +36,7 @@ class _Source:
     tags: tuple[str, ...] = ()
     regex: str | None = None
     digest: str = ""
+    dropped_tags: str = ""
 
     @property
     def takes_all_tags(self) -> bool:
@@ -106,6 +107,10 @@ class _Reader:
                 self.draft.left_out("invalid_source", node, f"{text}: {error}", file=_IMAGES)
                 continue
             self._warn_of_short_name(source, node)
+            if source.dropped_tags:
+                reason = f"the digest says what is copied and {source.dropped_tags!r} is dropped, as in image-syncer"
+                advice = "it gets the tag that its destination names, or none"
+                self.draft.left_out("tag_beside_digest", node, f"{reason}; {advice}", file=_IMAGES)
             destinations = self._destinations(source, node)
             for start in range(0, len(destinations), MAX_DESTINATIONS):
                 fields["destination"] = destinations[start : start + MAX_DESTINATIONS]
@@ -166,7 +171,9 @@ def _read_source(text: str) -> _Source:
     if is_bare_host(name) or text.endswith((":", "@", "/")):
         message = "there is no repository, or nothing behind it"
         raise ValueError(message)
-    return _Source(name, tags=() if digest or not tags else tuple(tags.split(",")), digest=digest)
+    if digest:
+        return _Source(name, digest=digest, dropped_tags=tags)
+    return _Source(name, tags=tuple(tags.split(",")) if tags else ())
 
 
 def _source_text(source: _Source) -> str:

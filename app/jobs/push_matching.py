@@ -34,6 +34,10 @@ ASIDE_SECONDS = 60.0
 """When an event is tried again that failed for a reason nobody thought of; the others do not wait for it."""
 MAX_UNPROVEN_ROUNDS = 8
 """How often a push may go through one rule where its sender can't say who pushed, nor what."""
+_DETAILS = {
+    "no_tag": "only a digest was pushed; what belongs to a tag, a signature say, goes along when that tag moves next",
+    "other_repository": "the entry is for another part of this registry",
+}
 OWN_AGENT = "registry-sync"
 """How our own requests to registries begin their `User-Agent`."""
 _MAY_HAVE_WRITTEN = frozenset({ImageState.QUEUED, ImageState.RUNNING, ImageState.COPIED})
@@ -157,7 +161,7 @@ def sort_out(entry: RegistryEntry, event: HookEvent, policies: Sequence[Policy])
     """Say of an event that it is no concern of any policy, and why; leave it as it is where it is."""
     pushed = pushed_reference(entry, event)
     if not isinstance(pushed, Reference):
-        return replace(event, state=HookEventState.IGNORED, reason=pushed)
+        return replace(event, state=HookEventState.IGNORED, reason=pushed, detail=_DETAILS[pushed])
     if any(narrow(policy, pushed) for policy in policies):
         return event
     detail = f"no policy that runs on push takes {pushed}"

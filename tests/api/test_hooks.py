@@ -102,6 +102,13 @@ async def test_what_is_no_concern_is_answered_well_and_says_why(api: Api, body: 
     assert (event["reason"], event["format"]) == (reason, "generic")
 
 
+async def test_a_push_of_a_digest_alone_is_told_what_brings_it_along(api: Api) -> None:
+    await enter(api)
+    await send(api, {"repository": "team/app", "digest": DIGEST})
+    [event] = await events(api)
+    assert "goes along when that tag moves next" in event["detail"]
+
+
 @pytest.mark.parametrize(
     ("path", "headers"),
     [
