@@ -232,25 +232,34 @@ async def test_a_key_of_a_run_that_came_to_nothing_is_free(house: House) -> None
 
 
 async def test_runs_of_two_policies_do_not_wait_for_each_other(house: House) -> None:
-    await keep(house, policy("slow-2s", name="slow"))
+    await keep(house, policy("slow-60s", name="slow"))
     await keep(house, policy("t1", name="quick"))
     async with house.worker():
         slow = (await desk(house).run("slow", caller=CALLER)).job
         await house.until(lambda job: job.state is JobState.RUNNING, slow)
         await house.done((await desk(house).run("quick", caller=CALLER)).job)
         assert not (await house.jobs.get(slow.id)).done
+        await house.cancel(slow)
+
+
+async def test_a_paused_policy_runs_when_asked_and_not_when_due(house: House, clock: SettableClock) -> None:
+    kept = await keep(house, policy("t1", schedule=SCHEDULE, enabled=False), clock=clock)
+    assert kept.next_run_at is None
+    async with house.worker():
+        job = await house.done((await desk(house).run("mirror", caller=CALLER)).job)
+    assert (job.state, job.trigger.type) == (JobState.SUCCEEDED, "api")
 
 
 async def test_a_job_keeps_what_its_policy_said_and_the_next_one_says_what_it_says_now(house: House) -> None:
-    await keep(house, policy("slow-1s"))
+    await keep(house, policy("slow-3s"))
     async with house.worker():
         first = (await desk(house).run("mirror", caller=CALLER)).job
         await house.until(lambda job: job.state is JobState.RUNNING, first)
         await keep(house, policy("t2"))
         second = (await desk(house).run("mirror", caller=CALLER)).job
-        assert (await house.done(first)).request == policy("slow-1s").request
+        assert (await house.done(first)).request == policy("slow-3s").request
         assert (await house.done(second)).request == policy("t2").request
-    assert house.journal.events("app:slow-1s") == ["begin", "end"]
+    assert house.journal.events("app:slow-3s") == ["begin", "end"]
 
 
 async def test_a_policy_may_go_while_its_job_runs(house: House) -> None:
@@ -288,19 +297,19 @@ async def test_a_retry_is_no_run_and_goes_in_turn(house: House) -> None:
 async def test_a_burst_of_pushes_of_one_tag_is_one_job_and_one_more_while_that_runs(
     house: House, another_house: House
 ) -> None:
-    kept = policy("slow-1s", on_push=True)
+    kept = policy("slow-3s", on_push=True)
     await keep(house, kept)
-    burst = await asyncio.gather(*(push(one, kept, "slow-1s") for one in [house, another_house] * 10))
+    burst = await asyncio.gather(*(push(one, kept, "slow-3s") for one in [house, another_house] * 10))
     [job_id] = {accepted.job.id for accepted in burst}
     async with house.worker():
         first = await house.until(lambda job: job.state is JobState.RUNNING, burst[0].job)
-        more = await asyncio.gather(*(push(one, kept, "slow-1s") for one in [house, another_house] * 5))
+        more = await asyncio.gather(*(push(one, kept, "slow-3s") for one in [house, another_house] * 5))
         [following] = {accepted.job.id for accepted in more}
         assert following != job_id
         await house.done(first)
         await house.done(more[0].job)
     assert [job.id for job in await jobs(house)] == [job_id, following]
-    assert house.journal.events("app:slow-1s") == ["begin", "end", "begin", "end"]
+    assert house.journal.events("app:slow-3s") == ["begin", "end", "begin", "end"]
 
 
 async def test_pushes_of_different_tags_wait_neither_for_each_other_nor_for_a_whole_run(house: House) -> None:
