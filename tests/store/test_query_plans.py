@@ -96,6 +96,18 @@ async def plan_of(database: Database, read: Read) -> str:
         return "\n".join(str(row[-1]) for row in rows)
 
 
+def jobs_on(page: PageRequest, wanted: JobFilter) -> Read:
+    return lambda session: JobStore(session).list(wanted, page)
+
+
+def images_on(page: PageRequest, state: ImageState | None) -> Read:
+    return lambda session: ImageStore(session).list(FIRST_JOB, state=state, page=page)
+
+
+def statement(sql: str) -> Read:
+    return lambda session: session.execute(text(sql))
+
+
 def is_read_along_an_index(plan: str) -> bool:
     lines = plan.splitlines()
     scans = [line for line in lines if line.startswith("SCAN") and " USING " not in line]
@@ -107,7 +119,7 @@ async def test_a_page_of_jobs_is_read_along_an_index(full: Database, wanted: Job
     async with full.reading() as session:
         page = await JobStore(session).list(wanted, PageRequest(5))
     for request in (PageRequest(5), PageRequest(5, page.next_cursor)):
-        plan = await plan_of(full, lambda session, request=request: JobStore(session).list(wanted, request))  # type: ignore[misc]
+        plan = await plan_of(full, jobs_on(request, wanted))
         assert is_read_along_an_index(plan), plan
 
 
@@ -117,10 +129,7 @@ async def test_a_page_of_images_is_read_along_an_index(full: Database, state: Im
         page = await ImageStore(session).list(FIRST_JOB, state=state, page=PageRequest(5))
     assert len(page.items) == 5
     for request in (PageRequest(5), PageRequest(5, page.next_cursor)):
-        plan = await plan_of(
-            full,
-            lambda session, request=request: ImageStore(session).list(FIRST_JOB, state=state, page=request),  # type: ignore[misc]
-        )
+        plan = await plan_of(full, images_on(request, state))
         assert is_read_along_an_index(plan), plan
 
 
@@ -147,5 +156,5 @@ async def test_a_push_event_that_waits_is_found_without_reading_those_that_do_no
 
 async def test_a_plan_that_scans_or_sorts_would_be_noticed(full: Database) -> None:
     for bad in ("SELECT * FROM jobs ORDER BY created_by", "SELECT * FROM jobs WHERE retry_of IS NOT NULL"):
-        plan = await plan_of(full, lambda session, bad=bad: session.execute(text(bad)))  # type: ignore[misc]
+        plan = await plan_of(full, statement(bad))
         assert not is_read_along_an_index(plan), plan
