@@ -113,11 +113,6 @@ class Manifest:
     annotations: tuple[tuple[str, str], ...] = ()
 
     @property
-    def is_index(self) -> bool:
-        """Whether this is an OCI index or a docker manifest list."""
-        return self.media_type in INDEX_TYPES
-
-    @property
     def descriptor(self) -> Descriptor:
         """A descriptor that points at this manifest."""
         return Descriptor(

@@ -82,11 +82,6 @@ class PushMatcher:
             if not found:
                 await wait_for(self._woken, POLL_SECONDS)
 
-    async def match_all(self) -> None:
-        """Make jobs of all that waits; raise `UnavailableError`."""
-        while await self.match_next():
-            pass
-
     async def match_next(self) -> bool:
         """Make the jobs of the oldest event that waits; return whether there was one. Raise `UnavailableError`."""
         async with self._database.reading() as session:

@@ -117,12 +117,6 @@ class JobStore:
         """Put back a held job."""
         await self._session.execute(_SAVE, {"of_number": job.number, **changed_columns(job)})
 
-    async def has_unfinished_before(self, number: int) -> bool:
-        """Say whether a job accepted earlier than this one is still at work."""
-        unfinished = _jobs.c.state.in_([JobState.QUEUED, JobState.RUNNING])
-        statement = select(_jobs.c.number).where(unfinished, _jobs.c.number < number).limit(1)
-        return (await self._session.execute(statement)).first() is not None
-
     async def delete(self, number: int) -> None:
         """Remove a job with whatever is left of its units and images."""
         await self._session.execute(delete(_jobs).where(_jobs.c.number == number))

@@ -47,7 +47,8 @@ async def events(api: Api, **query: str) -> list[dict[str, Any]]:
 
 async def follow(api: Api, *answers: httpx.Response) -> list[dict[str, Any]]:
     """Let the events that were stored be made jobs of, and return the jobs of some answers' events, each once."""
-    await api.service.push_matcher.match_all()
+    while await api.service.push_matcher.match_next():
+        pass
     mine = {event_id for answer in answers for event_id in answer.json()["events"]}
     found = {job_id for event in await events(api, limit="200") if event["id"] in mine for job_id in event["jobs"]}
     return [(await api.client.get(f"/v1/jobs/{job_id}")).json() for job_id in sorted(found)]

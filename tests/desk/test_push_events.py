@@ -78,7 +78,8 @@ async def push(
     body = json.dumps({"events": [event]}).encode()
     try:
         receipt = await service.receive(registry, RawDelivery(body, {"x-secret": SECRET}))
-        await matcher.match_all()
+        while await matcher.match_next():
+            pass
     finally:
         await keys.aclose()
     stored = await service.list(HookEventFilter(), PageRequest())
