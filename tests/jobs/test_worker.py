@@ -11,16 +11,19 @@ from tests.jobs.house import CALLER, ON_POSTGRESQL, ON_SQLITE, House, wish
 async def test_more_urgent_jobs_go_first(house: House) -> None:
     for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH):
         to = (f"dst.example.com/{priority}",)
-        await house.jobs.submit(wish("t1", to=to), caller=CALLER, priority=priority)
-    last = await house.submit("t1", to=("dst.example.com/last",))
+        await house.jobs.submit(wish("slow-1s", to=to), caller=CALLER, priority=priority)
+    await house.submit("slow-1s", to=("dst.example.com/other",))
+    last = await house.submit("slow-1s", to=("dst.example.com/last",))  # two at a time, so the fifth begins alone
     async with house.worker(concurrency=2):
         await house.done(last)
         await house.jobs.wait(last.id, timeout_seconds=5)
         async with asyncio.timeout(10):
-            while len([line for line in house.journal.lines() if line.event == "end"]) < 4:  # noqa: ASYNC110
+            while len([line for line in house.journal.lines() if line.event == "end"]) < 5:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
     begun = [
-        line.destination.split("/")[1].removesuffix(":t1") for line in house.journal.lines() if line.event == "begin"
+        line.destination.split("/")[1].removesuffix(":slow-1s")
+        for line in house.journal.lines()
+        if line.event == "begin"
     ]
     assert begun.index("high") < begun.index("low")
     assert begun[-1] == "low"
