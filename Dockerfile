@@ -2,6 +2,7 @@
 #
 #   docker build --tag registry-sync .
 #   docker run --rm registry-sync --help
+#   docker build --target cli --tag registry-sync-cli .    the client commands alone, for pipelines
 #   docker run --read-only --tmpfs /tmp --volume registry-sync:/data …
 #
 # It runs as a numeric user without a name, and with a read-only root file system: only /tmp is written to, and /data where
@@ -15,12 +16,12 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 WORKDIR /source
 
 # What changes seldom comes first: the locked dependencies, wheels only, each with its hash.
-COPY requirements.lock requirements-build.lock ./
+COPY requirements-image.lock requirements-build.lock ./
 RUN python3 -m venv /build && \
     /build/bin/pip install --require-hashes --only-binary :all: --requirement requirements-build.lock
 RUN python3 -m venv --without-pip /opt/registry-sync && \
     /build/bin/pip --python /opt/registry-sync/bin/python install \
-        --require-hashes --only-binary :all: --requirement requirements.lock
+        --require-hashes --only-binary :all: --requirement requirements-image.lock
 
 COPY pyproject.toml ./
 COPY app ./app
@@ -28,7 +29,25 @@ COPY migrations ./migrations
 RUN /build/bin/pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /wheels . && \
     /build/bin/pip --python /opt/registry-sync/bin/python install --no-deps --no-index /wheels/*.whl
 
-FROM ${PYTHON_IMAGE}
+# The command line alone: what speaks to a service, without the service.
+FROM build AS build-cli
+COPY requirements-client.lock ./
+RUN python3 -m venv --without-pip /opt/registry-sync-cli && \
+    /build/bin/pip --python /opt/registry-sync-cli/bin/python install \
+        --require-hashes --only-binary :all: --requirement requirements-client.lock && \
+    /build/bin/pip --python /opt/registry-sync-cli/bin/python install --no-deps --no-index /wheels/*.whl
+
+FROM ${PYTHON_IMAGE} AS cli
+COPY --from=build-cli /opt/registry-sync-cli /opt/registry-sync-cli
+ENV PATH=/opt/registry-sync-cli/bin:$PATH \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1
+USER 10001:10001
+WORKDIR /tmp
+ENTRYPOINT ["registry-sync"]
+CMD ["--help"]
+
+FROM ${PYTHON_IMAGE} AS service
 ARG VERSION=0.1.0
 ARG REVISION=
 ARG CREATED=
@@ -50,6 +69,8 @@ ENV PATH=/opt/registry-sync/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     REGISTRY_SYNC_HOST=0.0.0.0 \
     REGISTRY_SYNC_PORT=8080 \
+    REGISTRY_SYNC_WORKER_METRICS_PORT=8080 \
+    REGISTRY_SYNC_REQUIRE_KEY=true \
     REGISTRY_SYNC_LOG_FORMAT=json
 
 USER 10001:10001
@@ -57,7 +78,7 @@ WORKDIR /data
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 
-# For `serve`; a container that runs `work` or `migrate` has no port and turns it off (see compose.yaml).
+# For `serve` and `work`, which tells how it is at the same port; a container that runs `migrate` turns it off.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python3", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['REGISTRY_SYNC_PORT']), timeout=4); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
 

@@ -1,15 +1,16 @@
-"""Registry sync as an API, drawn as a house: request → job → plan → copy → report.
+"""Copy container images from registry to registry, as jobs behind a REST API: request → job → plan → copy → report.
 
-    DOORS          api/ (programs)                   HTTP in, JSON out, no decisions
-    DESK           desk/                             what is answered at once: keys, registries, policies, previews
-    ENGINE ROOM    jobs/                             the life of a job
-    WORKSHOP       sync/                             what a sync does; knows registries, no databases
-    ROAD           registry/                         the distribution-spec client
-    MAIL ROOM      hooks/                            push events in, notifications out
-    CELLAR         store/                            the only room that speaks SQL
-    WORDS          domain/                           pure values, imported by every room
+    cli, main              processes, the web application and the command line
+    console                pages for people
+    api                    HTTP for programs; decides nothing
+    processes              the supervisor of a host, which forks the API and the workers
+    bootstrap              composition root: settings become live services
+    services | worker      use cases, one per noun | what a worker process does
+    jobs                   the life of a job: submission, transitions, cancellation, outbox, queue
+    sync                   what a sync does: plan, compare, copy; knows registries, no databases
+    registry | store | webhooks | importers      distribution-spec client | SQL | events in and out | other tools' files
+    net, security          connections to checked addresses (SSRF guard) | API keys, encryption at rest
+    domain                 pure values, imported by every package
 
-Beside them `security.py` (keys, seals, address rules), `dialing.py` (connections to checked addresses), `wiring/`
-(settings become live services), `main.py` (the web application) and `cli.py` (every process and chore). Imports go down
-only; `pyproject.toml` holds the contract.
+Imports go down only; `pyproject.toml` holds the contract, docs/architecture.md the walks.
 """

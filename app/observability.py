@@ -1,4 +1,4 @@
-"""What the service tells about itself: log events without secrets, metric objects, correlation ids.
+"""Log events without secrets, metrics (Prometheus), correlation ids.
 
 A log event is a fixed name and keys; ids bound with `bound` (request, job, unit) are on every event below. Metrics are
 labelled by registry name or route template, never by repository: labels must stay few.
@@ -9,37 +9,33 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
+import app.shared_metrics  # noqa: F401 — how values are kept, before the first is made
+from app.redaction import HIDDEN, MAX_TEXT, without_secrets
+
 LogFormat = Literal["auto", "json", "console"]
 
-HIDDEN = "[hidden]"
 _SECRET_NAME = re.compile(
     r"authorization|cookie|password|passwd|secret|token|credential|signature|api_?key|client_key|private_key",
     re.IGNORECASE,
 )
-_PLAIN_NAME = re.compile(r"^(has_.*|.*_(?:seconds|bytes|count|type|id|expires_at))$")
+_PLAIN_NAME = re.compile(r"has_.*|.*_(?:seconds|bytes|count|type|id|expires_at)", re.DOTALL)
 """Names that hold one of those words and yet no secret: `has_password`, `token_seconds`."""
-_SECRET_TEXTS = (
-    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {HIDDEN}"),
-    (re.compile(r"\brsk_[0-9A-Za-z]+_[0-9A-Za-z]+"), f"rsk_{HIDDEN}"),
-    (re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#@\"']+@"), rf"\1{HIDDEN}@"),
-    (re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s?#\"']*)\?[^\s\"')\]}]+"), rf"\1?{HIDDEN}"),
-    (
-        re.compile(r"(?i)\b(password|passwd|secret|token|api_?key)(['\"]?\s*[=:]\s*['\"]?)[^\s,;&'\"}]+"),
-        rf"\1\2{HIDDEN}",
-    ),
+_QUIET_LIBRARIES = (
+    *("alembic", "aiosqlite", "asyncio", "httpcore", "httpx", "sqlalchemy", "sse_starlette", "uvicorn"),
+    # Some of these log whole answers on the level debug: passwords, keys, tokens.
+    *("azure", "botocore", "google", "msal", "urllib3"),
 )
-_QUIET_LIBRARIES = ("alembic", "aiosqlite", "asyncio", "httpcore", "httpx", "sqlalchemy", "sse_starlette", "uvicorn")
 
 # --- metrics ----------------------------------------------------------------------------------------------------------
 
-JOBS = Gauge("registry_sync_jobs", "Jobs that are not done, by state", ["state"])
 JOBS_FINISHED = Counter("registry_sync_jobs_finished_total", "Jobs that ended, by final state", ["state"])
 JOB_SECONDS = Histogram(
     "registry_sync_job_duration_seconds",
@@ -47,14 +43,42 @@ JOB_SECONDS = Histogram(
     ["state"],
     buckets=(0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 21_600, 86_400),
 )
-QUEUE_DEPTH = Gauge("registry_sync_queue_depth", "Units of work that wait for a worker")
 IMAGES = Counter("registry_sync_images_total", "Images that ended, by state", ["state"])
+FAILURES = Counter(
+    "registry_sync_failures_total",
+    "What images and lists failed for: kind of row (image, listing, refused), code, and side where one is known",
+    ["kind", "code", "side"],
+)
 BYTES = Counter("registry_sync_transferred_bytes_total", "Bytes of blobs sent to destinations")
 BLOBS = Counter("registry_sync_blobs_total", "Blobs dealt with: present, mounted or transferred", ["result"])
 REGISTRY_REQUESTS = Counter(
     "registry_sync_registry_requests_total",
     "Requests to registries, by the name of their entry, method and status (`error` where there was no answer)",
     ["registry", "method", "code"],
+)
+REGISTRY_SECONDS = Counter(
+    "registry_sync_registry_request_seconds_total",
+    "Time from a request's first byte to its answer's head, by the name of the registry's entry and method",
+    ["registry", "method"],
+)
+REGISTRY_BYTES = Counter(
+    "registry_sync_registry_bytes_total",
+    "Bytes of blobs received from a registry, and sent to it, by the name of its entry",
+    ["registry", "direction"],
+)
+REGISTRY_WINDOW = Gauge(
+    "registry_sync_registry_window", "Requests at once that a registry gets from this process at most", ["registry"]
+)
+REGISTRY_IN_FLIGHT = Gauge(
+    "registry_sync_registry_in_flight", "Requests that a registry is working on for this process", ["registry"]
+)
+REGISTRY_PAUSED_UNTIL = Gauge(
+    "registry_sync_registry_paused_until_timestamp_seconds",
+    "Until when a registry asked to be left alone; 0 for no pause",
+    ["registry"],
+)
+REGISTRY_QUOTA = Gauge(
+    "registry_sync_registry_quota_remaining", "What a registry last said is left of its rate limit", ["registry"]
 )
 HOOK_EVENTS = Counter(
     "registry_sync_hook_events_total",
@@ -74,9 +98,15 @@ HTTP_SECONDS = Histogram("registry_sync_http_request_duration_seconds", "Time to
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 
-def configure_logging(*, log_format: LogFormat = "auto", level: str = "INFO") -> None:
-    """Send every log event of this process, libraries' included, to standard error through one chain of processors."""
+def configure_logging(*, log_format: LogFormat = "auto", level: str = "INFO", process: str | None = None) -> None:
+    """Send every log event of this process, libraries' included, to standard error through one chain of processors.
+
+    - `log_format`: `json`, `console`, or `auto`: console on a terminal, json elsewhere
+    - `level`: the least level that is logged
+    - `process`: the name that is on each event, where several processes write to one place; each writes whole lines
+    """
     shared: list[structlog.typing.Processor] = [
+        partial(_add_process, process),
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -106,6 +136,12 @@ def configure_logging(*, log_format: LogFormat = "auto", level: str = "INFO") ->
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def _add_process(
+    process: str | None, _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    return event if process is None else {"process": process, **event}
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """Return a module's logger; its events are named in snake_case, with keys."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
@@ -122,15 +158,8 @@ def hide_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
     return {key: HIDDEN if _names_secret(key) and value is not None else _hidden(value) for key, value in event.items()}
 
 
-def without_secrets(text: str) -> str:
-    """Take credentials, API keys, URL user parts and URL queries out of a text that someone else wrote."""
-    for pattern, replacement in _SECRET_TEXTS:
-        text = pattern.sub(replacement, text)
-    return text
-
-
 def _names_secret(key: str) -> bool:
-    return bool(_SECRET_NAME.search(key)) and not _PLAIN_NAME.match(key)
+    return bool(_SECRET_NAME.search(key)) and not _PLAIN_NAME.fullmatch(key)
 
 
 def _hidden(value: Any) -> Any:
@@ -138,7 +167,7 @@ def _hidden(value: Any) -> Any:
         case str():
             return without_secrets(value)
         case bytes():
-            return without_secrets(value.decode(errors="replace"))
+            return without_secrets(value[: 2 * MAX_TEXT].decode(errors="replace"))
         case Mapping():
             return hide_secrets(None, "", {str(key): item for key, item in value.items()})
         case None | bool() | int() | float():
@@ -147,3 +176,30 @@ def _hidden(value: Any) -> Any:
             return [_hidden(item) for item in value]
         case _:
             return without_secrets(str(value))
+
+
+_COUNTED_AT_ONCE_BYTES = 4 * 1024 * 1024
+"""A piece of a blob is smaller; a counter that processes share costs as much as handing the piece on."""
+
+
+@contextmanager
+def counted_bytes(registry: str, direction: Literal["received", "sent"]) -> Iterator[Callable[[int], None]]:
+    """Yield what takes in bytes of a blob as they come, and count them for a registry: many at once, the rest last."""
+    counter, pending = _bytes_counter(registry, direction), 0
+
+    def count(size: int) -> None:
+        nonlocal pending
+        pending += size
+        if pending >= _COUNTED_AT_ONCE_BYTES:
+            counter.inc(pending)
+            pending = 0
+
+    try:
+        yield count
+    finally:
+        counter.inc(pending)
+
+
+@lru_cache(maxsize=1024)
+def _bytes_counter(registry: str, direction: str) -> Counter:
+    return REGISTRY_BYTES.labels(registry, direction)

@@ -1,7 +1,7 @@
 """Settings: frozen, read once from environment variables that begin with `REGISTRY_SYNC_`.
 
-Each field is a setting and its description a row of the README's table. Nobody but the command line and the wiring
-reads this module; every room below gets plain values.
+Each field is a setting and its description a row of docs/configuration.md. Only the command line and `bootstrap`
+read this module; every package below gets plain values.
 """
 
 from __future__ import annotations
@@ -12,33 +12,40 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.domain.duration import format_duration, parse_duration
+from app.domain.errors import SettingsError
+
 PREFIX = "REGISTRY_SYNC_"
-CLIENT_VARIABLES = frozenset({"URL", "KEY"})
-"""What `registry-sync watch` reads to find the service; no settings of the service itself."""
-_DURATION = re.compile(r"(\d{1,9})(s|m|h|d)")
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+CLIENT_VARIABLES = frozenset({"URL", "KEY", "CONTEXT"})
+"""What client commands read to find the service; no settings of the service itself."""
 _SERVICE_LINK = re.compile(r"(PORT_.*|.*SERVICE_(HOST|PORT)(_.*)?)")
 """Kubernetes puts such variables into pods beside a Service called registry-sync; `PORT` itself it sets to an URL."""
-
-
-class SettingsError(Exception):
-    """A setting is wrong; the message is one line for people and holds no secret."""
 
 
 def _seconds(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    match = _DURATION.fullmatch(value)
-    if match is None:
-        raise ValueError("it is a duration such as 30s, 5m, 1h or 2d")
-    return int(match[1]) * _UNIT_SECONDS[match[2]]
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise ValueError("it is a duration such as 30s, 5m, 1h or 2d") from error  # settings are never repeated
 
 
 def _comma_separated(value: Any) -> Any:
     return tuple(part for part in re.split(r"[\s,]+", value) if part) if isinstance(value, str) else value
+
+
+_PUBLIC_URL = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{1,5})?(/[a-z0-9._~%/-]*)?", re.IGNORECASE)
+
+
+def _public_url(text: str) -> str:
+    """Check an address of http or https, with no query and no credentials; return it without a slash at its end."""
+    if not _PUBLIC_URL.fullmatch(text):
+        raise ValueError("it has to be an address such as https://sync.example.com, with no credentials and no query")
+    return text.rstrip("/")
 
 
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
@@ -57,7 +64,7 @@ class Settings(BaseSettings):
     database_url: str = Field(
         default="sqlite+aiosqlite:///registry-sync.db",
         repr=False,
-        description="Where jobs are kept: an SQLite file for one process, `postgresql+asyncpg://…` for many.",
+        description="Where jobs are kept: an SQLite file for one host, `postgresql+asyncpg://…` for many.",
     )
     host: str = Field(
         default="127.0.0.1",
@@ -79,6 +86,11 @@ class Settings(BaseSettings):
         "more.",
     )
     bootstrap_key_file: Path | None = Field(default=None, description="File that holds that key.")
+    require_key: bool = Field(
+        default=False,
+        description="Whether every caller needs an API key, also one on this machine while no key exists yet. Set "
+        "in the image and in compose.",
+    )
     metrics_without_key: bool = Field(
         default=False, description="Whether `/metrics` answers callers without an API key, once keys exist."
     )
@@ -86,7 +98,8 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         le=65_535,
-        description="Port at which a `work` process shows its metrics at `HOST`, without a key; none unless set.",
+        description="Port at which `work` answers `/healthz`, `/readyz` and `/metrics` at `HOST`, without a key; none "
+        "unless set.",
     )
     max_body_bytes: int = Field(
         default=1024 * 1024, ge=1024, description="Largest request body; larger ones are answered with 413."
@@ -97,8 +110,20 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least level that is logged."
     )
+    tracing: bool = Field(
+        default=False,
+        description="Whether spans are sent (OpenTelemetry, OTLP over HTTP): where to, how many, and with which "
+        "headers is said by the standard `OTEL_*` variables. Needs the extra `otel`, which the image has.",
+    )
     worker_concurrency: int = Field(
         default=4, ge=1, le=256, description="Units of work (batches of images) that one process runs at once."
+    )
+    worker_processes: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Worker processes of this host; by default one for each core it may use, at most 4, beside SQLite "
+        "2.",
     )
     grace_period: Duration = Field(
         default=30, description="How long running work may go on after SIGTERM before it is put back into the queue."
@@ -117,10 +142,29 @@ class Settings(BaseSettings):
         default=5, ge=1, le=100, description="Tries of a request to a registry, when what went wrong may pass."
     )
 
+    unregistered_hosts: CommaSeparated = Field(
+        default=("auto",),
+        description="Which hosts without an entry may be copied from and to: `allow`, `sources` (from them only), "
+        "`deny`, or patterns such as `docker.io,*.example.com`, with port 443. `auto` is `allow` until there is an API "
+        "key, then `deny`.",
+    )
+    machine_identities: Annotated[
+        tuple[Literal["aws", "azure", "google"], ...], NoDecode, BeforeValidator(_comma_separated)
+    ] = Field(
+        default=(),
+        description="Clouds whose identity of this machine (role, profile, web identity, metadata) entries may log in "
+        "with: `aws`, `azure`, `google`. Entries with keys or secrets of their own need none.",
+    )
     notify_private_hosts: CommaSeparated = Field(
         default=(),
         description="Hosts, or patterns such as `*.corp.example`, with commas between, that notifications may go to "
         "at private addresses and over plain http.",
+    )
+
+    public_url: Annotated[str, AfterValidator(_public_url)] | None = Field(
+        default=None,
+        description="Where people and programs reach this service, such as `https://sync.example.com`: links in "
+        "notifications and in the console's lines to copy begin with it.",
     )
 
     @field_validator("log_level", mode="before")
@@ -155,7 +199,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def settings_table() -> str:
-    """Render the README's table."""
+    """Render the table of docs/configuration.md."""
     rows = [
         f"| `{PREFIX}{name.upper()}` | {_default(name)} | {field.description} |"
         for name, field in Settings.model_fields.items()
@@ -185,11 +229,6 @@ def _default(name: str) -> str:
         case bool():
             return f"`{str(value).lower()}`"
         case float() | int() if Settings.__annotations__[name] == "Duration":
-            return f"`{_duration(int(value))}`"
+            return f"`{format_duration(int(value))}`"
         case _:
             return f"`{value}`"
-
-
-def _duration(seconds: int) -> str:
-    unit = next(unit for unit in reversed(_UNIT_SECONDS) if seconds % _UNIT_SECONDS[unit] == 0)
-    return f"{seconds // _UNIT_SECONDS[unit]}{unit}"

@@ -1,1 +1,1 @@
-"""The schema's revisions; Alembic finds them by path, `app.store.migrate` runs them."""
+"""The schema's revisions; Alembic finds them by path, `app.store.db.migrate` runs them."""

@@ -1,4 +1,4 @@
-"""Alembic's environment: a connection that `app.store.migrate` hands over, or one of its own for the command line."""
+"""Alembic's environment: a connection that `app.store.db.migrate` hands over, or its own for the command line."""
 
 import asyncio
 import os
@@ -8,11 +8,11 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection
 
-from app.store import notification_tables, policy_tables  # noqa: F401 — their tables belong to the metadata
-from app.store.columns import Json, Serial, UtcDateTime
-from app.store.database import Database
-from app.store.engine_tables import ENGINE_PREFIX
-from app.store.tables import Base
+from app.store.db.column_types import Json, Serial, UtcDateTime
+from app.store.db.database import Database
+from app.store.tables import access, destinations, notifications, policies, registries  # noqa: F401 — their tables belong to the metadata
+from app.store.tables.declarative import Base
+from app.store.tables.queue import QUEUE_PREFIX
 
 DATABASE_URL = "REGISTRY_SYNC_DATABASE_URL"
 
@@ -42,14 +42,14 @@ async def run_on_own_connection() -> None:
 
 
 def _is_ours(name: str | None, kind: str, _parents: object) -> bool:
-    return not (kind == "table" and str(name).startswith(ENGINE_PREFIX))
+    return not (kind == "table" and str(name).startswith(QUEUE_PREFIX))
 
 
 def _in_our_words(kind: str, item: Any, autogen_context: AutogenContext) -> str | Literal[False]:
     names = {type(Json): "Json", type(Serial): "Serial", UtcDateTime: "UtcDateTime()"}
     if kind != "type" or (name := names.get(type(item))) is None:
         return False
-    autogen_context.imports.add(f"from app.store.columns import {name.removesuffix('()')}")
+    autogen_context.imports.add(f"from app.store.db.column_types import {name.removesuffix('()')}")
     return name
 
 

@@ -15,12 +15,15 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from app.store.migrate import migrate
+from app.store.db.migrate import migrate
 from tests.support.clock import SettableClock
 from tests.support.images import Manifest
+from tests.support.lanes import DESCRIPTIONS, lane_of
 from tests.support.plain_client import Content, PlainClient
 from tests.support.postgres import PostgresServer
 from tests.support.registries import RegistryOptions, RegistryProcess
+
+pytest_plugins = ["tests.support.job_fixtures"]
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -29,6 +32,19 @@ hypothesis.settings.register_profile("here", deadline=None)
 hypothesis.settings.load_profile("here")
 
 _namespace_numbers = itertools.count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the lanes known, for `-m`."""
+    for lane, description in DESCRIPTIONS.items():
+        config.addinivalue_line("markers", f"{lane}: {description}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put each test in its lane, before `-m` chooses among them."""
+    for item in items:
+        item.add_marker(lane_of(item))
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def main() -> int:
         step("Filling the source")
         fill(source_reader)
 
-        step("Starting the service on its defaults: an SQLite file, the worker in the same process")
+        step("Starting the service on its defaults: an SQLite file, workers in processes of their own")
         service = stack.enter_context(ServiceProcess(folder))
         console.print(f"  {service.client.base_url} is ready; its documentation is at /docs")
         for name, registry in (("old", source), ("new", destination)):

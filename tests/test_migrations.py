@@ -10,10 +10,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from app.domain.errors import UnavailableError
-from app.store.database import Database
-from app.store.engine_tables import engine_settings
-from app.store.migrate import migrate
-from app.store.schema import migration_config
+from app.store.db.database import Database
+from app.store.db.migrate import migrate
+from app.store.db.schema import migration_config
+from app.store.tables.queue import queue_settings
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -112,7 +112,7 @@ async def test_a_newer_schema_is_accepted_for_processes_one_release_older(empty_
 
 async def test_the_engine_finds_its_tables_on_postgresql_and_sqlite_has_none(empty_url: str) -> None:
     await migrate(empty_url)
-    names = engine_settings()
+    names = queue_settings()
     expected = {names.queue_table, names.queue_table_log, names.statistics_table, names.schedules_table}
     found = {name for name in await tables(empty_url) if name.startswith("engine_")}
     assert found == (set() if empty_url.startswith("sqlite") else expected)

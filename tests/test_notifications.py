@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.security import Sealer
-from app.store.migrate import migrate
+from app.store.db.migrate import migrate
 from tests.conftest import Namespace
 from tests.domain.test_notification import secret
 from tests.support.images import oci_image

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import structlog
 
-from app.observability import HIDDEN, bound, configure_logging, get_logger, without_secrets
+from app.observability import bound, configure_logging, get_logger
+from app.redaction import HIDDEN, without_secrets
 
 CANARY = "canary-7c1d2e"
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
 from app.api import schemas
-from app.api.errors import _status_of
+from app.api.errors import status_of
 from app.api.problems import PROBLEMS
 from app.domain.errors import InvalidRequestError
 from app.main import create_app
@@ -65,13 +66,56 @@ def test_an_operation_says_what_it_is_for_and_how_it_fails(name: str, operation:
     assert operation["tags"][0] in {tag["name"] for tag in DOCUMENT["tags"]}
     errors = {status: answer for status, answer in operation["responses"].items() if int(status) >= 400}
     assert "500" in errors
-    if "security" in operation:
+    if operation["security"]:
         assert {"401", "403"} <= set(errors)
     for answer in errors.values():
         described = DOCUMENT["components"]["responses"][answer["$ref"].rpartition("/")[2]]
         assert list(described["content"]) == ["application/problem+json"]
     for status in SUCCESSES & set(operation["responses"]):
         assert operation["responses"][status]["description"] != "Successful Response"
+
+
+def test_every_operation_says_whether_it_wants_a_key() -> None:
+    public = {name for name, operation in operations() if operation["security"] == []}
+
+    assert public == {
+        "GET /healthz",
+        "GET /readyz",
+        "POST /v1/hooks/{registry}",
+        "OPTIONS /v1/hooks/{registry}",
+        "POST /v1/hooks/{registry}/{token}",
+        "OPTIONS /v1/hooks/{registry}/{token}",
+    }
+
+
+def test_schemas_have_titles_of_their_own() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+
+    assert {name: schema.get("title") for name, schema in schemas.items()} == {name: name for name in schemas}
+    assert "patternProperties" not in json.dumps(schemas)
+
+
+def schema_examples(schema: dict[str, Any], where: str) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    for number, example in enumerate(schema.get("examples", ())):
+        yield f"{where} {number}", schema, example
+
+
+def all_examples() -> Iterator[tuple[str, dict[str, Any], Any]]:
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        yield from schema_examples(schema, name)
+    for name, operation in operations():
+        for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+            for title, example in content.get("examples", {}).items():
+                yield f"{name} {media_type} {title}", content["schema"], example["value"]
+            if "example" in content:
+                yield f"{name} {media_type}", content["schema"], content["example"]
+
+
+@pytest.mark.parametrize(("schema", "example"), [pytest.param(*rest, id=name) for name, *rest in all_examples()])
+def test_examples_are_as_their_schema_says(schema: dict[str, Any], example: Any) -> None:
+    validator = Draft202012Validator({**schema, "components": DOCUMENT["components"]})
+
+    assert [error.message for error in validator.iter_errors(example)] == []
 
 
 def test_operations_have_names_of_their_own() -> None:
@@ -111,13 +155,13 @@ def test_examples_of_requests_are_taken() -> None:
     body = DOCUMENT["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]
 
     for example in body["examples"].values():
-        schemas_jobs = import_module("app.api.schemas.jobs")
-        schemas_jobs.JobIn.model_validate(example["value"])
+        job_requests = import_module("app.api.schemas.job_requests")
+        job_requests.JobIn.model_validate(example["value"])
 
 
 @pytest.mark.parametrize("code", PROBLEMS)
 def test_a_problem_has_the_status_that_is_described(code: str) -> None:
-    assert _status_of(InvalidRequestError("x", code=code)) == PROBLEMS[code].status
+    assert status_of(InvalidRequestError("x", code=code)) == PROBLEMS[code].status
 
 
 def test_the_document_names_no_host_but_examples() -> None:

@@ -206,6 +206,7 @@ def test_a_chain_of_registries_is_gone_through_to_its_end(service: ServiceProces
     wait_until(lambda: at_third.tags("app") == {"1": image.digest}, "the image at the end of the chain")
 
 
+@pytest.mark.kill
 def test_a_push_that_was_answered_is_copied_though_the_process_was_killed_right_then(
     tmp_path: Path, source: Namespace, destination: Namespace
 ) -> None:

@@ -5,11 +5,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from app.security import Sealer
 from tests.conftest import Namespace
 from tests.support.images import oci_image
 from tests.support.postgres import PostgresServer
 from tests.support.service import AppProcess, ServiceProcess
+
+pytestmark = pytest.mark.kill
 
 POLICIES = 12
 ROUNDS = 3

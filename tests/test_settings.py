@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import PREFIX, Settings, SettingsError, load_settings, settings_table
+from app.domain.errors import SettingsError
+from app.settings import PREFIX, Settings, load_settings, settings_table
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +61,9 @@ def test_a_database_url_needs_no_driver(monkeypatch: pytest.MonkeyPatch, given: 
         ("GRACE_PERIOD", "soon", "REGISTRY_SYNC_GRACE_PERIOD: it is a duration such as 30s"),
         ("GRACE_PERIOD", "0s", "REGISTRY_SYNC_GRACE_PERIOD: Input should be greater than 0"),
         ("LOG_FORMAT", "xml", "REGISTRY_SYNC_LOG_FORMAT: Input should be 'auto', 'json' or 'console'"),
+        ("PUBLIC_URL", "sync.example.com", "REGISTRY_SYNC_PUBLIC_URL: it has to be an address such as https://"),
+        ("PUBLIC_URL", "https://ann:hunter22@sync.example.com", "REGISTRY_SYNC_PUBLIC_URL: it has to be an address"),
+        ("PUBLIC_URL", "https://sync.example.com:port", "REGISTRY_SYNC_PUBLIC_URL: it has to be an address"),
         (
             "DATABSE_URL",
             "sqlite:///x",
@@ -78,6 +82,12 @@ def test_a_wrong_setting_is_told_in_one_line_without_its_value(
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "hunter22" not in str(refused.value)
+
+
+def test_the_public_address_has_no_slash_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGISTRY_SYNC_PUBLIC_URL", "https://sync.example.com:8443/images/")
+
+    assert load_settings().public_url == "https://sync.example.com:8443/images"
 
 
 def test_all_wrong_settings_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,8 +120,8 @@ def test_every_setting_says_what_it_is_for() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
 
-def test_the_readme_has_the_table_of_settings(project: Path) -> None:
-    begin, end = "<!-- settings: written by `registry-sync settings`, held by a test -->", "<!-- /settings -->"
-    _, _, rest = (project / "README.md").read_text().partition(begin)
+def test_the_configuration_page_has_the_table_of_settings(project: Path) -> None:
+    begin, end = "<!-- settings: written by `make docs`, held by a test -->", "<!-- /settings -->"
+    _, _, rest = (project / "docs" / "configuration.md").read_text().partition(begin)
 
-    assert rest.partition(end)[0].strip() == settings_table()
+    assert rest.partition(end)[0].strip() == settings_table(), "run `make docs`"

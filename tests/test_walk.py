@@ -178,7 +178,8 @@ def distinct_blobs() -> int:
 
 def counts(**some: int) -> dict[str, int]:
     """Return a job's image counts as the contract shows them."""
-    states = {"queued": 0, "running": 0, "copied": 0, "up_to_date": 0, "failed": 0, "cancelled": 0, **some}
+    states = {"queued": 0, "running": 0, "copied": 0, "up_to_date": 0, "failed": 0, "cancelled": 0}
+    states = {**states, "planned": 0, **some}
     return {"total": sum(states.values()), **states}
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 from starlette.responses import Response
 
-from app.api.deps import Admin, TheService
+from app.api.dependencies import Auditor, TheService
 from app.api.problems import problems
-from app.api.queries import PageQuery, page_answer
+from app.api.queries import Moment, PageQuery
+from app.api.responses import page_answer
 from app.api.schemas.audit import AuditEntryOut, AuditPage
 from app.domain.audit import AuditAction, AuditFilter
 
-router = APIRouter(tags=["audit"])
+router = APIRouter(tags=["Audit"])
 
 
 class AuditQuery(PageQuery):
@@ -23,7 +24,7 @@ class AuditQuery(PageQuery):
     actor: str | None = Field(default=None, max_length=255)
     action: AuditAction | None = None
     target: str | None = Field(default=None, max_length=255)
-    since: AwareDatetime | None = Field(default=None, description="At this time or later.")
+    since: Moment | None = Field(default=None, description="At this time or later.")
 
     @property
     def wanted(self) -> AuditFilter:
@@ -33,12 +34,12 @@ class AuditQuery(PageQuery):
 
 @router.get(
     "/v1/audit",
-    summary="List who changed what",
+    summary="List audit entries",
     response_model=AuditPage,
     responses=problems("validation_failed", "invalid_cursor"),
 )
 async def list_audit(
-    request: Request, *, _: Admin, service: TheService, query: Annotated[AuditQuery, Query()]
+    request: Request, *, _: Auditor, service: TheService, query: Annotated[AuditQuery, Query()]
 ) -> Response:
     """List changes of keys, registries, policies, subscriptions and jobs, the newest first."""
     page = await service.audit.list(query.wanted, query.page)

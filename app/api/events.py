@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import partial
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Header, Query, Request
@@ -10,11 +11,11 @@ from pydantic import Field
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
-from app.api.deps import Reader, TheService
+from app.api.dependencies import JobReader, TheService, caller_limits
 from app.api.problems import problems
-from app.api.queries import PageQuery, page_answer
+from app.api.queries import PageQuery
+from app.api.responses import page_answer, until
 from app.api.schemas.events import EVENT_STREAM, EventOut, EventPage
-from app.api.waiting import until
 from app.domain.errors import UnavailableError
 from app.domain.job import JobEvent
 from app.observability import get_logger
@@ -22,9 +23,11 @@ from app.observability import get_logger
 HEARTBEAT_SECONDS = 15
 """Shorter than the silence any common proxy allows."""
 RECONNECT_MILLISECONDS = 3_000
+EVENT_ID_PATTERN = r"^[0-9]{1,18}$"
+"""Eighteen digits fit the databases' 64 bits."""
 
 log = get_logger(__name__)
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["Jobs"])
 
 
 class EventQuery(PageQuery):
@@ -32,46 +35,48 @@ class EventQuery(PageQuery):
 
     cursor: str | None = Field(
         default=None,
-        pattern=r"^\d{1,18}$",
+        pattern=EVENT_ID_PATTERN,
         description="`next_cursor` of the page before, or the `id` of the last event seen.",
     )
 
 
 @router.get(
     "/v1/jobs/{job_id}/events",
-    summary="Follow a job",
+    summary="Stream a job's events",
     response_model=EventPage,
     responses={
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}, "example": EVENT_STREAM}}},
-        **problems("not_found", "validation_failed"),
+        **problems("not_found", "validation_failed", "too_many_requests"),
     },
 )
 async def follow_job(
     job_id: str,
     *,
     request: Request,
-    _: Reader,
+    caller: JobReader,
     service: TheService,
     query: Annotated[EventQuery, Query()],
     last_event_id: Annotated[
-        str | None, Header(alias="Last-Event-ID", description="Where a stream that broke goes on.")
+        str | None,
+        Header(alias="Last-Event-ID", pattern=EVENT_ID_PATTERN, description="Where a stream that broke goes on."),
     ] = None,
 ) -> Response:
     """With `Accept: text/event-stream`: how the job is, then each change as it happens, until `end`. Else: a page.
 
-    Events tell the present: who comes late sees each image once, as it is now.
+    Events show the present: a late reader sees each image once, as it is now.
     """
-    seen = last_event_id if last_event_id and last_event_id.isdecimal() else query.cursor
+    seen = query.cursor if last_event_id is None else last_event_id
     if "text/event-stream" not in request.headers.get("Accept", ""):
-        page = await service.jobs.list_events(job_id, after=int(seen or 0), limit=query.page.limit)
+        page = await service.jobs.list_events(job_id, after=int(seen or 0), limit=query.page.limit, caller=caller)
         return page_answer(request, page, out=EventPage, show=EventOut.of)
-    await service.jobs.get(job_id)
-    changes = service.jobs.watch(job_id, after=int(seen) if seen else None)
-    events = _stream(until(request.app.state.stopping, changes))
+    changes = await service.jobs.watch(job_id, after=int(seen) if seen else None, caller=caller)
+    limits = caller_limits(request)
+    limits.take(caller, "events")
+    events = _stream(until(request.app.state.stopping, changes), end=partial(limits.give_back, caller, "events"))
     return EventSourceResponse(events, ping=HEARTBEAT_SECONDS, sep="\n")
 
 
-async def _stream(events: AsyncIterator[JobEvent]) -> AsyncIterator[ServerSentEvent]:
+async def _stream(events: AsyncIterator[JobEvent], *, end: Callable[[], None]) -> AsyncIterator[ServerSentEvent]:
     try:
         async for event in events:
             out = EventOut.of(event)
@@ -81,4 +86,5 @@ async def _stream(events: AsyncIterator[JobEvent]) -> AsyncIterator[ServerSentEv
     except UnavailableError as error:
         log.warning("event_stream_ended", code=error.code, reason=error.message)  # the caller's client comes back
     finally:
+        end()
         await cast("AsyncGenerator[JobEvent]", events).aclose()

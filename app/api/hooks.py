@@ -1,4 +1,4 @@
-"""Hooks: where registries send their push events, and the list of what arrived.
+"""Hooks: webhooks of registries come in here, and the list of push events.
 
 Senders bring no API key; each proves itself in the way its registry's `hook` is set to.
 """
@@ -11,15 +11,15 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field, RootModel
 from starlette.responses import Response
 
-from app.api.answers import JsonAnswer
-from app.api.deps import Reader, TheService
+from app.api.dependencies import RegistryReader, TheService
 from app.api.problems import problems
-from app.api.queries import PageQuery, page_answer
+from app.api.queries import PageQuery
+from app.api.responses import JsonResponse, page_answer
 from app.api.schemas.hooks import HookEventOut, HookEventPage, ReceiptOut
 from app.domain.hook_event import HookEventFilter, HookEventState
-from app.hooks.inbound import RawDelivery
+from app.webhooks.inbound import RawDelivery
 
-router = APIRouter(tags=["hooks"])
+router = APIRouter(tags=["Push events"])
 
 HOOK_PATH = "/v1/hooks/{registry}"
 TOKEN_PATH = "/v1/hooks/{registry}/{token}"  # noqa: S105 — a path, not a secret
@@ -50,14 +50,14 @@ class HookEventQuery(PageQuery):
 
 @router.post(
     HOOK_PATH,
-    summary="Take in a registry's push events",
+    summary="Receive push events",
     status_code=202,
     response_model=ReceiptOut,
     responses=_RESPONSES,
     openapi_extra=_DELIVERY,
 )
 async def receive(registry: str, *, request: Request, service: TheService) -> Response:
-    """Take in what the registry says was pushed; jobs bring it to where policies with `on_push` say.
+    """Receive a registry's push events; policies with `on_push` that select what was pushed make jobs of them.
 
     Answered 202 as soon as it is stored for good: its jobs are made after that. No registry is asked before the answer.
     What does not concern us is answered 200, never with an error: senders repeat what was refused, some for ever. Any
@@ -68,20 +68,20 @@ async def receive(registry: str, *, request: Request, service: TheService) -> Re
 
 @router.post(
     TOKEN_PATH,
-    summary="Take in push events of a registry that proves itself by the address",
+    summary="Receive push events (token in the URL)",
     status_code=202,
     response_model=ReceiptOut,
     responses=_RESPONSES,
     openapi_extra=_DELIVERY,
 )
 async def receive_by_token(registry: str, token: str, *, request: Request, service: TheService) -> Response:
-    """Do the same for senders that can sign nothing (Docker Hub, Quay, Alibaba): `auth.type` is `url_token`."""
+    """Receive push events of senders that can't sign (Docker Hub, Quay, Alibaba): `auth.type` is `url_token`."""
     return await _receive(registry, request, service, token=token)
 
 
 @router.options(
     HOOK_PATH,
-    summary="Ask whether an origin may send",
+    summary="Validate a sender's origin",
     responses={200: {"description": "It may (`WebHook-Allowed-Origin`)."}, **problems("hook_rejected", is_public=True)},
 )
 async def allow_origin(registry: str, *, request: Request, service: TheService) -> Response:
@@ -91,7 +91,7 @@ async def allow_origin(registry: str, *, request: Request, service: TheService) 
 
 @router.options(
     TOKEN_PATH,
-    summary="Ask whether an origin may send, by the address",
+    summary="Validate a sender's origin (token in the URL)",
     responses={200: {"description": "It may (`WebHook-Allowed-Origin`)."}, **problems("hook_rejected", is_public=True)},
 )
 async def allow_origin_by_token(registry: str, token: str, *, request: Request, service: TheService) -> Response:
@@ -101,15 +101,15 @@ async def allow_origin_by_token(registry: str, token: str, *, request: Request, 
 
 @router.get(
     "/v1/hook-events",
-    summary="List push events that arrived",
+    summary="List push events",
     response_model=HookEventPage,
     responses=problems("validation_failed", "invalid_cursor"),
 )
 async def list_hook_events(
-    request: Request, *, _: Reader, service: TheService, query: Annotated[HookEventQuery, Query()]
+    request: Request, *, caller: RegistryReader, service: TheService, query: Annotated[HookEventQuery, Query()]
 ) -> Response:
     """List what arrived and what became of it, the newest first; deliveries whose secret was wrong are not among it."""
-    page = await service.push_events.list(query.wanted, query.page)
+    page = await service.push_events.list(query.wanted, query.page, caller=caller)
     return page_answer(request, page, out=HookEventPage, show=HookEventOut.of)
 
 
@@ -117,8 +117,8 @@ async def _receive(registry: str, request: Request, service: TheService, *, toke
     delivery = RawDelivery(await request.body(), dict(request.headers), token)
     receipt = await service.push_events.receive(registry, delivery)
     if receipt.answer is not None:
-        return JsonAnswer(RootModel[dict[str, str]](dict(receipt.answer)))
-    return JsonAnswer(ReceiptOut.of(receipt), status_code=202 if receipt.is_accepted else 200)
+        return JsonResponse(RootModel[dict[str, str]](dict(receipt.answer)))
+    return JsonResponse(ReceiptOut.of(receipt), status_code=202 if receipt.is_accepted else 200)
 
 
 async def _allow_origin(registry: str, request: Request, service: TheService, *, token: str) -> Response:

@@ -1,15 +1,14 @@
-"""Jobs: submit, list, read, wait, stop, run again, forget."""
+"""Jobs: submit, list, get, wait for, cancel, retry, delete."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Query, Request
 from starlette.responses import Response
 
-from app.api.answers import JsonAnswer, conditional
-from app.api.deps import Reader, Submitter, TheService
+from app.api.dependencies import JobCanceller, JobReader, JobSubmitter, TheService
+from app.api.preconditions import conditional
 from app.api.problems import problems
 from app.api.queries import (
     IdempotencyHeader,
@@ -17,18 +16,19 @@ from app.api.queries import (
     JobQuery,
     WaitQuery,
     idempotency_key,
-    page_answer,
 )
-from app.api.schemas.examples import FULL_FORM, SHORT_FORM
-from app.api.schemas.jobs import ImageOut, ImagePage, JobIn, JobOut, JobPage, RetryIn
-from app.api.waiting import wait_for
-from app.domain.job import Job
+from app.api.responses import JsonResponse, page_answer, wait_for
+from app.api.schemas.examples import FULL_FORM, PLAN_FORM, SHORT_FORM
+from app.api.schemas.job_requests import JobIn, RetryIn
+from app.api.schemas.jobs import ImageLogOut, ImageOut, ImagePage, JobOut, JobPage
+from app.clock import now
+from app.domain.job import Job, JobKind, Submission
 
 MAX_POLL_SECONDS = 30
 _POLLS_IN_A_JOBS_AGE = 10
 """A job is worth asking about again when it has become a tenth older."""
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["Jobs"])
 
 JobBody = Annotated[
     JobIn,
@@ -36,6 +36,7 @@ JobBody = Annotated[
         openapi_examples={
             "short": {"summary": "One rule, the short form", "value": SHORT_FORM},
             "full": {"summary": "The full form", "value": FULL_FORM},
+            "plan": {"summary": "A plan to be carried out", "value": PLAN_FORM},
         }
     ),
 ]
@@ -49,7 +50,14 @@ JobBody = Annotated[
     responses={
         200: {"description": "The job is done already (with `?wait=`).", "model": JobOut},
         **problems(
-            "host_not_allowed", "invalid_idempotency_key", "idempotency_key_reused", "schema_outdated", takes_body=True
+            "host_not_allowed",
+            "not_granted",
+            "too_many_requests",
+            "invalid_idempotency_key",
+            "idempotency_key_reused",
+            "schema_outdated",
+            "plan_not_finished",
+            takes_body=True,
         ),
     },
 )
@@ -57,63 +65,79 @@ async def submit_job(
     request: Request,
     *,
     body: JobBody,
-    caller: Submitter,
+    caller: JobSubmitter,
     service: TheService,
     query: Annotated[WaitQuery, Query()],
     idempotency: IdempotencyHeader = None,
 ) -> Response:
-    """Keep the request as a job and answer; a worker does it. Nothing is fetched from a registry here."""
+    """Create a job and answer at once; a worker runs it. Nothing is fetched from a registry here."""
     key = idempotency_key(idempotency, caller=caller, body=body)
-    await service.registries.check_hosts(body.request)
-    if body.notify is not None:
-        await service.subscriptions.check_notify(body.notify)
-    submission = await service.jobs.submit(
-        body.request,
-        caller=caller,
-        labels=body.labels,
-        priority=body.priority,
-        notify=body.notify,
-        idempotency=key,
-    )
-    job = await wait_for(submission.job, request, seconds=query.seconds(request))
-    headers = _headers(job, service.now()) | {"Location": f"/v1/jobs/{job.id}"}
-    if key is not None:
+    if body.plan is not None:
+        submission = await service.jobs.submit_plan(
+            str(body.plan),
+            caller=caller,
+            labels=body.labels,
+            priority=body.priority,
+            notify=body.notify,
+            idempotency=key,
+        )
+    else:
+        submission = await service.jobs.submit(
+            body.request,
+            caller=caller,
+            labels=body.labels,
+            priority=body.priority,
+            kind=JobKind.PLAN if body.dry_run else JobKind.COPY,
+            notify=body.notify,
+            idempotency=key,
+        )
+    return await submitted(request, submission, seconds=query.seconds(request), is_keyed=key is not None)
+
+
+async def submitted(request: Request, submission: Submission, *, seconds: float, is_keyed: bool) -> Response:
+    """Answer with a new job, once it is done or `seconds` have passed."""
+    job = await wait_for(submission.job, request, seconds=seconds)
+    headers = job_headers(job) | {"Location": f"/v1/jobs/{job.id}"}
+    if is_keyed:
         headers["Idempotency-Replayed"] = str(submission.replayed).lower()
-    return JsonAnswer(JobOut.of(job), status_code=200 if query.seconds(request) and job.done else 202, headers=headers)
+    return JsonResponse(JobOut.of(job), status_code=200 if seconds and job.done else 202, headers=headers)
 
 
 @router.get(
     "/v1/jobs", summary="List jobs", response_model=JobPage, responses=problems("validation_failed", "invalid_cursor")
 )
 async def list_jobs(
-    request: Request, *, _: Reader, service: TheService, query: Annotated[JobQuery, Query()]
+    request: Request, *, caller: JobReader, service: TheService, query: Annotated[JobQuery, Query()]
 ) -> Response:
     """List jobs, the newest first."""
-    page = await service.jobs.list(query.wanted, query.page)
+    page = await service.jobs.list(query.wanted, query.page, caller=caller)
     return page_answer(request, page, out=JobPage, show=JobOut.of)
 
 
 @router.get(
     "/v1/jobs/{job_id}",
-    summary="Read a job, or wait for it",
+    summary="Get a job, or wait for it",
     response_model=JobOut,
-    responses={304: {"description": "As in `If-None-Match`."}, **problems("not_found", "validation_failed")},
+    responses={
+        304: {"description": "As in `If-None-Match`."},
+        **problems("not_found", "validation_failed", "too_many_requests"),
+    },
 )
 async def get_job(
-    job_id: str, *, request: Request, _: Reader, service: TheService, query: Annotated[WaitQuery, Query()]
+    job_id: str, *, request: Request, caller: JobReader, service: TheService, query: Annotated[WaitQuery, Query()]
 ) -> Response:
     """Read a job. Whatever became of it, this is 200: a job's errors are data."""
-    job = await wait_for(await service.jobs.get(job_id), request, seconds=query.seconds(request))
-    return conditional(request, JsonAnswer(JobOut.of(job), headers=_headers(job, service.now())))
+    job = await wait_for(await service.jobs.get(job_id, caller=caller), request, seconds=query.seconds(request))
+    return conditional(request, JsonResponse(JobOut.of(job), headers=job_headers(job)))
 
 
 @router.delete(
     "/v1/jobs/{job_id}",
-    summary="Forget a job that is done",
+    summary="Delete a finished job",
     status_code=204,
     responses=problems("not_found", "job_not_finished"),
 )
-async def delete_job(job_id: str, *, caller: Submitter, service: TheService) -> Response:
+async def delete_job(job_id: str, *, caller: JobCanceller, service: TheService) -> Response:
     """Delete the job, its images and its events; what it copied stays."""
     await service.jobs.delete(job_id, caller=caller)
     return Response(status_code=204)
@@ -126,44 +150,56 @@ async def delete_job(job_id: str, *, caller: Submitter, service: TheService) -> 
     responses=problems("not_found", "validation_failed", "invalid_cursor"),
 )
 async def list_images(
-    job_id: str, *, request: Request, _: Reader, service: TheService, query: Annotated[ImageQuery, Query()]
+    job_id: str, *, request: Request, caller: JobReader, service: TheService, query: Annotated[ImageQuery, Query()]
 ) -> Response:
     """List one row for every image the job copies."""
-    page = await service.jobs.list_images(job_id, state=query.state, page=query.page)
+    page = await service.jobs.list_images(job_id, query.wanted, query.page, caller=caller)
     return page_answer(request, page, out=ImagePage, show=ImageOut.of)
+
+
+@router.get(
+    "/v1/jobs/{job_id}/images/{image}/log",
+    summary="Get the log of a failed image",
+    response_model=ImageLogOut,
+    responses=problems("not_found"),
+)
+async def get_image_log(job_id: str, image: str, *, caller: JobReader, service: TheService) -> Response:
+    """Read what the last attempt did for an image that failed, step by step; empty for one that did not."""
+    return JsonResponse(ImageLogOut.of(await service.jobs.get_image_log(job_id, image, caller=caller)))
 
 
 @router.post(
     "/v1/jobs/{job_id}/cancel",
-    summary="Stop a job",
+    summary="Cancel a job",
     status_code=202,
     response_model=JobOut,
     responses=problems("not_found", "job_already_finished"),
 )
-async def cancel_job(job_id: str, *, caller: Submitter, service: TheService) -> Response:
-    """Ask for the job to stop: images that wait are cancelled at once, running ones within seconds, done ones stay."""
+async def cancel_job(job_id: str, *, caller: JobCanceller, service: TheService) -> Response:
+    """Request cancellation: images that wait are cancelled at once, running ones within seconds, done ones stay."""
     job = await service.jobs.cancel(job_id, caller=caller)
-    return JsonAnswer(JobOut.of(job), status_code=202, headers=_headers(job, service.now()))
+    return JsonResponse(JobOut.of(job), status_code=202, headers=job_headers(job))
 
 
 @router.post(
     "/v1/jobs/{job_id}/retry",
-    summary="Run a job again",
+    summary="Retry a job",
     status_code=202,
     response_model=JobOut,
-    responses=problems("not_found", "job_not_finished", "nothing_to_retry", takes_body=True),
+    responses=problems("not_found", "job_not_finished", "nothing_to_retry", "not_granted", takes_body=True),
 )
 async def retry_job(
-    job_id: str, *, caller: Submitter, service: TheService, body: Annotated[RetryIn | None, Body()] = None
+    job_id: str, *, caller: JobSubmitter, service: TheService, body: Annotated[RetryIn | None, Body()] = None
 ) -> Response:
     """Make a new job of what failed, or of everything; it names this one in `retry_of`."""
     job = await service.jobs.retry(job_id, only=(body or RetryIn()).only, caller=caller)
-    headers = _headers(job, service.now()) | {"Location": f"/v1/jobs/{job.id}"}
-    return JsonAnswer(JobOut.of(job), status_code=202, headers=headers)
+    headers = job_headers(job) | {"Location": f"/v1/jobs/{job.id}"}
+    return JsonResponse(JobOut.of(job), status_code=202, headers=headers)
 
 
-def _headers(job: Job, now: datetime) -> dict[str, str]:
+def job_headers(job: Job) -> dict[str, str]:
+    """Return when a job is worth asking about again."""
     if job.done:
         return {}
-    age = (now - job.created_at).total_seconds()
+    age = (now() - job.created_at).total_seconds()
     return {"Retry-After": str(max(1, min(MAX_POLL_SECONDS, round(age / _POLLS_IN_A_JOBS_AGE))))}

@@ -1,42 +1,48 @@
-"""API keys: make, list, revoke."""
+"""API keys: create, list, revoke."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from app.api.answers import JsonAnswer
-from app.api.deps import Admin, TheService
+from app.api.dependencies import KeyAdmin, TheService
 from app.api.problems import problems
+from app.api.responses import JsonResponse
 from app.api.schemas.keys import KeyIn, KeyOut, KeyPage, NewKeyOut
 
-router = APIRouter(tags=["keys"])
+router = APIRouter(tags=["API keys"])
 
 
 @router.post(
     "/v1/keys",
-    summary="Make an API key",
+    summary="Create an API key",
     status_code=201,
     response_model=NewKeyOut,
-    responses=problems("name_conflict", takes_body=True),
+    responses=problems("name_conflict", "not_granted", takes_body=True),
 )
-async def create_key(body: KeyIn, *, caller: Admin, service: TheService) -> Response:
+async def create_key(body: KeyIn, *, caller: KeyAdmin, service: TheService) -> Response:
     """Make a key and show it, once. The first key ends the time in which local callers need none."""
     made = await service.keys.create(
-        name=body.name, scope=body.scope, expires_seconds=body.expires_seconds, caller=caller
+        name=body.name,
+        scopes=body.allowed_scopes,
+        grant=body.grant,
+        expires_seconds=body.expires_seconds,
+        caller=caller,
     )
     out = NewKeyOut(**KeyOut.of(made.key).model_dump(), key=made.text)
-    return JsonAnswer(out, status_code=201, headers={"Location": f"/v1/keys/{made.key.id}"})
+    return JsonResponse(out, status_code=201, headers={"Location": f"/v1/keys/{made.key.id}"})
 
 
 @router.get("/v1/keys", summary="List API keys", response_model=KeyPage, responses=problems())
-async def list_keys(*, _: Admin, service: TheService) -> Response:
+async def list_keys(*, _: KeyAdmin, service: TheService) -> Response:
     """List all keys, without the keys themselves."""
-    return JsonAnswer(KeyPage(items=[KeyOut.of(key) for key in await service.keys.list()]))
+    return JsonResponse(KeyPage(items=[KeyOut.of(key) for key in await service.keys.list()]))
 
 
-@router.delete("/v1/keys/{key_id}", summary="Revoke an API key", status_code=204, responses=problems("not_found"))
-async def revoke_key(key_id: str, *, caller: Admin, service: TheService) -> Response:
+@router.delete(
+    "/v1/keys/{key_id}", summary="Revoke an API key", status_code=204, responses=problems("not_found", "last_admin_key")
+)
+async def revoke_key(key_id: str, *, caller: KeyAdmin, service: TheService) -> Response:
     """Revoke a key, at once and for good."""
     await service.keys.revoke(key_id, caller=caller)
     return Response(status_code=204)

@@ -1,26 +1,80 @@
-"""What a request would do."""
+"""Plan a sync request: a dry run."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Query, Request
 from starlette.responses import Response
 
-from app.api.answers import JsonAnswer
-from app.api.deps import Submitter, TheService
-from app.api.jobs import JobBody
+from app.api.dependencies import JobSubmitter, TheService, caller_limits
+from app.api.jobs import submitted
 from app.api.problems import problems
-from app.api.schemas.plan import PlanOut
+from app.api.queries import IdempotencyHeader, WaitQuery, idempotency_key
+from app.api.responses import JsonResponse
+from app.api.schemas.examples import FULL_FORM, SHORT_FORM
+from app.api.schemas.jobs import JobOut
+from app.api.schemas.plan import PlanIn, PlanOut
+from app.domain.job import JobKind
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["Jobs"])
+
+PlanBody = Annotated[
+    PlanIn,
+    Body(
+        openapi_examples={
+            "short": {"summary": "One rule, the short form", "value": SHORT_FORM},
+            "full": {"summary": "The full form", "value": FULL_FORM},
+            "job": {"summary": "As a job, for any number of images", "value": SHORT_FORM | {"as_job": True}},
+        }
+    ),
+]
 
 
 @router.post(
     "/v1/plan",
-    summary="See what a sync request would do",
+    summary="Plan a sync request (dry run)",
     response_model=PlanOut,
-    responses=problems("host_not_allowed", takes_body=True),
+    responses={
+        202: {"description": "A job of the kind `plan` (with `as_job`).", "model": JobOut},
+        **problems(
+            "host_not_allowed",
+            "not_granted",
+            "too_many_requests",
+            "invalid_idempotency_key",
+            "idempotency_key_reused",
+            "schema_outdated",
+            takes_body=True,
+        ),
+    },
 )
-async def plan_request(*, body: JobBody, _: Submitter, service: TheService) -> Response:
-    """Ask both sides what would be copied; copies nothing. What goes wrong at a registry is data, as in a job."""
-    await service.registries.check_hosts(body.request)
-    return JsonAnswer(PlanOut.of(await service.previews.preview(body.request)))
+async def plan_request(
+    *,
+    request: Request,
+    body: PlanBody,
+    caller: JobSubmitter,
+    service: TheService,
+    query: Annotated[WaitQuery, Query()],
+    idempotency: IdempotencyHeader = None,
+) -> Response:
+    """Ask both sides what would be copied; copies nothing. What goes wrong at a registry is data, as in a job.
+
+    With `as_job` the answer is the job, as from `POST /v1/jobs` with `dry_run`.
+    """
+    if not body.as_job:
+        with caller_limits(request).hold(caller, "plan"):
+            return JsonResponse(PlanOut.of(await service.previews.preview(body.request, caller=caller)))
+    key = idempotency_key(idempotency, caller=caller, body=body)
+    submission = await service.jobs.submit(
+        body.request,
+        caller=caller,
+        labels=body.labels,
+        priority=body.priority,
+        kind=JobKind.PLAN,
+        notify=body.notify,
+        idempotency=key,
+    )
+    seconds = query.seconds(request)
+    answer = await submitted(request, submission, seconds=seconds, is_keyed=key is not None)
+    answer.status_code = 202
+    return answer

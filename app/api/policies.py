@@ -1,47 +1,42 @@
-"""Policies: keep, change, remove, run; and take over what other tools were told."""
+"""Policies (recurring syncs): create, change, delete, run; and import other tools' configuration."""
 
 from __future__ import annotations
 
 import json
-import re
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Path, Query, Request
+from fastapi import APIRouter, Body, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from app.api.answers import JsonAnswer, conditional, etag_of
-from app.api.deps import Admin, Reader, Submitter, TheService
+from app.api.dependencies import JobReader, JobSubmitter, PolicyReader, PolicyWriter, TheService
+from app.api.jobs import job_headers, submitted
+from app.api.preconditions import IfMatch, check_name, conditional, patched, put_patched, version_etag, version_of
 from app.api.problems import problems
-from app.api.queries import IdempotencyHeader, PageQuery, WaitQuery, idempotency_key, page_answer
-from app.api.registries import merged
+from app.api.queries import IdempotencyHeader, PageQuery, WaitQuery, idempotency_key
+from app.api.responses import JsonResponse, page_answer, wait_for
 from app.api.schemas.imports import (
-    IMAGE_SYNCER,
+    EXAMPLES,
     IMPORTS,
+    LIST,
     REGSYNC,
-    SKOPEO,
-    ImageSyncerIn,
+    ImportAs,
     ImportFormat,
+    ImportIn,
     ImportOut,
-    RegsyncIn,
-    SkopeoIn,
-    import_schema,
 )
 from app.api.schemas.jobs import JobOut
 from app.api.schemas.policies import POLICY_NAME_PATTERN, PolicyIn, PolicyOut, PolicyPage
-from app.api.waiting import wait_for
 from app.domain.access import Caller
-from app.domain.errors import ConflictError, FieldError, InvalidRequestError
-from app.domain.policy import KeptPolicy
-from app.domain.trigger import Policy
+from app.domain.errors import InvalidRequestError, NotFoundError
+from app.domain.job import JobFilter, JobKind
+from app.domain.policy import StoredPolicy
+from app.store.db.paging import PageRequest
 
-PATCH_ATTEMPTS = 5
-"""A patch is worked out on what was read; when somebody else was quicker, it is worked out anew."""
 _YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain"})
-_ETAG = re.compile(r'"?(\d{1,18})(-[0-9a-f]+)?"?')
 
-router = APIRouter(tags=["policies"])
+router = APIRouter(tags=["Recurring syncs"])
 
 
 class ImportQuery(BaseModel):
@@ -51,12 +46,16 @@ class ImportQuery(BaseModel):
 
     format: ImportFormat
     dry_run: bool = Field(default=False, description="Make nothing; say what would be made.")
+    as_: ImportAs | None = Field(default=None, alias="as", description="As in the body, which may be the file alone.")
+    destination: str | None = Field(default=None, max_length=512, description="As `as`.")
+
+    @property
+    def beside_file(self) -> dict[str, str]:
+        """What belongs into the body where that is the file alone."""
+        return {key: value for key, value in (("as", self.as_), ("destination", self.destination)) if value is not None}
 
 
 Name = Annotated[str, Path(pattern=POLICY_NAME_PATTERN, examples=["acr-to-mirror"])]
-IfMatch = Annotated[
-    str | None, Header(alias="If-Match", description="The `ETag` that was read: change this version or none.")
-]
 
 
 @router.get(
@@ -66,84 +65,90 @@ IfMatch = Annotated[
     responses=problems("validation_failed", "invalid_cursor"),
 )
 async def list_policies(
-    request: Request, *, _: Reader, service: TheService, query: Annotated[PageQuery, Query()]
+    request: Request, *, caller: PolicyReader, service: TheService, query: Annotated[PageQuery, Query()]
 ) -> Response:
     """List policies by name, each with its next run and its last job."""
-    page = await service.policies.list(query.page)
+    page = await service.policies.list(query.page, caller=caller)
     return page_answer(request, page, out=PolicyPage, show=PolicyOut.of)
 
 
 @router.post(
     "/v1/policies/import",
-    summary="Take over what another tool was told",
+    summary="Import another tool's configuration",
     response_model=ImportOut,
     responses={
         201: {"description": "Made.", "model": ImportOut},
-        **problems("name_conflict", "import_unreadable", takes_body=True),
+        202: {"description": "Made as jobs; of one alone `Location` says where it is.", "model": ImportOut},
+        **problems("name_conflict", "import_unreadable", "host_not_allowed", "not_granted", takes_body=True),
     },
     openapi_extra={
         "requestBody": {
             "required": True,
-            "description": "For `image-syncer` and `regsync` the file alone will do, as YAML.",
+            "description": "The file alone will do, as YAML or plain text, where nothing else is required.",
             "content": {
                 "application/json": {
-                    "schema": {"oneOf": [import_schema(body) for body in IMPORTS.values()]},
-                    "examples": {
-                        "image-syncer": {"value": IMAGE_SYNCER},
-                        "skopeo": {"value": SKOPEO},
-                        "regsync": {"value": REGSYNC},
+                    "schema": {
+                        "anyOf": [{"$ref": f"#/components/schemas/{body.__name__}"} for body in IMPORTS.values()]
                     },
+                    "examples": {name: {"value": example} for name, example in EXAMPLES.items()},
                 },
                 "application/yaml": {"schema": {"type": "string"}, "example": REGSYNC["config"]},
+                "text/plain": {"schema": {"type": "string"}, "example": LIST["config"]},
             },
         }
     },
 )
 async def import_policies(
-    request: Request, *, caller: Admin, service: TheService, query: Annotated[ImportQuery, Query()]
+    request: Request, *, caller: PolicyWriter, service: TheService, query: Annotated[ImportQuery, Query()]
 ) -> Response:
-    """Make policies and registries of the files of image-syncer, `skopeo sync` or regsync, or say what would be made.
+    """Make policies and registries, or jobs, of another tool's files or a list of images, or say what would be made.
 
+    With the scope `policies:write`; `registries:write` besides where it makes registries, `jobs:submit` for jobs.
     `notes` lists every line that can't be carried over, and where we behave differently on purpose. All of it is made
     or nothing; a registry that is entered already stays as it is.
     """
-    body = await _import_body(request, query.format)
-    done = await service.imports.take_over(body.read, dry_run=query.dry_run, caller=caller)
-    return JsonAnswer(ImportOut.of(done), status_code=201 if done.is_made else 200)
+    body = await _import_body(request, query)
+    as_job = body.as_ == "job"
+    done = await service.imports.take_over(body.read, dry_run=query.dry_run, as_job=as_job, caller=caller)
+    headers = {"Location": f"/v1/jobs/{done.jobs[0].id}"} if len(done.jobs) == 1 else {}
+    status = 200 if not done.is_made else 202 if as_job else 201
+    return JsonResponse(ImportOut.of(done), status_code=status, headers=headers)
 
 
 @router.get(
     "/v1/policies/{name}",
-    summary="Read a policy",
+    summary="Get a policy",
     response_model=PolicyOut,
     responses={304: {"description": "As in `If-None-Match`."}, **problems("not_found")},
 )
-async def get_policy(name: Name, *, request: Request, _: Reader, service: TheService) -> Response:
+async def get_policy(name: Name, *, request: Request, caller: PolicyReader, service: TheService) -> Response:
     """Read a policy, its next run and its last job."""
-    return conditional(request, _answer(await service.policies.get(name)))
+    return conditional(request, _answer(await service.policies.get(name, caller=caller)))
 
 
 @router.put(
     "/v1/policies/{name}",
-    summary="Keep or replace a policy",
+    summary="Create or replace a policy",
     response_model=PolicyOut,
     responses={
         201: {"description": "Kept.", "model": PolicyOut},
-        **problems("precondition_failed", "host_not_allowed", takes_body=True),
+        **problems("precondition_failed", "host_not_allowed", "not_granted", takes_body=True),
     },
 )
 async def put_policy(
-    name: Name, *, body: PolicyIn, caller: Submitter, service: TheService, if_match: IfMatch = None
+    name: Name, *, body: PolicyIn, caller: PolicyWriter, service: TheService, if_match: IfMatch = None
 ) -> Response:
-    """Keep a policy. A job that runs goes on with what the policy said when it was made."""
-    return await _put(service, caller, body=body, name=name, expected_version=_version(if_match))
+    """Create or replace a policy. A running job goes on with what the policy said when it was created."""
+    return await _put(service, caller, body=body, name=name, expected_version=version_of(if_match, body.version))
 
 
 @router.patch(
     "/v1/policies/{name}",
-    summary="Change a policy",
+    summary="Update a policy",
     response_model=PolicyOut,
-    responses=problems("not_found", "conflict", "precondition_failed", "host_not_allowed", takes_body=True),
+    responses=problems(
+        "not_found", "conflict", "precondition_failed", "host_not_allowed", "not_granted", takes_body=True
+    ),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -158,31 +163,31 @@ async def patch_policy(
     name: Name,
     *,
     patch: Annotated[dict[str, Any], Body()],
-    caller: Submitter,
+    caller: PolicyWriter,
     service: TheService,
     if_match: IfMatch = None,
 ) -> Response:
     """Change what is named, as a JSON merge patch (RFC 7396): `{"enabled": false}` pauses, null takes back."""
-    for _ in range(PATCH_ATTEMPTS):
-        kept = await service.policies.get(name)
-        expected = kept.version if if_match is None else _version(if_match)
-        try:
-            return await _put(service, caller, body=_patched(kept.policy, patch), name=name, expected_version=expected)
-        except ConflictError as error:
-            if error.code != "precondition_failed" or if_match is not None:
-                raise
-    raise ConflictError("others keep changing this policy; try again")
+
+    async def attempt() -> Response:
+        existing = await service.policies.get(name, caller=caller)
+        wanted = version_of(if_match)
+        expected = existing.version if wanted is None else wanted
+        body = patched(PolicyIn, existing.policy.model_dump(mode="json"), patch)
+        return await _put(service, caller, body=body, name=name, expected_version=expected)
+
+    return await put_patched(if_match, attempt, what="policy")
 
 
 @router.delete(
     "/v1/policies/{name}",
-    summary="Remove a policy",
+    summary="Delete a policy",
     status_code=204,
     responses=problems("not_found", "precondition_failed"),
 )
-async def delete_policy(name: Name, *, caller: Submitter, service: TheService, if_match: IfMatch = None) -> Response:
+async def delete_policy(name: Name, *, caller: PolicyWriter, service: TheService, if_match: IfMatch = None) -> Response:
     """Remove a policy. Its jobs stay, and those that run go on."""
-    await service.policies.delete(name, expected_version=_version(if_match), caller=caller)
+    await service.policies.delete(name, expected_version=version_of(if_match), caller=caller)
     return Response(status_code=204)
 
 
@@ -193,14 +198,16 @@ async def delete_policy(name: Name, *, caller: Submitter, service: TheService, i
     response_model=JobOut,
     responses={
         200: {"description": "The job is done already (with `?wait=`).", "model": JobOut},
-        **problems("not_found", "validation_failed", "invalid_idempotency_key", "idempotency_key_reused"),
+        **problems(
+            "not_found", "validation_failed", "too_many_requests", "invalid_idempotency_key", "idempotency_key_reused"
+        ),
     },
 )
 async def run_policy(
     name: Name,
     *,
     request: Request,
-    caller: Submitter,
+    caller: JobSubmitter,
     service: TheService,
     query: Annotated[WaitQuery, Query()],
     idempotency: IdempotencyHeader = None,
@@ -216,10 +223,61 @@ async def run_policy(
     headers = {"Location": f"/v1/jobs/{job.id}"} | ({} if job.done else {"Retry-After": "1"})
     if key is not None:
         headers["Idempotency-Replayed"] = str(submission.replayed).lower()
-    return JsonAnswer(JobOut.of(job), status_code=200 if job.done else 202, headers=headers)
+    return JsonResponse(JobOut.of(job), status_code=200 if job.done else 202, headers=headers)
 
 
-async def _import_body(request: Request, kind: ImportFormat) -> ImageSyncerIn | SkopeoIn | RegsyncIn:
+@router.post(
+    "/v1/policies/{name}/plan",
+    summary="Plan a policy (dry run)",
+    status_code=202,
+    response_model=JobOut,
+    responses={
+        200: {"description": "The job is done already (with `?wait=`).", "model": JobOut},
+        **problems(
+            "not_found", "validation_failed", "too_many_requests", "invalid_idempotency_key", "idempotency_key_reused"
+        ),
+    },
+)
+async def plan_policy(
+    name: Name,
+    *,
+    request: Request,
+    caller: JobSubmitter,
+    service: TheService,
+    query: Annotated[WaitQuery, Query()],
+    idempotency: IdempotencyHeader = None,
+) -> Response:
+    """Make a job of the kind `plan`: what a run would do, at once beside any run; it copies nothing."""
+    key = idempotency_key(idempotency, caller=caller, body=f"plan {name}")
+    policy = (await service.policies.get(name, caller=caller)).policy
+    submission = await service.jobs.submit(
+        policy.request,
+        caller=caller,
+        labels=policy.labels,
+        policy=name,
+        kind=JobKind.PLAN,
+        idempotency=key,
+    )
+    return await submitted(request, submission, seconds=query.seconds(request), is_keyed=key is not None)
+
+
+@router.get(
+    "/v1/policies/{name}/plan",
+    summary="Get a policy's last plan",
+    response_model=JobOut,
+    responses=problems("not_found"),
+)
+async def get_policy_plan(name: Name, *, caller: JobReader, service: TheService) -> Response:
+    """Read the last job of the kind `plan` that was made of a policy."""
+    await service.policies.get(name, caller=caller)
+    wanted = JobFilter(policy=name, kind=JobKind.PLAN)
+    found = (await service.jobs.list(wanted, PageRequest(limit=1), caller=caller)).items
+    if not found:
+        raise NotFoundError(f"no plan was made of the policy {name!r} yet: POST /v1/policies/{name}/plan makes one")
+    return JsonResponse(JobOut.of(found[0]), headers=job_headers(found[0]))
+
+
+async def _import_body(request: Request, query: ImportQuery) -> ImportIn:
     content = await request.body()
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     document: Any
@@ -228,11 +286,13 @@ async def _import_body(request: Request, kind: ImportFormat) -> ImageSyncerIn | 
         if media_type == "application/json":
             document = json.loads(text)
         elif media_type in _YAML_TYPES:
-            document = {"images" if kind == "image-syncer" else "config": text}
+            document = {"images" if query.format == "image-syncer" else "config": text}
         else:
             detail = "the body has to be application/json or application/yaml"
             raise InvalidRequestError(detail, code="unsupported_media_type")
-        return IMPORTS[kind].model_validate(document)
+        if isinstance(document, dict):
+            document = query.beside_file | document
+        return IMPORTS[query.format].model_validate(document)
     except ValidationError as error:
         found = [{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors()]
         raise RequestValidationError(found, body=document) from error
@@ -243,33 +303,15 @@ async def _import_body(request: Request, kind: ImportFormat) -> ImageSyncerIn | 
 async def _put(
     service: TheService, caller: Caller, *, body: PolicyIn, name: str, expected_version: int | None
 ) -> Response:
-    if body.name not in {None, name}:
-        detail = f"the path says {name!r}; a policy is not renamed"
-        raise InvalidRequestError(detail, errors=(FieldError("/name", "name_mismatch", detail),))
+    check_name(body.name, name, what="a policy")
     policy = body.policy(name)
-    await service.registries.check_hosts(policy.request)
     stored, is_new = await service.policies.put(policy, expected_version=expected_version, caller=caller)
     return _answer(stored, is_new=is_new)
 
 
-def _answer(kept: KeptPolicy, *, is_new: bool = False) -> JsonAnswer:
-    headers = {"Location": f"/v1/policies/{kept.policy.name}"} if is_new else {}
-    answer = JsonAnswer(PolicyOut.of(kept), status_code=201 if is_new else 200, headers=headers)
+def _answer(existing: StoredPolicy, *, is_new: bool = False) -> JsonResponse:
+    headers = {"Location": f"/v1/policies/{existing.policy.name}"} if is_new else {}
+    answer = JsonResponse(PolicyOut.of(existing), status_code=201 if is_new else 200, headers=headers)
     # Runs and jobs change what is shown, not what `If-Match` is about: that is the version alone.
-    answer.headers["ETag"] = f'"{kept.version}-{etag_of(bytes(answer.body)).strip(chr(34))}"'
+    answer.headers["ETag"] = version_etag(existing.version, answer)
     return answer
-
-
-def _version(if_match: str | None) -> int | None:
-    if if_match is None or if_match.strip() == "*":
-        return None
-    match = _ETAG.fullmatch(if_match.strip())
-    return int(match[1]) if match else -1
-
-
-def _patched(kept: Policy, patch: dict[str, Any]) -> PolicyIn:
-    try:
-        return PolicyIn.model_validate(merged(kept.model_dump(mode="json"), patch))
-    except ValidationError as error:
-        found = [{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors()]
-        raise RequestValidationError(found, body=patch) from error

@@ -1,29 +1,40 @@
-"""What comes in queries and headers: pages, filters, how long to wait, idempotency keys."""
+"""Query parameters and headers: pages, filters, `wait`, idempotency keys."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Callable
-from typing import Annotated, Any
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Self
 
 from fastapi import Header, Request
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
-from starlette.responses import Response
 
-from app.api.answers import JsonAnswer
-from app.api.schemas.pages import Item, PageOut
+from app.clock import now
 from app.domain.access import Caller
+from app.domain.duration import parse_duration
 from app.domain.errors import InvalidRequestError
-from app.domain.job import IdempotencyKey, ImageState, JobFilter, JobState
-from app.domain.trigger import parse_duration
-from app.store.paging import DEFAULT_LIMIT, MAX_LIMIT, Page, PageRequest, T
+from app.domain.job import IdempotencyKey, ImageFilter, ImageState, JobFilter, JobKind, JobState, TriggerType
+from app.store.db.paging import DEFAULT_LIMIT, MAX_LIMIT, PageRequest
 
 MAX_WAIT_SECONDS = 60
 """Proxies commonly cut a silent request after 60 to 100 seconds."""
-_VERSION_TAG = re.compile(r'"?(\d{1,18})"?')
+MAX_SEARCH = 1_024
+"""Characters of a text that is searched for."""
+MAX_VALUES = 32
+"""Of one repeated parameter."""
 _LABEL = re.compile(r"[^:]{1,63}:.{0,255}")
 _IDEMPOTENCY_KEY = re.compile(r'"?([!#-~]([ !#-~]{0,253}[!#-~])?)"?')
 _PREFERRED_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)
@@ -45,6 +56,34 @@ def _label(text: str) -> str:
     return text
 
 
+def _moment(value: Any) -> Any:
+    """Read a time, a date (both in UTC unless they say otherwise), or a duration before now; return it in UTC."""
+    if not isinstance(value, str):
+        return value
+    with suppress(ValueError, OverflowError):
+        return now() - timedelta(seconds=parse_duration(value))
+    try:
+        moment = datetime.fromisoformat(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:  # the first and last of all times have none in UTC
+        message = (
+            "this has to be a time such as 2026-11-25T08:30:00Z, a date such as 2026-11-25, or a duration such as 1h"
+        )
+        raise PydanticCustomError("invalid_time", message) from error
+
+
+Moment = Annotated[
+    AwareDatetime,
+    BeforeValidator(_moment),
+    WithJsonSchema({"type": "string", "examples": ["2026-11-25T08:30:00Z", "2026-11-25", "1h"]}),
+]
+"""A time of a query: absolute, or so long before now."""
+
+
+SearchText = Annotated[str, Field(min_length=1, max_length=MAX_SEARCH)]
+"""What a text is compared with."""
+
+
 class _Query(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -62,25 +101,76 @@ class PageQuery(_Query):
 
 
 class JobQuery(PageQuery):
-    """Which jobs."""
+    """Which jobs: all that is given has to be true of them."""
 
-    state: JobState | None = None
-    policy: str | None = Field(default=None, max_length=255)
-    label: Annotated[str, AfterValidator(_label)] | None = Field(default=None, examples=["ticket:OPS-1234"])
-    since: AwareDatetime | None = Field(default=None, description="Submitted at this time or later.")
+    state: list[JobState] = Field(default_factory=list, max_length=MAX_VALUES, description="Any of these.")
+    policy: SearchText | None = None
+    label: list[Annotated[str, AfterValidator(_label)]] = Field(
+        default_factory=list, max_length=MAX_VALUES, examples=[["ticket:OPS-1234"]], description="All of these."
+    )
+    source: SearchText | None = Field(
+        default=None,
+        examples=["old.azurecr.io/team-a"],
+        description="How the source of one of the rules begins, as the job shows it; case does not matter.",
+    )
+    destination: SearchText | None = Field(default=None, description="As `source`.")
+    created_by: SearchText | None = Field(default=None, description="The name of the API key that submitted it.")
+    trigger: TriggerType | None = None
+    kind: JobKind | None = Field(default=None, description="`copy`, or `plan`; both by default.")
+    since: Moment | None = Field(default=None, description="Submitted at this time or later.")
+    until: Moment | None = Field(default=None, description="Submitted before this time.")
+    q: SearchText | None = Field(
+        default=None,
+        description="Text in the id, the policy, the caller, a label's value, the error, or a source or destination of "
+        "the rules; case does not matter.",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_beginning_before_its_end(self) -> Self:
+        if self.since and self.until and self.since >= self.until:
+            message = "no time is before until ({until}) and not before since ({since})"
+            context = {"field": ("until",), "since": self.since.isoformat(), "until": self.until.isoformat()}
+            raise PydanticCustomError("empty_period", message, context)
+        return self
 
     @property
     def wanted(self) -> JobFilter:
         """The filter asked for."""
-        key, _, value = (self.label or "").partition(":")
-        label = (key, value) if self.label else None
-        return JobFilter(state=self.state, policy=self.policy, label=label, since=self.since)
+        labels = [text.partition(":") for text in self.label]
+        return JobFilter(
+            states=tuple(self.state),
+            policy=self.policy,
+            labels=tuple((key, value) for key, _, value in labels),
+            created_by=self.created_by,
+            trigger=self.trigger,
+            source=self.source,
+            destination=self.destination,
+            since=self.since,
+            until=self.until,
+            q=self.q,
+            kind=self.kind,
+        )
 
 
 class ImageQuery(PageQuery):
     """Which images of a job."""
 
-    state: ImageState | None = None
+    state: list[ImageState] = Field(default_factory=list, max_length=MAX_VALUES, description="Any of these.")
+    q: SearchText | None = Field(
+        default=None,
+        description="Text in the source, destination, digest, reason or error; case does not matter.",
+    )
+
+    @property
+    def wanted(self) -> ImageFilter:
+        """The filter asked for."""
+        return ImageFilter(tuple(self.state), self.q)
+
+
+class DeleteQuery(_Query):
+    """How to delete."""
+
+    force: bool = Field(default=False, description="Whether to delete what policies still use.")
 
 
 class WaitQuery(_Query):
@@ -100,28 +190,6 @@ class WaitQuery(_Query):
         """How long, by query or by preference (RFC 7240)."""
         preferred = _PREFERRED_WAIT.search(request.headers.get("Prefer", ""))
         return self.wait or (min(int(preferred[1]), MAX_WAIT_SECONDS) if preferred else 0)
-
-
-IfMatch = Annotated[
-    str | None, Header(alias="If-Match", description="The `ETag` that was read: change this version or none.")
-]
-
-
-def version_of(if_match: str | None) -> int | None:
-    """Read which version is to be changed; None for any, and for what no tag of ours is, one that never was."""
-    if if_match is None or if_match.strip() == "*":
-        return None
-    match = _VERSION_TAG.fullmatch(if_match.strip())
-    return int(match[1]) if match else -1
-
-
-def page_answer(request: Request, page: Page[T], *, out: type[PageOut[Item]], show: Callable[[T], Item]) -> Response:
-    """Render a page; the `Link` header (RFC 8288) leads to the next one for callers who read no bodies."""
-    headers = {}
-    if page.next_cursor is not None:
-        following = request.url.include_query_params(cursor=page.next_cursor)
-        headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
-    return JsonAnswer(out(items=[show(item) for item in page.items], next_cursor=page.next_cursor), headers=headers)
 
 
 IdempotencyHeader = Annotated[

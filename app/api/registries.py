@@ -1,18 +1,17 @@
-"""Registries: enter, change, remove, check."""
+"""Registries: create, change, delete, check."""
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Path, Request
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from fastapi import APIRouter, Body, Path, Query, Request
 from starlette.responses import Response
 
-from app.api.answers import JsonAnswer, conditional
-from app.api.deps import Admin, Reader, TheService
+from app.api.dependencies import RegistryReader, RegistryWriter, TheService
+from app.api.preconditions import IfMatch, check_name, conditional, patched, put_patched, version_etag, version_of
 from app.api.problems import problems
+from app.api.queries import DeleteQuery
+from app.api.responses import JsonResponse
 from app.api.schemas.registries import (
     REGISTRY_NAME_PATTERN,
     CheckIn,
@@ -23,59 +22,67 @@ from app.api.schemas.registries import (
     shown_entry,
 )
 from app.domain.access import Caller
-from app.domain.errors import ConflictError, FieldError, InvalidRequestError
-from app.domain.registry import KeptRegistry
+from app.domain.registry import StoredRegistry
+from app.domain.registry_state import RegistryState
+from app.services.registry_checks import CheckRequest
 
-PATCH_ATTEMPTS = 5
-"""A patch is worked out on what was read; when somebody else was quicker, it is worked out anew."""
-
-router = APIRouter(tags=["registries"])
+router = APIRouter(tags=["Registries"])
 
 Name = Annotated[str, Path(pattern=REGISTRY_NAME_PATTERN, examples=["old-acr"])]
-IfMatch = Annotated[
-    str | None, Header(alias="If-Match", description="The `ETag` that was read: change this version or none.")
-]
 
 
 @router.get("/v1/registries", summary="List registries", response_model=RegistryPage, responses=problems())
-async def list_registries(*, _: Reader, service: TheService) -> Response:
+async def list_registries(*, caller: RegistryReader, service: TheService) -> Response:
     """List all registries by name, without their secrets."""
-    return JsonAnswer(RegistryPage(items=[_shown(kept) for kept in await service.registries.list()]))
+    states = await service.registries.get_states()
+    shown = [
+        RegistryOut.of(stored, states.get(stored.entry.name)) for stored in await service.registries.list(caller=caller)
+    ]
+    return JsonResponse(RegistryPage(items=shown))
 
 
 @router.get(
     "/v1/registries/{name}",
-    summary="Read a registry",
+    summary="Get a registry",
     response_model=RegistryOut,
     responses={304: {"description": "As in `If-None-Match`."}, **problems("not_found")},
 )
-async def get_registry(name: Name, *, request: Request, _: Reader, service: TheService) -> Response:
+async def get_registry(name: Name, *, request: Request, caller: RegistryReader, service: TheService) -> Response:
     """Read an entry, without its secrets."""
-    return conditional(request, _answer(await service.registries.get(name)))
+    states = await service.registries.get_states()
+    return conditional(request, _answer(await service.registries.get(name, caller=caller), states.get(name)))
 
 
 @router.put(
     "/v1/registries/{name}",
-    summary="Enter or replace a registry",
+    summary="Create or replace a registry",
     response_model=RegistryOut,
     responses={
         201: {"description": "Entered.", "model": RegistryOut},
-        **problems("host_taken", "precondition_failed", "secret_required", "host_not_allowed", takes_body=True),
+        **problems(
+            "host_taken", "precondition_failed", "secret_required", "host_not_allowed", "not_granted", takes_body=True
+        ),
     },
 )
 async def put_registry(
-    name: Name, *, body: RegistryIn, caller: Admin, service: TheService, if_match: IfMatch = None
+    name: Name, *, body: RegistryIn, caller: RegistryWriter, service: TheService, if_match: IfMatch = None
 ) -> Response:
-    """Enter a registry. A secret that is left out stays as it was, unless `host` or `insecure` change."""
-    return await _put(service, caller, body=body, name=name, expected_version=_version(if_match))
+    """Create or replace a registry. A secret that is left out stays as it was, unless `host` or `insecure` change."""
+    return await _put(service, caller, body=body, name=name, expected_version=version_of(if_match, body.version))
 
 
 @router.patch(
     "/v1/registries/{name}",
-    summary="Change a registry",
+    summary="Update a registry",
     response_model=RegistryOut,
     responses=problems(
-        "not_found", "host_taken", "precondition_failed", "secret_required", "host_not_allowed", takes_body=True
+        "not_found",
+        "host_taken",
+        "precondition_failed",
+        "secret_required",
+        "host_not_allowed",
+        "not_granted",
+        takes_body=True,
     ),
     openapi_extra={
         "requestBody": {
@@ -91,33 +98,41 @@ async def patch_registry(
     name: Name,
     *,
     patch: Annotated[dict[str, Any], Body()],
-    caller: Admin,
+    caller: RegistryWriter,
     service: TheService,
     if_match: IfMatch = None,
 ) -> Response:
     """Change what is named, as a JSON merge patch (RFC 7396): null puts a field back to its default."""
-    for _ in range(PATCH_ATTEMPTS):
-        kept = await service.registries.get(name)
-        version = _version(if_match)
-        try:
-            return await _put(
-                service, caller, body=_patched(kept, patch), name=name, expected_version=version or kept.version
-            )
-        except ConflictError as error:
-            if error.code != "precondition_failed" or if_match:
-                raise
-    raise ConflictError("others keep changing this entry; try again")
+
+    async def attempt() -> Response:
+        existing = await service.registries.get(name, caller=caller)
+        wanted = version_of(if_match)
+        expected = existing.version if wanted is None else wanted
+        return await _put(service, caller, body=_patched(existing, patch), name=name, expected_version=expected)
+
+    return await put_patched(if_match, attempt, what="entry")
 
 
 @router.delete(
     "/v1/registries/{name}",
-    summary="Remove a registry",
+    summary="Delete a registry",
     status_code=204,
-    responses=problems("not_found", "precondition_failed"),
+    responses=problems("not_found", "precondition_failed", "registry_in_use", "not_granted", "validation_failed"),
 )
-async def delete_registry(name: Name, *, caller: Admin, service: TheService, if_match: IfMatch = None) -> Response:
-    """Remove an entry and its secrets; jobs that need it from now on ask anonymously."""
-    await service.registries.delete(name, expected_version=_version(if_match), caller=caller)
+async def delete_registry(
+    name: Name,
+    *,
+    caller: RegistryWriter,
+    service: TheService,
+    query: Annotated[DeleteQuery, Query()],
+    if_match: IfMatch = None,
+) -> Response:
+    """Remove an entry and its secrets; jobs that need it from now on ask anonymously.
+
+    One that policies copy from or to stays, unless `force` is true.
+    """
+    expected = version_of(if_match)
+    await service.registries.delete(name, expected_version=expected, caller=caller, is_forced=query.force)
     return Response(status_code=204)
 
 
@@ -125,58 +140,47 @@ async def delete_registry(name: Name, *, caller: Admin, service: TheService, if_
     "/v1/registries/{name}/check",
     summary="Check a registry",
     response_model=CheckOut,
-    responses=problems("not_found", takes_body=True),
+    responses=problems("not_found", "not_granted", takes_body=True),
 )
 async def check_registry(
-    name: Name, *, _: Admin, service: TheService, body: Annotated[CheckIn | None, Body()] = None
+    name: Name, *, caller: RegistryWriter, service: TheService, body: Annotated[CheckIn | None, Body()] = None
 ) -> Response:
-    """Reach it, log in, list, and open an upload when asked to, which is taken back. 200, whatever is found."""
+    """Reach it, log in, list, read a byte of a blob, and open an upload when asked to, which is taken back.
+
+    200, whatever is found. It is the way a copy goes: what a redirect to storage, a token server or a private address
+    gets in the way of shows here. Reading costs a pull where pulls are counted.
+    """
     wanted = body or CheckIn()
-    check = await service.checks.check(name, repository=wanted.repository, is_pushing=wanted.push)
-    return JsonAnswer(CheckOut.model_validate(check))
+    target = CheckRequest(wanted.repository, wanted.namespace, is_pushing=wanted.push)
+    check = await service.checks.check(name, target, caller=caller)
+    return JsonResponse(CheckOut.model_validate(check))
 
 
 async def _put(
     service: TheService, caller: Caller, *, body: RegistryIn, name: str, expected_version: int | None
 ) -> Response:
-    if body.name not in {None, name}:
-        detail = f"the path says {name!r}; an entry is not renamed"
-        raise InvalidRequestError(detail, errors=(FieldError("/name", "name_mismatch", detail),))
+    check_name(body.name, name, what="an entry")
     stored, is_new = await service.registries.put(body.entry(name), expected_version=expected_version, caller=caller)
     return _answer(stored, is_new=is_new)
 
 
-def _answer(kept: KeptRegistry, *, is_new: bool = False) -> JsonAnswer:
-    headers = {"ETag": f'"{kept.version}"'} | ({"Location": f"/v1/registries/{kept.entry.name}"} if is_new else {})
-    return JsonAnswer(_shown(kept), status_code=201 if is_new else 200, headers=headers)
+def _answer(existing: StoredRegistry, state: RegistryState | None = None, *, is_new: bool = False) -> JsonResponse:
+    headers = {"Location": f"/v1/registries/{existing.entry.name}"} if is_new else {}
+    answer = JsonResponse(RegistryOut.of(existing, state), status_code=201 if is_new else 200, headers=headers)
+    answer.headers["ETag"] = version_etag(existing.version, answer)
+    return answer
 
 
-def _shown(kept: KeptRegistry) -> RegistryOut:
-    return RegistryOut.of(kept.entry, created_at=kept.created_at, updated_at=kept.updated_at, version=kept.version)
-
-
-def _version(if_match: str | None) -> int | None:
-    if if_match is None or if_match.strip() == "*":
-        return None
-    match = re.fullmatch(r'"?(\d{1,18})"?', if_match.strip())
-    return int(match[1]) if match else -1
-
-
-def _patched(kept: KeptRegistry, patch: dict[str, Any]) -> RegistryIn:
-    document = shown_entry(kept.entry)
+def _patched(existing: StoredRegistry, change: dict[str, Any]) -> RegistryIn:
+    document = shown_entry(existing.entry)
     del document["tls"]["has_client_key"]
-    document["auth"] = _proof(document["auth"], patch.get("auth"))
+    document["auth"] = _proof(document["auth"], change.get("auth"))
     if document["hook"] is not None:
-        hook = patch.get("hook")
+        hook = change.get("hook")
         document["hook"]["auth"] = _proof(
             document["hook"]["auth"], hook.get("auth") if isinstance(hook, dict) else None
         )
-    changed = merged(document, patch)
-    try:
-        return RegistryIn.model_validate(changed)
-    except ValidationError as error:
-        found = [{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors()]
-        raise RequestValidationError(found, body=changed) from error
+    return patched(RegistryIn, document, change)
 
 
 def _proof(shown: dict[str, Any], patch: Any) -> dict[str, Any]:
@@ -184,16 +188,3 @@ def _proof(shown: dict[str, Any], patch: Any) -> dict[str, Any]:
     if isinstance(patch, dict) and patch.get("type", shown["type"]) != shown["type"]:
         return {}
     return {name: value for name, value in shown.items() if not name.startswith("has_")}
-
-
-def merged(document: Any, patch: Any) -> Any:
-    """Apply a JSON merge patch (RFC 7396)."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(document) if isinstance(document, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = merged(result.get(name), value)
-    return result

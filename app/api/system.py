@@ -1,20 +1,21 @@
-"""How the service itself is: alive, ready, its metrics."""
+"""Liveness, readiness and metrics."""
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Literal
 
-from fastapi import APIRouter
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY
-from prometheus_client.exposition import generate_latest
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
-from starlette.responses import Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from app.api.answers import JsonAnswer
-from app.api.deps import MetricsReader, TheService
+from app.api.dependencies import MetricsReader, TheService
 from app.api.problems import problems
+from app.api.responses import JsonResponse
+from app.shared_metrics import render_metrics
 
-router = APIRouter(tags=["system"])
+router = APIRouter(tags=["System"])
 
 
 class HealthOut(BaseModel):
@@ -29,31 +30,40 @@ class ReadyOut(BaseModel):
     status: Literal["ready"] = "ready"
 
 
-@router.get("/healthz", summary="Is the process alive?", response_model=HealthOut, responses=problems(is_public=True))
+@router.get("/", include_in_schema=False)
+async def show_start(request: Request) -> Response:
+    """Send a browser to the console, and tell a program where the API is described."""
+    if "text/html" in request.headers.get("Accept", ""):
+        return RedirectResponse("/console/", status_code=HTTPStatus.SEE_OTHER)
+    return JSONResponse({"api": "/v1/jobs", "openapi": "/openapi.json", "docs": "/docs", "console": "/console/"})
+
+
+@router.get("/healthz", summary="Check liveness", response_model=HealthOut, responses=problems(is_public=True))
 async def is_alive() -> Response:
     """Answer, asking nothing else."""
-    return JsonAnswer(HealthOut())
+    return JsonResponse(HealthOut())
 
 
 @router.get(
     "/readyz",
-    summary="Is the service ready?",
+    summary="Check readiness",
     response_model=ReadyOut,
     responses=problems("database_unreachable", "schema_outdated", is_public=True),
 )
 async def is_ready(service: TheService) -> Response:
     """Answer 200 when the database is reachable and its schema current; no registry is asked."""
     await service.database.check_schema()
-    return JsonAnswer(ReadyOut())
+    return JsonResponse(ReadyOut())
 
 
 @router.get(
     "/metrics",
-    summary="Prometheus metrics",
+    summary="Get Prometheus metrics",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems()},
 )
 async def read_metrics(*, _: MetricsReader, service: TheService) -> Response:
-    """Show this process's metrics, and the queue's as the database has it now."""
-    await service.refresh_gauges()
-    return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+    """Show the metrics of all processes of this host, and the queue's as the database has it now."""
+    gauges, processes = await service.gauges.read(), service.processes
+    metrics = render_metrics(processes.pids, processes.restarts, gauges)
+    return Response(metrics, media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""The words of the service: pure values and rules that every room imports and that import none.
+"""Pure values and rules that every package imports and that import none.
 
 Nothing here does I/O, reads a clock or knows a framework; pydantic is allowed because requests and registry entries
 cross the JSON border as they are.

@@ -63,7 +63,7 @@ class AuditFilter:
 def changes(before: BaseModel | None, after: BaseModel | None, *, sent: BaseModel | None = None) -> dict[str, Any]:
     """Describe how a value changed: each field that differs, before and after, and which secrets were `sent` for it.
 
-    Secrets are masked on both sides, so a new one is told by its place alone.
+    Secrets are masked on both sides, so only the name of a new one is shown.
     """
     old, new = _shown(before), _shown(after)
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]

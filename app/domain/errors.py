@@ -46,7 +46,7 @@ class RegistrySyncError(Exception):
 
 
 class InvalidRequestError(RegistrySyncError):
-    """The input can be known to be wrong without asking anyone."""
+    """The input can be known to be wrong without asking a registry."""
 
     code = "validation_failed"
 
@@ -73,6 +73,16 @@ class AccessError(RegistrySyncError):
     code = "unauthenticated"
 
 
+class TooManyError(RegistrySyncError):
+    """The caller has as much open, or waiting, as one may have; it may ask again in `retry_seconds`."""
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, *, retry_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
+
+
 class UnavailableError(RegistrySyncError):
     """Something this service depends on does not answer right now."""
 
@@ -84,13 +94,19 @@ class TransferError(RegistrySyncError):
 
     temporary = False
 
+    @property
+    def asked_pause(self) -> float | None:
+        """Seconds that a registry which limits its rate asked to be left alone (`Retry-After`), or None."""
+        return None
+
 
 class RegistryError(TransferError):
     """A registry refused, failed or could not be reached.
 
     `status` is the HTTP status if there was an answer, `spec_codes` the distribution-spec error codes in its body,
-    `retry_after` the seconds it asked for. `temporary` is decided once, in `app.registry`; `given_up` says that it was
-    tried as often there as helps soon, and `was_alive` that this registry has answered before.
+    `retry_after` the seconds it asked for. `temporary` is decided once, in `app.registry.http.errors`;
+    `retries_exhausted` says that the request was repeated as often as helps soon, `registry_responded` that this
+    registry has answered before.
     """
 
     code = "registry_unreachable"
@@ -114,8 +130,28 @@ class RegistryError(TransferError):
         self.spec_codes = spec_codes
         self.temporary = temporary
         self.retry_after = retry_after
-        self.given_up = False
-        self.was_alive = False
+        self.retries_exhausted = False
+        self.registry_responded = False
+
+    def copied(self) -> RegistryError:
+        """Return an equal error that was not raised yet: each of those who waited for one thing raises its own."""
+        copy = RegistryError(
+            self.message,
+            registry=self.registry,
+            operation=self.operation,
+            code=self.code,
+            status=self.status,
+            spec_codes=self.spec_codes,
+            temporary=self.temporary,
+            retry_after=self.retry_after,
+        )
+        copy.retries_exhausted, copy.registry_responded = self.retries_exhausted, self.registry_responded
+        return copy
+
+    @property
+    def asked_pause(self) -> float | None:
+        """How many seconds it asked to be left alone, where it limits its rate."""
+        return (self.retry_after or None) if self.temporary and self.code == "rate_limited" else None
 
 
 class ContentError(TransferError):
@@ -138,6 +174,11 @@ class CopyError(TransferError):
         self.step = step
         self.temporary = cause.temporary
 
+    @property
+    def asked_pause(self) -> float | None:
+        """What its cause says."""
+        return self.cause.asked_pause
+
 
 class HookError(RegistrySyncError):
     """A push event's secret is missing or wrong, or its body is not what its sender documents."""
@@ -149,3 +190,7 @@ class JobInterrupted(RegistrySyncError):  # noqa: N818 — an interruption is no
     """The work goes back to the queue: this process is stopping, or another one holds the claim now."""
 
     code = "interrupted"
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message is one line for people and holds no secret."""

@@ -1,213 +1,169 @@
-"""Globs over repository paths and tags, matched in time that grows with the text only, whatever the pattern.
+"""Globs over repository paths and tags, translated to RE2: matched in time that grows with the text only.
 
 `*` and `?` stay inside a path part, `**` crosses parts, and `**/` at the beginning of a part may stand for no part at
 all; `[a-z]`, `[!a-z]`, `{one,two}`; a backslash takes the next character as it is. The whole text has to match.
-
-A pattern becomes a row of tokens, and a set of places in that row is the bits of one integer: each character of the
-text moves all places at once (Baeza-Yates and Navarro's bit-parallel automaton), so nothing is ever tried twice.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
+import re
+from dataclasses import dataclass, field
 
-MAX_ALTERNATIVES = 256
-"""Patterns that one glob's braces may come to."""
+import re2  # type: ignore[import-untyped]  # it has no types of its own
 
+from app.domain.expression import Expression, compile_expression
 
-class _Kind(Enum):
-    CHARACTER = "one of some characters"
-    STAR = "any number within a part"
-    DEEP = "any number"
-    PARTS = "whole parts, or none: the two tokens behind it, or the one behind those"
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: _Kind
-    ranges: tuple[tuple[str, str], ...] = ()
-    is_negated: bool = False
-
-    def takes(self, character: str) -> bool:
-        if self.kind is not _Kind.CHARACTER:
-            return False
-        found = any(low <= character <= high for low, high in self.ranges)
-        return found if not self.is_negated else not found and character != "/"
-
-
-_ANY = _Token(_Kind.CHARACTER, is_negated=True)
-_STAR = _Token(_Kind.STAR)
-_DEEP = _Token(_Kind.DEEP)
-_PARTS = _Token(_Kind.PARTS)
-_SLASH = _Token(_Kind.CHARACTER, (("/", "/"),))
-_WHOLE_PARTS = (_PARTS, _DEEP, _SLASH)
+_SPECIAL = re.compile(r"[*?\[\]{}\\]")
+_PARTS = "(?:.*/)?"
+"""Whole parts, or none."""
+_NUMERIC = re.compile(r"[0-9]|\\\.|\[(?:\\x\{3[0-9]\}-\\x\{3[0-9]\})+\]")
+"""Pieces of an expression that stand for digits and dots only."""
 
 
 class Glob:
     """A parsed glob."""
 
+    __slots__ = ("_expression", "_literal", "_text")
+
     def __init__(self, text: str) -> None:
         """Parse; raise `ValueError` saying what is wrong with it."""
-        self._rows = tuple(_Row(_tokens(alternative)) for alternative in _alternatives(text))
+        self._text = text
+        self._literal = _SPECIAL.search(text) is None
+        self._expression: Expression | None = None if self._literal else compile_expression(_Translation(text).read())
 
     def matches(self, text: str) -> bool:
-        """Say whether the whole text matches."""
-        return any(row.matches(text) for row in self._rows)
+        """Return whether the whole text matches."""
+        return text == self._text if self._expression is None else self._expression.is_all_of(text)
+
+    def star(self) -> Expression | None:
+        """Return an expression whose group is what the first `*` stands for, with the numbers that stand before it.
+
+        Of `*-alpine` it is `1.2` in `1.2-alpine`, of `app-1.*` it is `1.7` in `app-1.7`: the version in a tag, without
+        what is around it. None where there is no such `*` outside braces.
+        """
+        translation = _Translation(self._text, captures=True)
+        text = translation.read()
+        return compile_expression(text) if translation.has_group else None
 
 
-class _Row:
-    """Tokens, with each place among them as a bit."""
+@dataclass(slots=True)
+class _Brace:
+    """An open brace: whether a part began before it, and whether one does behind each of its choices."""
 
-    __slots__ = ("_deep", "_moves", "_parts", "_skippable", "_star", "_tokens")
-
-    def __init__(self, tokens: tuple[_Token, ...]) -> None:
-        self._tokens = tokens
-        self._star, self._deep, self._parts = (self._places(kind) for kind in (_Kind.STAR, _Kind.DEEP, _Kind.PARTS))
-        self._skippable = self._star | self._deep | self._parts
-        self._moves: dict[str, tuple[int, int]] = {}
-
-    def matches(self, text: str) -> bool:
-        places = self._with_skips(1)
-        for character in text:
-            stay, step = self._moves.get(character) or self._learn(character)
-            places = self._with_skips((places & stay) | (places & step) << 1)
-            if not places:
-                return False
-        return bool(places >> len(self._tokens) & 1)
-
-    def _learn(self, character: str) -> tuple[int, int]:
-        stay = self._deep | (self._star if character != "/" else 0)
-        step = sum(1 << place for place, token in enumerate(self._tokens) if token.takes(character))
-        self._moves[character] = stay, step
-        return stay, step
-
-    def _with_skips(self, places: int) -> int:
-        # What stands for nothing at all is passed without a character.
-        while (more := places | (places & self._skippable) << 1 | (places & self._parts) << 3) != places:
-            places = more
-        return places
-
-    def _places(self, kind: _Kind) -> int:
-        return sum(1 << place for place, token in enumerate(self._tokens) if token.kind is kind)
+    opens_part: bool
+    ends: list[bool] = field(default_factory=list)
 
 
-def _tokens(text: str) -> tuple[_Token, ...]:
-    tokens: list[_Token] = []
-    place = 0
-    while place < len(text):
-        match text[place]:
+@dataclass(slots=True)
+class _Translation:
+    """One pass over a glob; `pieces` is the expression so far."""
+
+    text: str
+    captures: bool = False
+    has_group: bool = False
+    pieces: list[str] = field(default_factory=list)
+    braces: list[_Brace] = field(default_factory=list)
+    at_part: bool = True
+    """Whether a path part begins here."""
+
+    def read(self) -> str:
+        place = 0
+        while place < len(self.text):
+            place = self._next(place)
+        if self.braces:
+            raise ValueError("a { has no } behind it")
+        return f"(?s:{''.join(self.pieces)})"
+
+    def _next(self, place: int) -> int:
+        match self.text[place]:
             case "*":
-                stars = len(text[place:]) - len(text[place:].lstrip("*"))
-                place += stars + _add_stars(tokens, stars, text[place + stars :])
+                return self._stars(place)
             case "?":
-                tokens.append(_ANY)
-                place += 1
+                self._add("[^/]")
             case "[":
-                token, place = _character_class(text, place)
-                tokens.append(token)
+                return self._character_class(place)
+            case "{" | "}" | ",":
+                self._brace(self.text[place])
             case "\\":
-                if place + 1 == len(text):
+                if place + 1 == len(self.text):
                     raise ValueError("the glob ends in a backslash")
-                tokens.append(_literal(text[place + 1]))
-                place += 2
+                self._literal(self.text[place + 1])
+                return place + 2
             case character:
-                tokens.append(_literal(character))
-                place += 1
-    return tuple(tokens)
+                self._literal(character)
+        return place + 1
+
+    def _literal(self, character: str) -> None:
+        self._add(re2.escape(character), at_part=character == "/")
+
+    def _add(self, piece: str, *, at_part: bool = False) -> None:
+        self.pieces.append(piece)
+        self.at_part = at_part
+
+    def _stars(self, place: int) -> int:
+        end = place
+        while self.text[end : end + 1] == "*":
+            end += 1
+        if end - place == 1:
+            if self.captures and not self.has_group and not self.braces and self.pieces[-1:] != [")"]:
+                self._open_group()
+            else:
+                self._add("[^/]*")
+        elif self.at_part and self.text[end : end + 1] == "/":
+            if self.pieces[-1:] != [_PARTS]:
+                self._add(_PARTS, at_part=True)
+            return end + 1
+        else:
+            self._add(".*")
+        return end
+
+    def _open_group(self) -> None:
+        start = len(self.pieces)
+        while start and _NUMERIC.fullmatch(self.pieces[start - 1]):
+            start -= 1
+        self.pieces.insert(start, "(")
+        self._add("[^/]*?)")
+        self.has_group = True
+
+    def _character_class(self, start: int) -> int:
+        # As in a shell, a bracket right at the beginning is a character of the class.
+        first = start + 2 if self.text[start + 1 : start + 2] in {"!", "^"} else start + 1
+        end = self.text.find("]", first + 1)
+        if end < 0:
+            raise ValueError("a [ has no ] behind it")
+        negation = "^/" if first == start + 2 else ""
+        self._add(f"[{negation}{_ranges(self.text[first:end])}]")
+        return end + 1
+
+    def _brace(self, character: str) -> None:
+        if character == "{":
+            self.braces.append(_Brace(self.at_part))
+            self.pieces.append("(?:")
+        elif not self.braces:
+            if character == "}":
+                raise ValueError("a } has no { before it")
+            self._literal(character)
+        else:
+            brace = self.braces[-1]
+            brace.ends.append(self.at_part)
+            if character == ",":
+                self._add("|", at_part=brace.opens_part)
+            else:
+                self.braces.pop()
+                self._add(")", at_part=all(brace.ends))
 
 
-def _add_stars(tokens: list[_Token], stars: int, rest: str) -> int:
-    """Take stars in; return how much of what follows was taken with them."""
-    if stars == 1:
-        tokens.append(_STAR)
-        return 0
-    if rest.startswith("/") and (not tokens or tokens[-1] == _SLASH):
-        if tuple(tokens[-3:]) != _WHOLE_PARTS:
-            tokens.extend(_WHOLE_PARTS)
-        return 1
-    tokens.append(_DEEP)
-    return 0
-
-
-def _literal(character: str) -> _Token:
-    return _Token(_Kind.CHARACTER, ((character, character),))
-
-
-def _character_class(text: str, start: int) -> tuple[_Token, int]:
-    end = _class_end(text, start)
-    inside = text[start + 1 : end]
-    is_negated = inside[0] in "!^"
-    inside = inside[is_negated:]
-    ranges: list[tuple[str, str]] = []
-    while inside:
-        if len(inside) > 2 and inside[1] == "-":  # noqa: PLR2004 — the length of a-z is 3
-            low, high, inside = inside[0], inside[2], inside[3:]
+def _ranges(text: str) -> str:
+    found = ""
+    while text:
+        if len(text) > 2 and text[1] == "-":  # noqa: PLR2004 — the length of a-z is 3
+            low, high, text = text[0], text[2], text[3:]
             if low > high:
                 raise ValueError(f"[{low}-{high}] runs backwards")
         else:
-            low = high = inside[0]
-            inside = inside[1:]
-        ranges.append((low, high))
-    if any(low <= "/" <= high for low, high in ranges):
-        raise ValueError("a character class never matches a slash")
-    return _Token(_Kind.CHARACTER, tuple(ranges), is_negated), end + 1
-
-
-def _class_end(text: str, start: int) -> int:
-    # As in a shell, a bracket right at the beginning is a character of the class.
-    first = start + 2 if text[start + 1 : start + 2] in {"!", "^"} else start + 1
-    end = text.find("]", first + 1)
-    if end < 0:
-        raise ValueError("a [ has no ] behind it")
-    return end
-
-
-def _alternatives(text: str) -> list[str]:
-    """Write a glob with braces as globs without."""
-    opening = _find(text, "{", 0)
-    if opening < 0:
-        if _find(text, "}", 0) >= 0:
-            raise ValueError("a } has no { before it")
-        return [text]
-    choices, end = _choices(text, opening)
-    rests = _alternatives(text[end:])
-    found = [
-        f"{text[:opening]}{choice}{rest}" for written in choices for choice in _alternatives(written) for rest in rests
-    ]
-    if len(found) > MAX_ALTERNATIVES:
-        raise ValueError(f"the braces come to more than {MAX_ALTERNATIVES} alternatives")
+            low = high = text[0]
+            text = text[1:]
+        if low <= "/" <= high:
+            raise ValueError("a character class never matches a slash")
+        found += rf"\x{{{ord(low):x}}}-\x{{{ord(high):x}}}"
     return found
-
-
-def _choices(text: str, opening: int) -> tuple[list[str], int]:
-    """Divide the braces that open here at their own commas; return where they end, too."""
-    choices: list[str] = []
-    depth, start, place = 0, opening + 1, opening
-    while place >= 0:
-        match text[place]:
-            case "{":
-                depth += 1
-            case "}":
-                depth -= 1
-                if depth == 0:
-                    return [*choices, text[start:place]], place + 1
-            case "," if depth == 1:
-                choices.append(text[start:place])
-                start = place + 1
-        place = _find(text, "{},", place + 1)
-    raise ValueError("a { has no } behind it")
-
-
-def _find(text: str, wanted: str, start: int) -> int:
-    """Find the first of some characters that is neither escaped nor in a class; -1 for none."""
-    place = start
-    while place < len(text):
-        if text[place] in wanted:
-            return place
-        if text[place] == "\\":
-            place += 1
-        elif text[place] == "[":
-            place = _class_end(text, place)
-        place += 1
-    return -1

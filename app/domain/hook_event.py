@@ -1,4 +1,4 @@
-"""What arrived at a registry's hook, and what became of it."""
+"""A push event as it is recorded: what a registry sent, and what became of it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from app.domain.push_event import Dialect, PushEvent
 from app.domain.reference import Digest, Tag
-from app.domain.trigger import Dialect, PushEvent
 
 
 class HookEventState(StrEnum):

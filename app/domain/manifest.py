@@ -17,12 +17,16 @@ from app.domain.errors import ContentError
 from app.domain.reference import Digest, InvalidReferenceError
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
-"""What registries are asked to take at least, and what Distribution takes at most (distribution spec, "Push")."""
-MAX_CHILDREN = 1_000
-"""Descriptors in one manifest or index; the largest real ones have a few hundred."""
+"""What registries are asked to take at least, and what Distribution takes at most (distribution spec, "Push").
+
+It bounds the descriptors in one too; real images have more than a thousand layers, real indexes as many referrers."""
 MAX_BLOB_BYTES = 2**40
 _MAX_JSON_DEPTH = 64
 _MAX_INT_DIGITS = 19
+_DEFAULT_VARIANTS = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
+"""What an entry means that names no variant (github.com/containerd/platforms, "Normalize")."""
+_BASELINES = {"amd64": "v1", "arm64": "v8"}
+"""What runs on every machine of an architecture; 32-bit arm has nothing of the kind."""
 
 
 class MediaType(StrEnum):
@@ -63,19 +67,31 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `os/architecture[/variant]`; raise `ValueError`."""
-        if not re.fullmatch(r"[a-z0-9_.-]+(/[a-z0-9_.-]+){1,2}", text):
-            message = f"{text!r} is not os/architecture[/variant], such as linux/amd64 or linux/arm/v7"
+        """Read `os/architecture[/variant][:os_version]`; raise `ValueError`."""
+        if not re.fullmatch(r"[a-z0-9_.-]+(/[a-z0-9_.-]+){1,2}(:[0-9A-Za-z_.-]+)?", text):
+            examples = "linux/amd64, linux/arm/v7 or windows/amd64:10.0.17763"
+            message = f"{text!r} is not os/architecture[/variant][:os_version], such as {examples}"
             raise ValueError(message)
-        return cls(*text.split("/"))
+        name, _, os_version = text.partition(":")
+        os, architecture, *variant = name.split("/")
+        return cls(os, architecture, variant[0] if variant else None, os_version or None)
 
     def selects(self, other: Platform) -> bool:
-        """Say whether a wish for this platform takes `other`; a wish without a variant takes every variant."""
-        same = (self.os, self.architecture) == (other.os, other.architecture)
-        return same and (self.variant is None or self.variant == _default_variant(other))
+        """Return whether asking for this platform selects `other`.
+
+        Without a variant it selects the baseline of its architecture (`linux/amd64` not `linux/amd64/v3`), or every
+        variant where there is none, as of `linux/arm`; with a version of the system it selects what begins with it.
+        """
+        if (self.os, self.architecture) != (other.os, other.architecture):
+            return False
+        variant = self.variant or _BASELINES.get(self.architecture)
+        if variant is not None and variant != (other.variant or _DEFAULT_VARIANTS.get(other.architecture)):
+            return False
+        return self.os_version is None or f"{other.os_version}.".startswith(f"{self.os_version}.")
 
     def __str__(self) -> str:
-        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+        name = "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+        return f"{name}:{self.os_version}" if self.os_version else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +171,6 @@ def parse_manifest(raw: bytes, *, media_type: str | None, digest: Digest) -> Man
             raise _invalid("image manifest has no config")
         heads = [config] if config is not None else []
         blobs = tuple(parse_descriptor(entry) for entry in [*heads, *layers])
-    if len(children) + len(blobs) > MAX_CHILDREN:
-        raise _invalid(f"manifest has more than {MAX_CHILDREN} descriptors", code="limit_exceeded")
     subject = document.get("subject")
     return Manifest(
         raw=raw,
@@ -248,11 +262,6 @@ def _platform(value: Any) -> Platform | None:
     if os is None or architecture is None:
         return None
     return Platform(os, architecture, variant, os_version)
-
-
-def _default_variant(platform: Platform) -> str | None:
-    # containerd's platforms package: arm64 means v8 and arm means v7 when nothing is said.
-    return platform.variant or {"arm64": "v8", "arm": "v7"}.get(platform.architecture)
 
 
 def _annotations(document: dict[str, Any]) -> tuple[tuple[str, str], ...]:

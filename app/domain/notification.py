@@ -1,4 +1,4 @@
-"""Notifications that go out: who wants to be told of what, and what became of telling them.
+"""Outbound notifications: who is notified of what, when a delivery is retried, and when it becomes a dead letter.
 
 An event of a job becomes one `Delivery` for each subscription that wants it, and one for the address the job itself
 brought along (`Notify`). A delivery is tried over days; when to try again, and when to give up, is decided here.
@@ -17,19 +17,15 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
-from app.domain.address import NotifyUrl, SubscriptionName
 from app.domain.job import Job, JobState
+from app.domain.notify_url import NotifyUrl, SubscriptionName
 from app.domain.request import Labels
+from app.domain.retry_policy import RetryPolicy
 
-MAX_ATTEMPTS = 13
-"""With the rests below: almost three days."""
-FIRST_REST = timedelta(seconds=5)
-LONGEST_REST = timedelta(hours=12)
-_REST_GROWTH = 4
-_JITTER = 0.2
-"""Rests are up to this share longer or shorter, so that what failed together does not come again together."""
-LONGEST_WISH = timedelta(days=1)
-"""How far an endpoint may put us off with `Retry-After`."""
+NOTIFICATION_RETRIES = RetryPolicy(
+    attempts=13, first_delay=5.0, growth=4.0, max_delay=12 * 3_600.0, jitter=0.2, max_pause=86_400.0
+)
+"""Of a delivery: almost three days in all."""
 FAILING_FOR = timedelta(days=2)
 """An endpoint that took nothing for this long is switched off as soon as a delivery is given up."""
 MAX_SECRETS = 3
@@ -40,7 +36,7 @@ _SECRET_BYTES = range(24, 65)
 
 
 class EventType(StrEnum):
-    """What is told."""
+    """What a message is about."""
 
     JOB_STARTED = "job.started"
     JOB_SUCCEEDED = "job.succeeded"
@@ -57,11 +53,11 @@ _EVENT_OF_STATE: dict[JobState, JobEventType] = {
     JobState.FAILED: EventType.JOB_FAILED,
     JobState.CANCELLED: EventType.JOB_CANCELLED,
 }
-MessageFormat = Literal["standard", "cloudevents"]
+MessageFormat = Literal["standard", "cloudevents", "slack", "teams"]
 
 
 def event_of(state: JobState) -> JobEventType | None:
-    """Say what is told when a job comes into a state; nobody is told that it waits."""
+    """Return the event of a job that comes into a state; None for `queued`, which is not reported."""
     return _EVENT_OF_STATE.get(state)
 
 
@@ -91,14 +87,14 @@ class EventFilter(_Value):
     labels: Labels = Field(default_factory=dict)
 
     def matches(self, job: Job) -> bool:
-        """Say whether it is about this job."""
+        """Return whether it is about this job."""
         if self.policies and job.policy not in self.policies:
             return False
         return self.labels.items() <= job.labels.items()
 
 
 class Subscription(_Value):
-    """Somebody wants to be told."""
+    """An address that is notified of jobs, and of which."""
 
     name: SubscriptionName
     url: NotifyUrl
@@ -108,12 +104,12 @@ class Subscription(_Value):
     enabled: bool = True
 
     def wants(self, event: EventType, job: Job) -> bool:
-        """Say whether this event of this job is told."""
+        """Return whether this event of this job is reported."""
         return self.enabled and event in self.events and self.filter.matches(job)
 
 
 @dataclass(frozen=True, slots=True)
-class KeptSecret:
+class StoredSecret:
     """A sealed secret, and until when it signs beside the newest one; the newest one has no end."""
 
     token: str
@@ -125,11 +121,11 @@ class KeptSecret:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptSubscription:
+class StoredSubscription:
     """A subscription as it is stored, its secrets closed."""
 
     subscription: Subscription
-    secrets: tuple[KeptSecret, ...]
+    secrets: tuple[StoredSecret, ...]
     """Newest first."""
     version: int
     created_at: datetime
@@ -142,7 +138,7 @@ class KeptSubscription:
 
 
 class DeliveryState(StrEnum):
-    """What became of telling somebody."""
+    """What became of one attempt."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -163,6 +159,8 @@ class Delivery:
     due_at: datetime
     url: str | None = None
     """Where a job's own notification goes; None: to the subscription's address."""
+    traceparent: str | None = None
+    """Of the job it tells of."""
     state: DeliveryState = DeliveryState.PENDING
     attempts: int = 0
     attempted_at: datetime | None = None
@@ -215,17 +213,17 @@ class Outcome:
 
 
 def rest_after(attempts: int, outcome: Outcome, *, chance: float) -> timedelta | None:
-    """Say how long a delivery rests after its n-th attempt failed; None when it is given up.
+    """Return how long a delivery rests after its n-th attempt failed; None when it is given up.
 
     `chance` is a random number from 0 to 1.
     """
-    if outcome.is_gone or attempts >= MAX_ATTEMPTS:
+    policy = NOTIFICATION_RETRIES
+    if outcome.is_gone or not policy.allows(attempts):
         return None
-    grown: timedelta = min(FIRST_REST * _REST_GROWTH ** (attempts - 1), LONGEST_REST)
-    wish = timedelta(seconds=min(outcome.retry_after_seconds or 0, LONGEST_WISH.total_seconds()))
-    return max(grown * (1 + _JITTER * (2 * chance - 1)), wish)
+    asked = min(outcome.retry_after_seconds or 0.0, policy.max_pause)
+    return timedelta(seconds=max(policy.delay(attempts, chance=chance), asked))
 
 
 def delivery_id(*parts: str) -> str:
-    """Name a message by what makes it the one it is: the same event is never written down for somebody twice."""
+    """Derive a message's id from what it is about: one event is never written twice for one receiver."""
     return "msg_" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -1,11 +1,19 @@
-"""What a rule's `source` and `destination` strings say, and the one rule by which a source becomes a destination."""
+"""Source patterns and destination templates: what a rule's strings say, and how a source becomes a destination.
+
+On the way a source's names may change, before a template's words are filled in: a prefix goes, parts are substituted.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Literal, Self
 
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.domain.errors import InvalidRequestError
+from app.domain.expression import compile_expression
 from app.domain.reference import (
     DOCKER_HUB,
     Digest,
@@ -15,12 +23,105 @@ from app.domain.reference import (
     Repository,
     Tag,
     is_bare_host,
+    refuse_foreign_notation,
+    refuse_stray_glob,
     split_host_prefix,
     split_reference,
 )
+from app.domain.selection import MAX_MATCHER_LENGTH, RequestPart
 
+MAX_SUBSTITUTIONS = 16
 TEMPLATE_WORDS = ("registry", "repository", "namespace", "name", "tag")
 _TEMPLATE_WORD = re.compile(r"\{([^{}]*)\}")
+_WORDS = f"{', '.join(f'{{{word}}}' for word in TEMPLATE_WORDS)} and {{path[0]}} for a part of the path"
+_PATH_WORD = re.compile(r"path\[-?[0-9]{1,2}\]")
+_PREFIX = re.compile(r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*")
+_ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceNames:
+    """What template words stand for."""
+
+    registry: Registry
+    repository: str
+    tag: str
+
+    def word(self, word: str) -> str:
+        """Return what a template word stands for; raise `InvalidReferenceError` for a part that a path hasn't got."""
+        namespace, _, name = self.repository.rpartition("/")
+        words = {"registry": self.registry.hostname, "repository": self.repository, "tag": self.tag}
+        words |= {"namespace": namespace, "name": name}
+        return words[word] if word in words else self._part(int(word.removeprefix("path[").removesuffix("]")))
+
+    def _part(self, place: int) -> str:
+        parts = self.repository.split("/")
+        try:
+            return parts[place]
+        except IndexError as error:
+            message = f"{self.repository!r} has {len(parts)} parts, and {{path[{place}]}} asks for another"
+            raise InvalidReferenceError(message, code="invalid_template") from error
+
+
+def _prefix(text: str) -> str:
+    prefix = text.strip("/")
+    if not _PREFIX.fullmatch(prefix):
+        code, message = "invalid_prefix", "{shown} is not the beginning of a repository's path, such as team-a"
+        raise PydanticCustomError(code, message, {"shown": repr(text[:80])})
+    return prefix
+
+
+class Substitution(RequestPart):
+    r"""Replace what an RE2 expression matches, everywhere in a name; `\1` in the replacement is its first group."""
+
+    on: Literal["repository", "tag"] = "repository"
+    pattern: str = Field(min_length=1, max_length=MAX_MATCHER_LENGTH)
+    replacement: str = Field(max_length=MAX_MATCHER_LENGTH)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        try:
+            groups = compile_expression(self.pattern).groups
+        except ValueError as error:
+            code, message = "invalid_pattern", "{reason}"
+            raise PydanticCustomError(code, message, {"reason": str(error), "field": ("pattern",)}) from error
+        for escaped in _ESCAPE.findall(self.replacement):
+            if escaped != "\\" and not ("1" <= escaped <= "9" and int(escaped) <= groups):
+                code, message = "invalid_replacement", "{shown} names no group of the pattern, which has {groups}"
+                facts = {"shown": f"\\{escaped}", "groups": groups, "field": ("replacement",)}
+                raise PydanticCustomError(code, message, facts)
+        return self
+
+    def applied_to(self, name: str) -> str:
+        """Return a name with everything replaced."""
+        return compile_expression(self.pattern).replaced_in(name, self.replacement)
+
+
+class NameMapping(RequestPart):
+    """How a source's names change on the way: first the prefix goes, then each substitution in turn.
+
+    Template words stand for the changed names, and so do the repository and the tag where a destination names none.
+    """
+
+    strip_prefix: Annotated[str, Field(max_length=255), AfterValidator(_prefix)] | None = Field(
+        default=None, description="Whole parts at the beginning of a repository's path that are left out."
+    )
+    substitute: tuple[Substitution, ...] = Field(default=(), max_length=MAX_SUBSTITUTIONS)
+
+    def names_of(self, source: Reference) -> SourceNames:
+        """Return a source's names as they are to be seen by a destination."""
+        repository, tag = source.repository.path, source.tag or ""
+        if self.strip_prefix is not None:
+            repository = repository.removeprefix(f"{self.strip_prefix}/")
+        for substitution in self.substitute:
+            if substitution.on == "repository":
+                repository = substitution.applied_to(repository)
+            elif tag:
+                tag = substitution.applied_to(tag)
+        return SourceNames(source.repository.registry, repository, tag)
+
+
+AS_IT_IS = NameMapping()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +140,17 @@ class SourcePattern:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `host/repo[:tag[,tag…]][@digest]`, `host/ns/**` or `host/**`; raise `InvalidReferenceError`."""
+        refuse_foreign_notation(text)
+        refuse_stray_glob(text)
         if text.endswith("/**"):
             prefix = text.removesuffix("/**")
             registry, namespace = _split_prefix(prefix)
             if namespace:
                 Repository(registry, namespace)
             return cls(registry, namespace=namespace)
-        if "*" in text:
-            message = "a source is one repository, or ends in /** for every repository below"
-            raise InvalidReferenceError(message, code="invalid_source")
+        if text.endswith("/"):
+            message = f"leave out the '/' at the end, or write {text[:80]}** for every repository below"
+            raise InvalidReferenceError(message, code="invalid_repository")
         name, tags, digest = split_reference(text)
         if is_bare_host(name):
             message = f"{name!r} is a host alone; write {name}/** for the whole registry"
@@ -90,9 +193,10 @@ class DestinationTemplate:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `host`, `host/prefix` or `host/repo[:tag[,tag…]]` with template words; raise `InvalidReferenceError`."""
+        refuse_foreign_notation(text)
         for word in _TEMPLATE_WORD.findall(text):
-            if word not in TEMPLATE_WORDS:
-                message = f"{{{word}}} is no template word; there are {', '.join(f'{{{w}}}' for w in TEMPLATE_WORDS)}"
+            if word not in TEMPLATE_WORDS and not _PATH_WORD.fullmatch(word):
+                message = f"{{{word}}} is no template word; there are {_WORDS}"
                 raise InvalidReferenceError(message, code="invalid_template")
         name, tags, digest = split_reference(text)
         if digest or "@" in text:
@@ -109,34 +213,37 @@ class DestinationTemplate:
         template._check()
         return template
 
-    def fill(self, source: Reference, *, position: int = 0, from_pattern: bool = False) -> Reference:
+    def fill(
+        self, source: Reference, *, position: int = 0, from_pattern: bool = False, mapping: NameMapping = AS_IT_IS
+    ) -> Reference:
         """Say where one source reference goes; raise `InvalidReferenceError` where no registry would take that name.
 
         `position` is the place of the source's tag among those listed, `from_pattern` whether its repository was found
-        by listing. Without a tag on either side the copy is known by its digest.
+        by listing, `mapping` how its names change first. Without a tag on either side the copy is known by its digest.
         """
+        names = mapping.names_of(source)
         try:
-            repository = Repository(self.registry, self._path(source, from_pattern=from_pattern))
-            tag = self._tag(source, position)
+            repository = Repository(self.registry, self._path(names, from_pattern=from_pattern))
+            tag = self._tag(names, position)
         except InvalidReferenceError as error:
             message = f"{source} would go to {self}, but {error}"
             raise InvalidReferenceError(message, code=error.code) from error
         return Reference(repository, tag, None if tag else source.digest)
 
-    def _path(self, source: Reference, *, from_pattern: bool) -> str:
+    def _path(self, names: SourceNames, *, from_pattern: bool) -> str:
         if "{" in self.path:
-            path = _fill(self.path, source)
+            path = _fill(self.path, names)
         elif from_pattern or not self.path:
-            path = f"{self.path}/{source.repository.path}".strip("/")
+            path = f"{self.path}/{names.repository}".strip("/")
         else:
             path = self.path
         # As on the command line; known only now, since in front of a pattern docker.io/me is a namespace.
         return f"library/{path}" if self.registry == DOCKER_HUB and "/" not in path else path
 
-    def _tag(self, source: Reference, position: int) -> Tag | None:
+    def _tag(self, names: SourceNames, position: int) -> Tag | None:
         if not self.tags:
-            return source.tag
-        return Tag(_fill(self.tags[position if len(self.tags) > 1 else 0], source))
+            return Tag(names.tag) if names.tag else None
+        return Tag(_fill(self.tags[position if len(self.tags) > 1 else 0], names))
 
     def _check(self) -> None:
         sample = _TEMPLATE_WORD.sub("x", self.path)
@@ -156,16 +263,31 @@ class DestinationTemplate:
         return f"{self.registry}{'/' if self.path else ''}{self.path}{tags}"
 
 
-def _fill(text: str, source: Reference) -> str:
-    repository = source.repository
-    words = {
-        "registry": repository.registry.hostname,
-        "repository": repository.path,
-        "namespace": repository.namespace,
-        "name": repository.name,
-        "tag": source.tag or "",
-    }
-    filled = _TEMPLATE_WORD.sub(lambda match: words[match[1]], text)
+def map_source(
+    source: Reference,
+    templates: tuple[DestinationTemplate, ...],
+    *,
+    position: int = 0,
+    from_pattern: bool = False,
+    mapping: NameMapping = AS_IT_IS,
+) -> tuple[Reference, ...]:
+    """Fill every template for one source; raise `InvalidRequestError` where the outcome is no name.
+
+    `position` is the place of its tag among those the rule lists, `from_pattern` whether it was found by listing,
+    `mapping` how its names change before they are filled in.
+    """
+    try:
+        filled = [
+            template.fill(source, position=position, from_pattern=from_pattern, mapping=mapping)
+            for template in templates
+        ]
+    except InvalidReferenceError as error:
+        raise InvalidRequestError(str(error), code="invalid_destination") from error
+    return tuple(dict.fromkeys(filled))
+
+
+def _fill(text: str, names: SourceNames) -> str:
+    filled = _TEMPLATE_WORD.sub(lambda match: names.word(match[1]), text)
     return re.sub(r"/{2,}", "/", filled).strip("/")
 
 

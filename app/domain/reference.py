@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 from pydantic_core import CoreSchema, core_schema
@@ -20,7 +21,9 @@ MAX_NAME_LENGTH = 255
 """Host, slash and repository together: many registries refuse more (distribution spec, "Pulling manifests")."""
 MAX_TAG_LENGTH = 128
 
-_HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""At most 63 characters (RFC 1035 2.3.4): a longer one can't be resolved, nor asked about."""
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _REPOSITORY = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _DIGEST_HEX = {"sha256": 64, "sha512": 128}
@@ -28,6 +31,8 @@ _MAX_PORT = 65_535
 DIGEST_TAG_KINDS = ("sig", "att", "sbom")
 _FALLBACK_TAG = re.compile(r"sha(?:256|512)-[0-9a-f]{64}")
 _DIGEST_TAG = re.compile(rf"sha256-[0-9a-f]{{64}}\.(?:{'|'.join(DIGEST_TAG_KINDS)})")
+_SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
+"""What browsers and `skopeo` put before a host."""
 
 
 class InvalidReferenceError(ValueError):
@@ -173,12 +178,12 @@ class Reference:
 
 
 def is_fallback_tag(tag: str) -> bool:
-    """Say whether a tag has the form of a referrers index (distribution spec, "Referrers Tag Schema")."""
+    """Return whether a tag has the form of a referrers index (distribution spec, "Referrers Tag Schema")."""
     return _FALLBACK_TAG.fullmatch(tag) is not None
 
 
 def is_digest_tag(tag: str) -> bool:
-    """Say whether a tag is one that cosign hangs on a digest: a signature, an attestation, an SBOM."""
+    """Return whether a tag is one that cosign hangs on a digest: a signature, an attestation, an SBOM."""
     return _DIGEST_TAG.fullmatch(tag) is not None
 
 
@@ -221,19 +226,37 @@ def split_reference(text: str) -> tuple[str, str, str]:
 
 
 def looks_like_host(part: str) -> bool:
-    """Say whether the first part of a name is a host rather than a Docker Hub namespace."""
+    """Return whether the first part of a name is a host rather than a Docker Hub namespace."""
     if part == "localhost" or "." in part or part.startswith("[") or part != part.lower():
         return True
     name, colon, port = part.partition(":")
     return bool(colon and name and port.isdigit())
 
 
+def is_host_name(name: str) -> bool:
+    """Return whether a lower-case name can be resolved, or is an IPv4 address as RFC 3986 writes it.
+
+    What ends in a number is an address (WHATWG URL, "ends in a number"): `0177.0.0.1`, `0x7f.1` and `2130706433` are
+    loopback to `inet_aton`, and something else to a reader that compares texts.
+    """
+    labels = name.split(".")
+    if not all(_HOST_LABEL.fullmatch(label) for label in labels):
+        return False
+    if not _NUMBER.fullmatch(labels[-1]):
+        return True
+    try:
+        return str(ipaddress.IPv4Address(name)) == name
+    except ValueError:
+        return False
+
+
 def is_bare_host(text: str) -> bool:
-    """Say whether a text without a slash is a host (`registry.example.com:5000`) and not `name:tag`."""
+    """Return whether a text without a slash is a host (`registry.example.com:5000`) and not `name:tag`."""
     name = text if text.startswith("[") else text.partition(":")[0]
     return "/" not in text and (name == "localhost" or "." in name or name.startswith("["))
 
 
+@lru_cache(maxsize=1_024)
 def _split_port(host: str) -> tuple[str, int | None]:
     match = re.fullmatch(r"(\[[0-9a-f:.]+\]|[^:]*)(?::([0-9]{1,5}))?", host)
     if match is None:
@@ -241,14 +264,53 @@ def _split_port(host: str) -> tuple[str, int | None]:
     return match[1], int(match[2]) if match[2] else None
 
 
+@lru_cache(maxsize=1_024)
 def _is_host(name: str) -> bool:
     if name.startswith("["):
         try:
             return ipaddress.ip_address(name.strip("[]")).version == 6  # noqa: PLR2004 — the protocol's name
         except ValueError:
             return False
-    return 0 < len(name) <= MAX_NAME_LENGTH and all(_HOST_LABEL.fullmatch(label) for label in name.split("."))
+    return len(name) <= MAX_NAME_LENGTH and is_host_name(name)
 
 
 def _shown(text: str, limit: int = 80) -> str:
     return repr(text if len(text) <= limit else f"{text[:limit]}…")
+
+
+def refuse_foreign_notation(text: str, *, may_have_digest: bool = True) -> None:
+    """Raise `InvalidReferenceError` for a scheme, or for credentials, before a host.
+
+    Of a text that may have a digest, an `@` begins credentials only where a `/` follows, which no digest has.
+    """
+    scheme = _SCHEME.match(text)
+    rest = text[scheme.end() :] if scheme else text
+    before, _, after = rest.rpartition("@")
+    if before and ("/" in after or scheme is not None or not may_have_digest):
+        message = (
+            "credentials are no part of a name: leave out what stands before '@', and enter them at "
+            "PUT /v1/registries/{name} with this host"
+        )
+        raise InvalidReferenceError(message, code="secret_in_url")
+    if scheme is not None:
+        plain = "; for plain http, set insecure at PUT /v1/registries/{name}" if scheme["scheme"] == "http" else ""
+        message = f"leave out the scheme {scheme[0]}, and write {rest.rstrip('/')[:80]!r}{plain}"
+        raise InvalidReferenceError(message, code="invalid_repository")
+
+
+def refuse_stray_glob(text: str) -> None:
+    """Raise `InvalidReferenceError` for a `*` anywhere but in a `/**` at the end: choices have fields of their own."""
+    inside = text.removesuffix("/**")
+    if "*" not in inside:
+        return
+    head, _, tag = inside.rpartition(":")
+    if head and "*" not in head and "/" not in tag and inside == text:
+        message = f"tags are chosen with tags.include: write {head[:80]!r}, and {tag[:80]!r} there"
+        raise InvalidReferenceError(message, code="invalid_source")
+    first, slash, path = text.partition("/")
+    host, wanted = (first, path) if slash and "*" not in first and looks_like_host(first) else ("docker.io", text)
+    message = (
+        f"repositories are chosen with repositories.include: write {f'{host}/**'!r}, and {wanted[:80]!r} there; a "
+        "source is one repository, or ends in /** for every repository below"
+    )
+    raise InvalidReferenceError(message, code="invalid_source")

@@ -1,15 +1,17 @@
-"""A registry as it is entered here: where it is, how to log in, how much it may be asked."""
+"""A registry entry: where it is, how to log in, its limits; and which entry a reference uses."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from app.domain.push_event import HookSettings
 from app.domain.reference import DOCKER_HUB, Registry, Repository, split_host_prefix
-from app.domain.trigger import HookSettings
+from app.domain.tagged_value import TaggedValue
 
 RegistryType = Literal[
     "auto",
@@ -34,7 +36,7 @@ class _Value(BaseModel):
 
 
 class TlsSettings(_Value):
-    """How the registry's certificate is checked, and ours shown; certificates and keys are PEM texts."""
+    """How the registry's certificate is checked, and a client certificate shown; all are PEM texts."""
 
     ca: str | None = None
     client_certificate: str | None = None
@@ -42,13 +44,13 @@ class TlsSettings(_Value):
     verify: bool = True
 
 
-class NoAuth(_Value):
+class NoAuth(TaggedValue):
     """Ask anonymously; a registry that hands out anonymous tokens is asked for one."""
 
     type: Literal["none"] = "none"
 
 
-class BasicAuth(_Value):
+class BasicAuth(TaggedValue):
     """User name and password, used directly or to fetch tokens."""
 
     type: Literal["basic"] = "basic"
@@ -56,14 +58,14 @@ class BasicAuth(_Value):
     password: SecretStr
 
 
-class BearerAuth(_Value):
+class BearerAuth(TaggedValue):
     """A registry token sent as it is."""
 
     type: Literal["bearer"] = "bearer"
     token: SecretStr
 
 
-class IdentityTokenAuth(_Value):
+class IdentityTokenAuth(TaggedValue):
     """An OAuth2 refresh token, exchanged for access tokens (docker calls it identity token)."""
 
     type: Literal["identity_token"] = "identity_token"
@@ -71,14 +73,77 @@ class IdentityTokenAuth(_Value):
     token: SecretStr
 
 
-class DockerConfigAuth(_Value):
+class DockerConfigAuth(TaggedValue):
     """The entry for this host in a docker `config.json` on the worker's machine."""
 
     type: Literal["docker_config"] = "docker_config"
     path: str = Field(min_length=1, max_length=4_096)
 
 
-Auth = Annotated[NoAuth | BasicAuth | BearerAuth | IdentityTokenAuth | DockerConfigAuth, Field(discriminator="type")]
+_ECR_HOST = re.compile(r"\d{12}\.dkr\.ecr(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
+_REGION = r"^[a-z]{2,}(-[a-z]+)+-\d+$"
+
+
+class AwsAuth(TaggedValue):
+    """An identity of AWS, which ECR's passwords are asked for with before the last one ends.
+
+    Without an access key it is the identity of the worker's machine: botocore's default chain (environment, shared
+    files, web identity, container, instance), or a profile of its shared files.
+    """
+
+    type: Literal["aws"] = "aws"
+    access_key_id: str | None = Field(default=None, min_length=16, max_length=128, pattern=r"^[A-Z0-9]+$")
+    secret_access_key: SecretStr | None = None
+    profile: str | None = Field(default=None, min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\[\]]+$")
+    """A profile of the worker's AWS configuration; not beside an access key."""
+    role_arn: str | None = Field(
+        default=None, max_length=640, pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/[A-Za-z0-9_+=,.@/-]+$"
+    )
+    external_id: str | None = Field(default=None, min_length=2, max_length=1224, pattern=r"^[A-Za-z0-9_+=,.@:/-]+$")
+    region: str | None = Field(default=None, pattern=_REGION)
+    """None where the host says it."""
+
+
+class AzureAuth(TaggedValue):
+    """An identity of Azure, which ACR's refresh tokens are asked for with before the last one ends.
+
+    With `tenant_id` it is a service principal (an app registration); without, the identity of the worker's machine:
+    workload identity, environment, or managed identity.
+    """
+
+    type: Literal["azure"] = "azure"
+    tenant_id: str | None = Field(default=None, max_length=253, pattern=r"^[0-9A-Za-z]+([.-][0-9A-Za-z]+)*$")
+    client_id: str | None = Field(default=None, pattern=r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$")
+    """The application's id; without `tenant_id`, which of the machine's identities (user-assigned) is meant."""
+    client_secret: SecretStr | None = None
+    client_certificate: SecretStr | None = None
+    """Certificate and private key (RSA), as one PEM text."""
+
+
+class GoogleAuth(TaggedValue):
+    """An identity of Google, which access tokens are asked for with before the last one ends.
+
+    With `service_account` it is that account's key; without, the identity of the worker's machine: the file that
+    `GOOGLE_APPLICATION_CREDENTIALS` names, or the attached service account.
+    """
+
+    type: Literal["google"] = "google"
+    service_account: str | None = Field(default=None, max_length=320, pattern=r"^[a-z0-9.-]+@[a-z0-9.-]+$")
+    """The account's e-mail address, as its key says it."""
+    service_account_key: SecretStr | None = None
+    """The key file, JSON."""
+
+
+Auth = Annotated[
+    NoAuth | BasicAuth | BearerAuth | IdentityTokenAuth | DockerConfigAuth | AwsAuth | AzureAuth | GoogleAuth,
+    Field(discriminator="type"),
+]
+
+
+def ecr_region(registry: str) -> str | None:
+    """Return the region in the host name of a private ECR registry, None for any other host."""
+    found = _ECR_HOST.fullmatch(registry)
+    return found[1] if found else None
 
 
 class RegistryLimits(_Value):
@@ -89,8 +154,28 @@ class RegistryLimits(_Value):
     bytes_per_second: int | None = Field(default=None, ge=1)
 
 
+class RepositoryTemplate(_Value):
+    """What a repository, or the project it is in, is made like where a copy finds it missing.
+
+    Registries know some of it each; what one does not know is refused at its entry.
+    """
+
+    public: bool = False
+    description: str = Field(default="", max_length=1_024)
+    scan_on_push: bool = False
+    immutable_tags: bool = False
+    encryption_key: str | None = Field(default=None, min_length=1, max_length=2_048)
+    """The id, alias or ARN of a key in the cloud's key store."""
+    quota_bytes: int | None = Field(default=None, ge=1, le=2**62)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The settings that are not as they are by default."""
+        return frozenset(name for name in type(self).model_fields if getattr(self, name) != type(self)().__dict__[name])
+
+
 class RegistryEntry(_Value):
-    """A named registry. `host` may carry a path prefix: the entry is then for repositories below it only."""
+    """A named registry. `host` may carry a path prefix for the repositories below it; the longest prefix wins."""
 
     name: str
     host: str
@@ -100,18 +185,26 @@ class RegistryEntry(_Value):
     tls: TlsSettings = TlsSettings()
     auth: Auth = NoAuth()
     trusted_hosts: tuple[str, ...] = ()
-    """Host names, or `*.` patterns, that tokens may be fetched from and blobs redirected to beside the host itself."""
+    """Host names, or `*.` patterns, that tokens may be fetched from and blobs redirected to beside the host itself,
+    also at private addresses; with `http://` before it, blobs may be redirected there from https."""
     limits: RegistryLimits = RegistryLimits()
     proxy: str | None = None
+    create_missing: RepositoryTemplate | None = None
+    """What to make repositories like that are missing at a destination; None: they are not made."""
     hook: HookSettings | None = None
     """How its push events arrive here; None: they do not."""
     is_registered: bool = True
-    """False for a host that nobody entered: asked anonymously, and only at public addresses."""
+    """False for a host without an entry: asked anonymously, and only at public addresses."""
 
     @classmethod
     def unregistered(cls, registry: Registry) -> Self:
         """Stand in for a host that has no entry."""
         return cls(name=registry, host=registry, is_registered=False)
+
+    @property
+    def label(self) -> str:
+        """What metrics call it: never a host without an entry, of which a caller could name new ones without end."""
+        return self.name if self.is_registered else "(not registered)"
 
     @property
     def registry(self) -> Registry:
@@ -145,7 +238,7 @@ CLOSED = SecretStr("(stored, and not opened here)")
 
 
 @dataclass(frozen=True, slots=True)
-class KeptRegistry:
+class StoredRegistry:
     """An entry as it is stored, for those who look at it: each secret in it is `CLOSED`."""
 
     entry: RegistryEntry
@@ -155,7 +248,7 @@ class KeptRegistry:
 
 
 def entry_for(entries: tuple[RegistryEntry, ...], repository: Repository) -> RegistryEntry:
-    """Choose the entry with the longest matching `host[/prefix]`, or an anonymous stand-in."""
+    """Return the entry with the longest matching prefix (`host[/prefix]`), or an anonymous stand-in."""
     matching = [entry for entry in entries if entry.covers(repository)]
     if not matching:
         return RegistryEntry.unregistered(repository.registry)

@@ -2,11 +2,72 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Literal
 
 from app.domain.errors import CopyError, RegistryError, RegistrySyncError, Side
 from app.domain.reference import Digest, Reference
+
+EXISTS_DIFFERENT = "exists_different_digest"
+"""The reason of an image whose destination tag points to something else and was left (`overwrite: never`)."""
+CHANGED_SINCE_PLAN = "changed_since_plan"
+"""The reason, and the code, of a copy by a plan whose source or destination is not what the plan saw any more."""
+RowKind = Literal["image", "listing", "refused"]
+"""What a row among a job's images stands for: a copy; a list that could not be had; a copy that planning refused."""
+
+
+MAX_FIRST = 5
+"""Names that a warning, a count of failures or of companions gives; the rest is a number."""
+PlanAction = Literal["copy", "update", "up_to_date", "refused", "failed"]
+"""What comparing both sides says of a row: `refused` is not copied whatever the registries say, `failed` is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompanionNames:
+    """Referrers and digest tags that come along with an image: how many, and the first of their tags or digests."""
+
+    count: int = 0
+    first: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> CompanionNames:
+        """Count names, and keep the first in alphabetical order."""
+        ordered = sorted(names)
+        return cls(len(ordered), tuple(ordered[:MAX_FIRST]))
+
+
+@dataclass(frozen=True, slots=True)
+class ActionCounts:
+    """What the rows of a job come to that have ended: how many by what was to be done, and companions beside them."""
+
+    copy: int = 0
+    update: int = 0
+    up_to_date: int = 0
+    refused: int = 0
+    failed: int = 0
+    companions: int = 0
+
+    def counting(self, action: PlanAction | None, *, companions: int = 0, rows: int = 1) -> ActionCounts:
+        """Return the totals with more rows; one without an action (cancelled, superseded) counts for nothing."""
+        if action is None:
+            return self
+        counted = {action: getattr(self, action) + rows, "companions": self.companions + companions}
+        return replace(self, **counted)
+
+
+@dataclass(frozen=True, slots=True)
+class FailureCount:
+    """How many rows of a job failed alike, and the first of them."""
+
+    kind: RowKind
+    code: str
+    side: Side | None
+    count: int
+    source: str
+    destination: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +81,8 @@ class ExecutionError:
     operation: str | None = None
     status: int | None = None
     temporary: bool = False
+    failures: tuple[FailureCount, ...] = ()
+    """Of a job that failed because images did (`images_failed`): what they failed for, the most frequent first."""
 
     @classmethod
     def of(cls, error: RegistrySyncError) -> ExecutionError:
@@ -36,13 +99,62 @@ class ExecutionError:
             temporary=bool(getattr(error, "temporary", False)),
         )
 
+    @classmethod
+    def of_failures(cls, failures: tuple[FailureCount, ...]) -> ExecutionError:
+        """Sum up why a job failed whose images did."""
+        ordered = tuple(sorted(failures, key=lambda failure: -failure.count))
+        if not ordered:
+            return cls("images_failed", "images failed; each says why")
+        counts = ", ".join(f"{failure.count} for {_failure_text(failure)}" for failure in ordered)
+        number = sum(failure.count for failure in ordered)
+        message = f"{number} failed, {counts}; the first: {ordered[0].message}"
+        return cls("images_failed", message, failures=ordered)
+
+
+_WARNINGS = {
+    "no_match": "nothing matches this rule",
+    "repository_unusable": "the list of repositories names some that this service can't use",
+    "repository_gone": "the list of repositories names some that are not there; emptied ones often stay in it",
+    "tag_unusable": "the list of tags names some that this service can't use",
+    "page_without_link": "a list came in pages that were cut short without a Link header; it was read on by `last`",
+    "fallback_list_ignored": "a fallback tag of referrers holds something else, so the referrers there are not copied",
+    "referrer_skipped": "what is listed as a referrer is not one, or is not there",
+    "digest_list_wrong": "a registry's list of digests is not what it answers for its tags; each tag was asked for",
+    "platform_missing": "some images do not have a platform that was asked for",
+    "plan_incomplete": "the plan ends before all of it was seen; plan fewer repositories or tags at a time to see all",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class JobWarning:
-    """Something the caller should know that stopped nothing."""
+    """Something the caller should know that stopped nothing: how often it came up, and the first names."""
 
     code: str
-    message: str
+    first: tuple[str, ...] = ()
+    count: int = 1
+    rule: int | None = None
+    """Which of the request's rules, counted from 0, where it is about one."""
+
+    @property
+    def message(self) -> str:
+        """What it means, in a sentence."""
+        names = f": {', '.join(self.first)}" if self.first else ""
+        more = f" and {self.count - len(self.first)} more" if self.first and self.count > len(self.first) else ""
+        return f"{_WARNINGS.get(self.code, self.code)}{names}{more}"
+
+
+def merged_warnings(existing: tuple[JobWarning, ...], new: Iterable[JobWarning]) -> tuple[JobWarning, ...]:
+    """Add warnings up: one for each code and rule, with the first names of all."""
+    merged = {(warning.code, warning.rule): warning for warning in existing}
+    for warning in new:
+        key = (warning.code, warning.rule)
+        before = merged.get(key)
+        if before is None:
+            merged[key] = replace(warning, first=warning.first[:MAX_FIRST])
+        else:
+            first = tuple(dict.fromkeys((*before.first, *warning.first)))[:MAX_FIRST]
+            merged[key] = replace(before, first=first, count=before.count + warning.count)
+    return tuple(merged.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +169,55 @@ class Tally:
     bytes_transferred: int = 0
 
 
+def counted_failures(failures: tuple[FailureCount, ...], new: Iterable[FailureCount]) -> tuple[FailureCount, ...]:
+    """Add failures up: one count for each kind, code and side, which keeps its first text."""
+    counted = {(failure.kind, failure.code, failure.side): failure for failure in failures}
+    for failure in new:
+        key = (failure.kind, failure.code, failure.side)
+        before = counted.get(key)
+        counted[key] = failure if before is None else replace(before, count=before.count + failure.count)
+    return tuple(counted.values())
+
+
+def _failure_text(failure: FailureCount) -> str:
+    side = f" ({failure.side})" if failure.side else ""
+    return f"{failure.code}{side}{'' if failure.kind == 'image' else f' of a {_KIND_TEXTS[failure.kind]}'}"
+
+
+_KIND_TEXTS = {"listing": "list", "refused": "refused copy"}
+
+
+@dataclass(frozen=True, slots=True)
+class CopyStep:
+    """One step of a copy to one destination, for the image's log."""
+
+    at: datetime
+    event: str
+    """What happened: `compared`, `blob_present`, `blob_mounted`, `blob_transferred`, `upload_resumed`, …"""
+    details: Mapping[str, str | int | None]
+
+
 @dataclass(frozen=True, slots=True)
 class CopyResult:
     """How one copy to one destination ended."""
 
     destination: Reference
-    outcome: Literal["copied", "up_to_date", "failed"]
+    outcome: Literal["copied", "planned", "up_to_date", "failed"]
+    action: PlanAction
     reason: str | None = None
     digest: Digest | None = None
     destination_digest: Digest | None = None
     previous_digest: Digest | None = None
     media_type: str | None = None
     platforms: tuple[str, ...] = ()
+    companions: CompanionNames = field(default_factory=CompanionNames)
     tally: Tally = field(default_factory=Tally)
     error: ExecutionError | None = None
     warnings: tuple[JobWarning, ...] = ()
     attempts: int = 1
-    may_pass: bool = False
-    """It failed for something that takes longer than anybody waits here: worth another attempt later."""
+    steps: tuple[CopyStep, ...] = ()
+    """What was done, the first steps and the last; those between are left out of a long log."""
+    retry_after: float | None = None
+    """It failed because a registry asked to be left alone so many seconds: no failure, but to be made again then."""
+    retry_later: bool = False
+    """Retries are exhausted at a registry that had responded before: worth another attempt later."""

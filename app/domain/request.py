@@ -8,38 +8,45 @@ where a check looks at more than one field, the context's `field` is the path to
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
+from app.domain.duration import parse_duration
+from app.domain.expression import expression_budget
 from app.domain.manifest import Platform
-from app.domain.matcher import parse_matcher
-from app.domain.pattern import DestinationTemplate, SourcePattern
-from app.domain.reference import InvalidReferenceError, Reference, Tag
+from app.domain.pattern import AS_IT_IS, DestinationTemplate, NameMapping, SourcePattern
+from app.domain.reference import InvalidReferenceError, Reference, Repository, Tag
+from app.domain.selection import ArtifactTypeSelection, RepositorySelection, RequestPart, TagSelection
 
-MAX_RULES = 100
+MAX_RULES = 10_000
+"""What bounds a request first is its size: a rule takes about a hundred bytes."""
 MAX_DESTINATIONS = 16
-MAX_MATCHERS = 200
-MAX_MATCHER_LENGTH = 512
 MAX_LABELS = 32
+
+# What a rule's fields say is parsed to be checked, and once more when the rule is there.
+_parse_source = lru_cache(maxsize=256)(SourcePattern.parse)
+_parse_destination = lru_cache(maxsize=256)(DestinationTemplate.parse)
 
 
 def _source_text(text: str) -> str:
-    return str(_checked(SourcePattern.parse, text))
+    return str(_checked(_parse_source, text))
 
 
 def _destination_text(text: str) -> str:
-    return str(_checked(DestinationTemplate.parse, text))
-
-
-def _matcher_text(text: str) -> str:
-    try:
-        parse_matcher(text)
-    except ValueError as error:
-        code, message = "invalid_matcher", "{reason}"
-        raise PydanticCustomError(code, message, {"reason": str(error)}) from error
-    return text
+    return str(_checked(_parse_destination, text))
 
 
 def _platform_text(text: str) -> str:
@@ -50,60 +57,95 @@ def _platform_text(text: str) -> str:
         raise PydanticCustomError(code, message, {"reason": str(error)}) from error
 
 
+def _duration_text(text: str) -> str:
+    try:
+        parse_duration(text)
+    except ValueError as error:
+        code, message = "invalid_duration", "{reason}"
+        raise PydanticCustomError(code, message, {"reason": str(error)}) from error
+    return text
+
+
+def _since_text(text: str) -> str:
+    """Keep a duration as it is, for it counts from each run; write a time, or a date, as UTC."""
+    with suppress(ValueError):
+        parse_duration(text)
+        return text
+    try:
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError) as error:
+        code, message = "invalid_time", "{shown} is neither a time such as 2026-11-25 nor a duration such as 30d"
+        raise PydanticCustomError(code, message, {"shown": repr(text[:40])}) from error
+
+
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
 Source = Annotated[str, Field(max_length=32_768), AfterValidator(_source_text)]
 Destination = Annotated[str, Field(max_length=1_024), AfterValidator(_destination_text)]
-Matcher = Annotated[str, Field(min_length=1, max_length=MAX_MATCHER_LENGTH), AfterValidator(_matcher_text)]
 PlatformText = Annotated[str, Field(max_length=64), AfterValidator(_platform_text)]
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+PlatformMode = Literal["auto", "sparse", "rewrite", "single"]
+"""What becomes of an index for a choice of platforms: it stays, with children left out (`sparse`), or a smaller one is
+made (`rewrite`); `auto` is sparse where the destination takes that, `single` a plain image of one platform."""
 
 
-class RepositorySelection(_Value):
-    """Which repositories of a pattern are taken: any include and no exclude must match."""
-
-    include: tuple[Matcher, ...] = Field(default=(), max_length=MAX_MATCHERS)
-    exclude: tuple[Matcher, ...] = Field(default=(), max_length=MAX_MATCHERS)
-
-
-class TagSelection(_Value):
-    """Which tags are taken: any include and no exclude must match, then the `newest` N of them are kept."""
-
-    include: tuple[Matcher, ...] = Field(default=(), max_length=MAX_MATCHERS)
-    exclude: tuple[Matcher, ...] = Field(default=(), max_length=MAX_MATCHERS)
-    newest: int | None = Field(default=None, ge=1, le=100_000)
-
-
-class Rule(_Value):
+class Rule(RequestPart):
     """One line of a request: from where, to where, which of it."""
 
     source: Source
     destination: Annotated[
         tuple[Destination, ...],
-        BeforeValidator(
-            _as_list, json_schema_input_type=str | Annotated[list[str], Field(max_length=MAX_DESTINATIONS)]
-        ),
+        BeforeValidator(_as_list),
         Field(min_length=1, max_length=MAX_DESTINATIONS),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string"},
+                    {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_DESTINATIONS},
+                ]
+            }
+        ),
     ]
     repositories: RepositorySelection = RepositorySelection()
     tags: TagSelection = TagSelection()
     platforms: tuple[PlatformText, ...] = Field(default=(), max_length=64)
-    platform_mode: Literal["sparse", "rewrite"] = "sparse"
+    platform_mode: PlatformMode = "auto"
+    artifact_types: ArtifactTypeSelection = ArtifactTypeSelection()
+    created_since: Annotated[str, Field(max_length=40), AfterValidator(_since_text)] | None = Field(
+        default=None,
+        description="Only images created since then: a time, a date, or a duration before each run such as `30d`.",
+    )
+    min_age: Annotated[str, Field(max_length=40), AfterValidator(_duration_text)] | None = Field(
+        default=None, description="Only images created at least so long before each run, such as `7d`."
+    )
+    mapping: NameMapping = AS_IT_IS
 
-    @property
+    @cached_property
     def source_pattern(self) -> SourcePattern:
         """The source, parsed."""
-        return SourcePattern.parse(self.source)
+        return _parse_source(self.source)
 
-    @property
+    @cached_property
     def destination_templates(self) -> tuple[DestinationTemplate, ...]:
         """The destinations, parsed."""
-        return tuple(DestinationTemplate.parse(text) for text in self.destination)
+        return tuple(_parse_destination(text) for text in self.destination)
+
+    @cached_property
+    def named_references(self) -> list[tuple[Reference, tuple[Reference, ...]]]:
+        """Each reference the source names, and where it goes; empty where tags or repositories have to be listed."""
+        pattern, templates = self.source_pattern, self.destination_templates
+        if pattern.repository is None or not (pattern.tags or pattern.digest):
+            return []
+        tags: tuple[Tag | None, ...] = pattern.tags or (None,)
+        sources = [Reference(pattern.repository, tag, pattern.digest) for tag in tags]
+        return [
+            (source, tuple(template.fill(source, position=position, mapping=self.mapping) for template in templates))
+            for position, source in enumerate(sources)
+        ]
 
     @field_validator("destination")
     @classmethod
@@ -128,17 +170,28 @@ class Rule(_Value):
                 "`tags` selects among all tags, but the source lists what to take",
             )
             raise PydanticCustomError(code, message, {"field": ("tags",)})
+        if self.platform_mode == "single" and len(self.platforms) != 1:
+            code, message = (
+                "single_platform",
+                "`platform_mode: single` makes an image of one platform: name exactly one",
+            )
+            raise PydanticCustomError(code, message, {"field": ("platforms",)})
         for template in self.destination_templates:
             _renames_fit(pattern, template)
         _fixed_names_are_valid(self)
         return self
 
 
-class Options(_Value):
+class Options(RequestPart):
     """How a request's copies are made."""
 
     referrers: bool = True
     digest_tags: bool = True
+    companions: Literal["always", "on_change", "never"] = "always"
+    """When referrers and digest tags come along: also with images that are there (one request more for each at the
+    source), with those that are copied, or not at all."""
+    force: bool = False
+    """Check what is there down to its blobs, and bring what is missing."""
     overwrite: Literal["always", "never", "fail"] = "always"
     foreign_layers: Literal["skip", "copy"] = "skip"
     max_bytes_per_second: int | None = Field(default=None, ge=1)
@@ -146,19 +199,34 @@ class Options(_Value):
 
 
 Labels = Annotated[
+    # How keys look is checked, not described: `patternProperties` is nothing that client generators know.
     dict[
         Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")],
-        Annotated[str, Field(max_length=255)],
+        Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")],
     ],
     Field(max_length=MAX_LABELS),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {"type": "string", "maxLength": 255},
+            "maxProperties": MAX_LABELS,
+            "description": "Keys of up to 63 letters, digits, `.`, `_`, `/` and `-`.",
+        }
+    ),
 ]
 
 
-class SyncRequest(_Value):
+class SyncRequest(RequestPart):
     """What a job does: normalised, the full form only."""
 
     rules: tuple[Rule, ...] = Field(min_length=1, max_length=MAX_RULES)
     options: Options = Options()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _within_budget(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        with expression_budget():
+            return handler(value)
 
     @model_validator(mode="after")
     def _no_destination_twice(self) -> Self:
@@ -177,28 +245,39 @@ def fixed_destinations(rule: Rule) -> list[tuple[str, str]]:
     chosen = f" ({', '.join(rule.platforms)}: {rule.platform_mode})" if rule.platforms else ""
     return [
         (str(destination), f"{source}{chosen}")
-        for source, destinations in fixed_references(rule)
+        for source, destinations in rule.named_references
         for destination in destinations
         if destination.tag
     ]
 
 
-def fixed_references(rule: Rule) -> list[tuple[Reference, tuple[Reference, ...]]]:
-    """List each reference a rule's source names, and where it goes; empty where tags or repositories must be listed."""
-    pattern, templates = rule.source_pattern, rule.destination_templates
-    if pattern.repository is None or not (pattern.tags or pattern.digest):
+def destinations_that_are_sources(rule: Rule) -> list[int]:
+    """List which destinations of a rule are its source, by place: a copy there does nothing.
+
+    Of a source that has to be listed, a repository stands for all, unless the rule changes their names one by one; an
+    index of fewer platforms may well take the place of the whole one. Stored requests are not refused for it.
+    """
+    if rule.platforms:
         return []
-    tags: tuple[Tag | None, ...] = pattern.tags or (None,)
-    sources = [Reference(pattern.repository, tag, pattern.digest) for tag in tags]
-    return [
-        (source, tuple(template.fill(source, position=position) for template in templates))
-        for position, source in enumerate(sources)
-    ]
+    sources = rule.named_references
+    if not sources and rule.mapping == AS_IT_IS:
+        sample = _sample_of(rule.source_pattern)
+        is_listed = rule.source_pattern.is_pattern
+        with suppress(InvalidReferenceError):  # the template wants a longer name than the sample's: it changes names
+            filled = tuple(template.fill(sample, from_pattern=is_listed) for template in rule.destination_templates)
+            sources = [(sample, filled)]
+    return sorted({place for source, filled in sources for place, one in enumerate(filled) if one == source})
+
+
+def _sample_of(pattern: SourcePattern) -> Reference:
+    path = "/".join(part for part in (pattern.namespace, "some/sample/repository") if part)
+    repository = pattern.repository or Repository(pattern.registry, path)
+    return Reference(repository, Tag("sample"))
 
 
 def _fixed_names_are_valid(rule: Rule) -> None:
     try:
-        fixed_references(rule)
+        rule.named_references  # noqa: B018 — reading it is the check
     except InvalidReferenceError as error:
         message = "{reason}"
         raise PydanticCustomError(error.code, message, {"reason": str(error), "field": ("destination",)}) from error

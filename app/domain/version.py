@@ -1,9 +1,13 @@
-"""Versions in tags, and ranges of them: what a `semver:` matcher means.
+"""Semantic versions in tags, and ranges of them: what `semver:` and `semver-pre:` matchers mean.
 
-A tag is a version when it is one by semver.org's rules, a leading `v` and missing last numbers (`v1.2`, `1`) allowed;
-`1.2.3-alpine` is a pre-release by those rules. Ranges are written as npm's semver and Go's Masterminds library read
-them: comparators with spaces or commas between must all hold, `||` gives a choice, `^ ~ x` and `1.2 - 1.4` are short
-forms. A pre-release is in a range only if a comparator of it names a pre-release of the same three numbers.
+A tag is a version when it is one by semver.org's rules; a leading `v`, missing last numbers (`v1.2`, `1`) and leading
+zeros (`24.04`, `2024.01.02`) are allowed, and `_` stands for the `+` that tags can't have (Helm, "OCI registries").
+`1.2.3-alpine` is a pre-release by those rules. Ranges read as npm's semver reads them: comparators with spaces or
+commas between must all hold, `||` gives a choice, `^ ~ x` and `1.2 - 1.4` are short forms.
+
+Pre-releases: in a `semver:` range only those whose three numbers a comparator names with a pre-release of its own; in a
+`semver-pre:` range all that lie between its bounds (npm's `includePrerelease`, Masterminds' `IncludePrerelease`). The
+dialects of other tools are turned into these two when their files are imported; there is no other reader of ranges.
 """
 
 from __future__ import annotations
@@ -14,11 +18,12 @@ from typing import Self
 
 from semver import Version
 
-_NUMBER = r"(?:0|[1-9][0-9]{0,17}|[xX*])"
+_NUMBER = r"(?:[0-9]{1,18}|[xX*])"
 _PARTIAL = rf"v?({_NUMBER})(?:\.({_NUMBER})(?:\.({_NUMBER})(?:-([0-9A-Za-z.-]+))?(?:\+[0-9A-Za-z.-]+)?)?)?"
 _OPERATORS = r"(>=|=>|<=|=<|!=|~>|[<>=^~]|)"
 _COMPARATOR = re.compile(rf"{_OPERATORS}\s*{_PARTIAL}(?=[\s,]|$)[\s,]*")
 _HYPHEN = re.compile(rf"\s*{_PARTIAL}\s+-\s+{_PARTIAL}\s*")
+_TAG = re.compile(r"v?(?P<numbers>[0-9]{1,18}(?:\.[0-9]{1,18}){0,2})(?P<rest>[-+_].*)?", re.DOTALL)
 _SAME_AS = {"=>": ">=", "=<": "<=", "~>": "~", "": "="}
 _LOWEST = "0"
 """The least pre-release there is: `<2.0.0-0` keeps the pre-releases of 2.0.0 out, too."""
@@ -83,26 +88,32 @@ class VersionRange:
     """A parsed range: any of the alternatives, all bounds of it."""
 
     alternatives: tuple[tuple[_Bounds, ...], ...]
+    takes_prereleases: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str, *, takes_prereleases: bool = False) -> Self:
         """Read a range; raise `ValueError` saying which part is none."""
-        return cls(tuple(_alternative(part) for part in text.split("||")))
+        return cls(tuple(_alternative(part) for part in text.split("||")), takes_prereleases)
 
     def takes(self, version: Version) -> bool:
         """Say whether a version is in the range."""
+        is_free = self.takes_prereleases or version.prerelease is None
         return any(
             all(bounds.takes(version) for bounds in alternative)
-            and (version.prerelease is None or any(bounds.names_prereleases_of(version) for bounds in alternative))
+            and (is_free or any(bounds.names_prereleases_of(version) for bounds in alternative))
             for alternative in self.alternatives
         )
 
 
 def parse_version(tag: str) -> Version | None:
     """Read a tag as a version; None where it is none."""
-    text = tag.removeprefix("v")
+    found = _TAG.fullmatch(tag)
+    if found is None:
+        return None
+    numbers = [str(int(number)) for number in found["numbers"].split(".")]
+    rest = (found["rest"] or "").replace("_", "+")
     try:
-        return Version.parse(text, optional_minor_and_patch=True)
+        return Version.parse(f"{'.'.join([*numbers, '0', '0'][:3])}{rest}")
     except ValueError:
         return None
 

@@ -1,5 +1,13 @@
-"""The engine room: the life of a job, from the row that says it was accepted to the row that says how it ended.
+"""The life of a job, from the row that says it was accepted to the row that says how it ended.
 
-Our rows are the truth and the engine (PgQueuer) only nudges: it says which unit of a job to look at. A unit is claimed
-under a fence, which every later write of that claim checks. Imports the workshop, the pipes and what lies below.
+    submission.py     requests become jobs (group commit); queue.py has their units delivered (PgQueuer)
+    transitions.py    the state machine: allowed moves, counts; outbox.py saves them with their notifications
+    cancellation.py   what has not begun is cancelled at once
+    policy_jobs.py    whole runs and pushes of policies, each in a concurrency group
+    push_jobs.py      push events that arrived become jobs
+    event_stream.py   progress of jobs, for all watchers of a process
+    retention.py      old rows are deleted, a few at a time
+
+Rows are the truth; the queue only says which unit to look at. A unit is claimed under a fencing token, which every
+later write of that claim checks.
 """

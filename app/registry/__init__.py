@@ -1,12 +1,14 @@
-"""The road: a client for registries that speak the OCI distribution spec, and those that nearly do.
+"""A client for registries that speak the OCI distribution spec, and those that nearly do.
 
-    pool.py → client.py     one method per spec operation: listing, manifests, blobs, uploads, referrers
-              apis.py       repositories by registries' own APIs; quirks.py says which type has what
-              exchange.py   one request and its answer: credentials, turns, redirects, retries, errors
-              auth.py       challenge → token per scope; trust.py says which host may be told what
-              pressure.py   how hard one registry is asked, by everything in this process together
-              transport.py  httpx's seam, over app/dialing.py: every address is checked before it is connected to
+    pool.py → client.py        one method per spec operation: listing, manifests, blobs, uploads, referrers
+              requests.py      one request and its response: permit, token, redirects, retries, errors
+              uploads.py       upload sessions, whole or chunked, and their bodies
+              quirks.py        what each vendor does differently
+    http/                      connections, TLS, URLs, which host may see credentials, what an error means
+    auth/                      challenge → token per scope; credentials per entry
+    ratelimit/                 concurrency window (AIMD), Retry-After, token buckets, retries
+    listing/                   tags and repositories, by the catalog or the vendor's own API
 
-Knows registries only: no database, no jobs. May import `domain`, `security` and `dialing`; it and `hooks` alone know
+Knows registries only: no database, no jobs. May import `domain`, `security` and `net`; it and `webhooks` alone know
 httpx.
 """

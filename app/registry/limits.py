@@ -1,8 +1,11 @@
-"""Every limit of the road, with its reason: how long it waits, how much it reads, how often it tries again."""
+"""Every limit of the registry client, with its reason: timeouts (seconds), sizes (bytes), attempts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from app.domain.retry_policy import RetryPolicy
+from app.net.http_headers import USER_AGENT
 
 MIB = 1024 * 1024
 
@@ -17,16 +20,27 @@ MAX_PAGE_BYTES = 32 * MIB
 """GAR lists every tag, with its manifest, on one page."""
 MAX_PAGES = 1_000
 MAX_ITEMS = 200_000
-MAX_HELD_TOKENS = 4_096
+MAX_REFERRERS_PAGES = 100
+"""Of one manifest's; an image with more than 2,000 referrers in all is refused (`app/sync/referrers.py`)."""
+MAX_LIST_BYTES = 256 * MIB
+"""All pages of one list together: 200,000 entries of more than 1 KiB."""
+MAX_LIST_SECONDS = 1_800.0
+"""The same, by time: more than a second for each page that a list may have."""
+MAX_JSON_VALUES = 3_000_000
+"""In one page: 200,000 tags with what Google says of each. A few bytes a value, read, are hundreds of megabytes."""
+MAX_CACHED_TOKENS = 4_096
 MAX_IDLE_REGISTRIES = 256
-"""Registries whose connections and tokens are kept while nobody uses them."""
+"""Registries whose connections and tokens stay in memory while no job uses them."""
+REQUEST_RETRIES = RetryPolicy(attempts=5, first_delay=0.5, max_delay=20.0, jitter=0.5, max_pause=30.0)
+"""Of a request that may be repeated, when what went wrong is temporary. A pause that is longer than the longest fails
+the request, and the error says how long it is: what the request was for gives its place back, and comes again then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoadSettings:
+class ClientSettings:
     """What may be set about talking to registries; the defaults suit the internet."""
 
-    user_agent: str = "registry-sync"
+    user_agent: str = USER_AGENT
     connect_seconds: float = 10.0
     """Resolve, connect and shake hands, all addresses of a name together."""
     answer_seconds: float = 60.0
@@ -35,22 +49,23 @@ class RoadSettings:
     """The same for the end of an upload: the registry may have to move the whole blob before it answers."""
     idle_seconds: float = 60.0
     """Between two pieces of a body, either way."""
+    body_seconds: float = 300.0
+    """The whole of a body that is read at once: a manifest, a page, a token, an error."""
+    page_trickle_seconds: float = 30.0
     trickle_seconds: float = 120.0
     trickle_bytes_per_second: int = 10 * 1024
-    """A blob that comes more slowly than this, over that much waiting, is broken off and asked for again."""
-    attempts: int = 5
-    """Tries of a request that may be repeated, when what went wrong is temporary."""
-    retry_first_seconds: float = 0.5
-    retry_max_seconds: float = 20.0
+    """What moves more slowly than this is broken off (slowloris): a body that is read at once over 30 seconds of
+    waiting, a blob, either way, over 120."""
+    retry_policy: RetryPolicy = REQUEST_RETRIES
     rate_limit_attempts: int = 10
     """Tries of a request that the registry put off; the pauses it asked for are kept in between."""
-    pause_max_seconds: float = 900.0
-    """The longest pause a registry is granted; one that asks for more fails the request instead."""
-    slot_patience_seconds: float = 5.0
+    permit_pause_max_seconds: float = 5.0
     """A pause longer than this gives a transfer's slots back instead of holding the other registry's too."""
     cancel_seconds: float = 5.0
     """For ending an upload session that is not wanted any more."""
     settle_seconds: float = 1.0
     """How long an upload that is taken up must not grow: what was on its way for the process before still arrives."""
+    machine_identities: tuple[str, ...] = ()
+    """Clouds whose identity of this machine may be used to log in."""
     chunk_bytes: int = 32 * MIB
     """One PATCH of a chunked upload; below what proxies commonly let through (Cloudflare: 100 MB)."""

@@ -1,136 +1,153 @@
-"""What one process holds about registries: connections, tokens and pressure, one of each for an entry."""
+"""The pool of registry clients: connections, tokens and a concurrency window, one of each for an entry."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 
 from app.domain.reference import Registry, Repository
 from app.domain.registry import RegistryEntry, entry_for
-from app.registry.auth import Authenticator
+from app.domain.registry_state import RegistryState
+from app.net.address_guard import AddressRules
+from app.registry.auth.authenticator import Authenticator
 from app.registry.client import RegistryClient
-from app.registry.exchange import Exchange
-from app.registry.habits import UploadHabits
-from app.registry.limits import MAX_IDLE_REGISTRIES, RoadSettings
-from app.registry.pressure import Pressure, PressureState, Slots
+from app.registry.creation import RepositoryCreator
+from app.registry.http.client import HttpClient
+from app.registry.http.host_trust import Trust
+from app.registry.limits import MAX_IDLE_REGISTRIES, ClientSettings
+from app.registry.quirks import UploadStrategy
+from app.registry.ratelimit.transfer_permits import TransferPermits
+from app.registry.ratelimit.window import ConcurrencyWindow, WindowState
 from app.registry.referrers import Referrers
-from app.registry.transport import RegistryTransport
-from app.registry.trust import Trust
-from app.registry.wire import Wire
-from app.security import AddressRules
+from app.registry.requests import RequestExecutor
+
+IDLE_SECONDS = 120.0
+"""After so long without a request a registry's connections are closed and its TLS context is let go (2 MB each, where
+every entry has an authority of its own). Longer than an idle connection is kept for reuse."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _Parts:
     """The live parts of one entry, as it was entered at one time."""
 
-    transport: RegistryTransport
+    http: HttpClient
     auth: Authenticator
-    exchange: Exchange
+    executor: RequestExecutor
     referrers: Referrers
-    habits: UploadHabits
+    strategy: UploadStrategy
+    creation: RepositoryCreator | None
 
     def client(self, *, writing: bool) -> RegistryClient:
-        return RegistryClient(self.exchange, self.referrers, self.habits, writing=writing)
+        return RegistryClient(self.executor, self.referrers, self.strategy, creation=self.creation, writing=writing)
 
     async def aclose(self) -> None:
         await self.auth.aclose()
-        await self.transport.aclose()
+        self.http.close()
 
 
 class ClientPool:
-    """Owns all connections to registries of one process; close it at the end."""
+    """Owns all connections to registries of one process; close it at the end.
+
+    - `settings`: timeouts (seconds), attempts, sizes (bytes); defaults for the internet
+    - `clock`: the time, in UTC, for tokens
+    - `rules`: the SSRF guard; the strict one by default
+    """
 
     def __init__(
         self,
         *,
-        settings: RoadSettings | None = None,
+        settings: ClientSettings | None = None,
         clock: Callable[[], datetime],
         rules: AddressRules | None = None,
     ) -> None:
-        self._settings = settings or RoadSettings()
+        self._settings = settings or ClientSettings()
         self._clock = clock
         self._rules = rules or AddressRules()
-        self._kept: OrderedDict[RegistryEntry, _Kept] = OrderedDict()
-        self._pressures: dict[str, Pressure] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._parts: OrderedDict[RegistryEntry, _Parts] = OrderedDict()
+        self._windows: dict[str, ConcurrencyWindow] = {}
 
     def clients(self, entries: tuple[RegistryEntry, ...]) -> RegistryClients:
         """Take the entries as they are now; a client made from older ones goes on with what it has."""
         current = {entry.name: entry for entry in entries}
-        for entry in [entry for entry in self._kept if current.get(entry.name, entry) != entry]:
+        for entry in [entry for entry in self._parts if current.get(entry.name, entry) != entry]:
             self._retire(entry)
         return RegistryClients(self, entries)
 
-    def slots(self, *clients: RegistryClient) -> AbstractAsyncContextManager[None]:
+    def slots(self, *clients: RegistryClient) -> TransferPermits:
         """Take the slots a transfer needs, of all its registries together; a registry named twice gives two."""
-        return Slots(client.exchange.pressure for client in clients)
+        return TransferPermits(client.executor.window for client in clients)
 
-    def pressure_states(self) -> Mapping[str, PressureState]:
+    def window_states(self) -> Mapping[str, WindowState]:
         """Return, by entry name, what other processes should know."""
-        return {name: pressure.state for name, pressure in self._pressures.items()}
+        return {name: window.state for name, window in self._windows.items()}
 
-    def adopt_pressure(self, states: Mapping[str, PressureState]) -> None:
+    def registry_states(self) -> Mapping[str, RegistryState]:
+        """Return, by entry name, what operators are shown."""
+        return {name: window.registry_state for name, window in self._windows.items()}
+
+    def adopt_window_states(self, states: Mapping[str, WindowState]) -> None:
         """Take in what other processes know, for entries in use here."""
         for name, state in states.items():
-            if name in self._pressures:
-                self._pressures[name].adopt(state)
+            if name in self._windows:
+                self._windows[name].adopt(state)
+
+    async def close_idle(self, seconds: float = IDLE_SECONDS) -> None:
+        """Close the connections of registries that were asked nothing for so long; their logins stay."""
+        for existing in self._parts.values():
+            existing.http.close_idle(seconds)
 
     async def aclose(self) -> None:
         """Close every connection."""
-        for kept in self._kept.values():
-            await kept.aclose()
-        self._kept.clear()
-        for pressure in self._pressures.values():
-            pressure.close()
-        await asyncio.gather(*self._closing)
+        for existing in self._parts.values():
+            await existing.aclose()
+        self._parts.clear()
+        for window in self._windows.values():
+            window.close()
 
     def client(self, entry: RegistryEntry, *, writing: bool) -> RegistryClient:
         """Return a client of an entry, with the connections the process has to it."""
-        kept = self._kept.get(entry)
-        if kept is None:
-            kept = self._kept[entry] = self._make(entry)
-        self._kept.move_to_end(entry)
-        while len(self._kept) > MAX_IDLE_REGISTRIES:
-            self._retire(next(iter(self._kept)))
-        return kept.client(writing=writing)
+        existing = self._parts.get(entry)
+        if existing is None:
+            existing = self._parts[entry] = self._make(entry)
+        self._parts.move_to_end(entry)
+        while len(self._parts) > MAX_IDLE_REGISTRIES:
+            self._retire(next(iter(self._parts)))
+        return existing.client(writing=writing)
 
-    def _make(self, entry: RegistryEntry) -> _Kept:
+    def _make(self, entry: RegistryEntry) -> _Parts:
         trust = Trust(entry)
-        transport = RegistryTransport(entry, trust, self._rules)
-        wire = Wire(transport, trust, self._settings)
-        auth = Authenticator(entry, wire, clock=self._clock)
-        exchange = Exchange(entry, wire, auth, pressure=self._pressure(entry), clock=self._clock)
-        habits = UploadHabits.of(entry, self._settings.chunk_bytes)
-        return _Kept(transport, auth, exchange, Referrers(exchange), habits)
+        http = HttpClient(entry, trust, rules=self._rules, settings=self._settings)
+        auth = Authenticator(entry, http, clock=self._clock)
+        executor = RequestExecutor(entry, http, auth, window=self._window(entry), clock=self._clock)
+        strategy = UploadStrategy.of(entry, self._settings.chunk_bytes)
+        creator = RepositoryCreator(executor) if entry.create_missing else None
+        return _Parts(http, auth, executor, Referrers(executor), strategy, creator)
 
-    def _pressure(self, entry: RegistryEntry) -> Pressure:
-        """Keep the pressure when an entry changes: the registry behind it is as tired as before."""
-        pressure = self._pressures.get(entry.name)
-        if pressure is None:
-            pause = self._settings.pause_max_seconds
-            pressure = self._pressures[entry.name] = Pressure(entry.limits, clock=self._clock, pause_max_seconds=pause)
+    def _window(self, entry: RegistryEntry) -> ConcurrencyWindow:
+        """Keep the window when an entry changes: the registry behind it has the same limits as before."""
+        window = self._windows.get(entry.name)
+        if window is None:
+            pause = self._settings.retry_policy.max_pause
+            window = self._windows[entry.name] = ConcurrencyWindow(
+                entry.limits, clock=self._clock, pause_max_seconds=pause, registry=entry.registry
+            )
         else:
-            pressure.limit(entry.limits)
-        return pressure
+            window.limit(entry.limits)
+        return window
 
     def _retire(self, entry: RegistryEntry) -> None:
-        kept = self._kept.pop(entry)
-        if entry.name not in {other.name for other in self._kept}:
-            pressure = self._pressures.get(entry.name)
-            if pressure is not None and not entry.is_registered:
-                del self._pressures[entry.name]
-        task = asyncio.create_task(kept.transport.retire())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        existing = self._parts.pop(entry)
+        if entry.name not in {other.name for other in self._parts}:
+            window = self._windows.get(entry.name)
+            if window is not None and not entry.is_registered:
+                del self._windows[entry.name]
+        existing.http.retire()
 
 
 class RegistryClients:
-    """Clients for the registries of one moment's entries; a host that nobody entered gets an anonymous one."""
+    """Clients for the registries of one moment's entries; a host without an entry gets an anonymous one."""
 
     def __init__(self, pool: ClientPool, entries: tuple[RegistryEntry, ...]) -> None:
         self._pool = pool
@@ -158,7 +175,7 @@ class RegistryClients:
         entry = max(fitting, key=lambda entry: len(entry.prefix), default=RegistryEntry.unregistered(registry))
         return self._client(entry, writing=False)
 
-    def slots(self, *clients: RegistryClient) -> AbstractAsyncContextManager[None]:
+    def slots(self, *clients: RegistryClient) -> TransferPermits:
         """Take the slots a transfer needs, see `ClientPool.slots`."""
         return self._pool.slots(*clients)
 

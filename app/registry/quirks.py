@@ -1,17 +1,25 @@
-"""What registries do differently, by type: the one place that knows whose they are."""
+"""Quirks: what each vendor's registry does differently, by type. No other file names vendors.
+
+And the upload strategy that one registry is found to take: whole or chunked, and the chunk size.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from app.domain.reference import DOCKER_HUB
 from app.domain.registry import RegistryEntry, RegistryType
+from app.registry.http.message import Url
 from app.registry.limits import MIB
-from app.registry.url import Url
 
-ListedBy = Literal["catalog", "docker_hub", "harbor", "quay", "gitlab", "nothing"]
+DigestsBy = Literal["acr", "harbor", "google", "quay", "docker_hub", "gitlab", "nothing"]
+CreatedBy = Literal["first_push", "ecr", "harbor", "docker_hub", "quay", "nothing"]
+ListedBy = Literal["catalog", "docker_hub", "harbor", "quay", "gitlab", "github", "nothing"]
+_MIN_CHUNK_BYTES = MIB
+_LIMIT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*MiB", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,14 +28,24 @@ class Quirks:
 
     lists_by: ListedBy = "catalog"
     """How repositories are listed: `_catalog`, an API of its own, or not at all."""
+    digests_by: DigestsBy = "nothing"
+    """Which list tells the digests of all tags, a page at a time."""
+    links_pages: bool = False
+    """Whether its lists always have a `Link` where they go on, so that a page without one is the last."""
     listing_advice: str = "name the repositories in the rule, one by one"
     """What to do where a list can't be had."""
     login_advice: str = ""
-    """What a login has to look like there, told when one is not accepted."""
+    """What a login has to look like there, shown when one is refused."""
     is_known: bool = True
     """False where neither type nor host say whose it is; its answers may."""
     tag_list_action: str = ""
     """An action beside `pull` that a token needs to list tags."""
+    creates_by: CreatedBy = "first_push"
+    """How repositories come to be: with the first push to them, by an API, or by their owner's hand."""
+    creation_fields: frozenset[str] = frozenset()
+    """What of `RepositoryTemplate` its API knows."""
+    creation_advice: str = "this registry makes repositories with the first push: leave create_missing out"
+    """What to do where none can be made, or a login may not make one."""
     max_chunk_bytes: int | None = None
     """The largest chunk of an upload that is taken."""
     takes_chunks: bool = True
@@ -37,43 +55,72 @@ class Quirks:
 _PLAIN = Quirks()
 _UNKNOWN = Quirks(
     is_known=False,
+    creates_by="nothing",
+    creation_advice="set the type of this entry: harbor, quay and docker_hub have something to be made",
     listing_advice=(
         "name the repositories in the rule, one by one, or set the type of its entry if it is a harbor, quay or gitlab"
     ),
 )
+_BY_HAND = (
+    "repositories for images are set up by an administrator there, and what lies below one comes with the first push: "
+    "leave create_missing out"
+)
 _ECR = Quirks(
+    creates_by="ecr",
+    creation_fields=frozenset({"scan_on_push", "immutable_tags", "encryption_key"}),
+    creation_advice="making repositories takes auth.type aws, with the right ecr:CreateRepository",
     # Data after the first chunk is dropped (aws/containers-roadmap #2831).
     takes_chunks=False,
-    login_advice="ECR takes the user AWS and a password of `aws ecr get-login-password`, which lasts 12 hours",
+    login_advice="ECR takes an identity (auth.type aws), or the user AWS and a password of "
+    "`aws ecr get-login-password`, which lasts 12 hours",
 )
 _QUIRKS: dict[RegistryType, Quirks] = {
     "docker_hub": Quirks(
+        digests_by="docker_hub",
         lists_by="docker_hub",
         listing_advice="name a namespace that is there in the rule, such as docker.io/library/**",
+        creates_by="docker_hub",
+        creation_fields=frozenset({"public", "description"}),
+        creation_advice="making repositories takes an access token with the permission Read & Write, of a member who "
+        "may create them",
         login_advice="Docker Hub takes a user's name with an access token, or an organization's with one of its own",
     ),
     "acr": Quirks(
+        digests_by="acr",
+        links_pages=True,
         # `pull` alone gets a 401 for tags (Azure/acr #676).
         tag_list_action="metadata_read",
         # Tokens that are bound to repositories get no catalog (Azure/acr #675).
         listing_advice="name the repositories in the rule, or use a login that is not bound to some repositories",
-        login_advice="ACR takes a service principal, a token of its own, or 00000000-0000-0000-0000-000000000000 "
-        "with a refresh token as the password",
+        login_advice="ACR takes an identity (auth.type azure), a service principal, a token of its own, or "
+        "00000000-0000-0000-0000-000000000000 with a refresh token as the password",
     ),
     "ecr": _ECR,
     "gar": Quirks(
+        creates_by="nothing",
+        creation_advice="make the repository with gcloud artifacts repositories create, and leave create_missing out; "
+        "what lies below it comes with the first push",
+        digests_by="google",
         # Chunks were never supported on Google's registries (containers/skopeo #1101).
         takes_chunks=False,
-        login_advice="Google takes the users oauth2accesstoken (a token lasts an hour), _json_key and _json_key_base64",
+        login_advice="Google takes an identity (auth.type google), or the users oauth2accesstoken "
+        "(a token lasts an hour), _json_key and _json_key_base64",
     ),
     "ghcr": Quirks(
-        lists_by="nothing",
+        lists_by="github",
+        listing_advice=(
+            "name an owner in the rule, such as ghcr.io/owner/**, and log in with a classic token that has the scope "
+            "read:packages; other tokens can't list"
+        ),
         # "416 … exceeds the maximum permissible limit of 4.00MiB" (ocx #237).
         max_chunk_bytes=4 * MIB,
         login_advice="GHCR takes a user's name with a classic token that has the scope read:packages",
     ),
     "gitlab": Quirks(
+        digests_by="gitlab",
         lists_by="gitlab",
+        creates_by="nothing",
+        creation_advice="GitLab has a registry in each project: make the project first, and leave create_missing out",
         listing_advice=(
             "name a group or a project in the rule, and log in with an access token that has the scope read_api; "
             "deploy tokens can't list"
@@ -81,27 +128,49 @@ _QUIRKS: dict[RegistryType, Quirks] = {
         login_advice="GitLab takes access tokens and deploy tokens with the scope read_registry",
     ),
     "harbor": Quirks(
+        digests_by="harbor",
+        links_pages=True,
         lists_by="harbor",
-        # For a robot the list of everything has public projects only (goharbor/harbor, handler/repository.go).
-        listing_advice="name a project in the rule that the login may see; a robot can't list all projects",
-        login_advice="a robot's name begins with robot$, or whatever prefix this Harbor has",
+        creates_by="harbor",
+        creation_fields=frozenset({"public", "scan_on_push", "quota_bytes"}),
+        creation_advice="making projects takes an administrator, a person where anyone may make projects, or a system "
+        "robot with the permission Create Project",
+        listing_advice=(
+            "a robot needs the permissions List Repository and Pull Repository for the project (before Harbor 2.4 none "
+            "can list all projects: name a project in the rule)"
+        ),
+        login_advice=(
+            "a robot's name begins with robot$, or whatever prefix this Harbor has; it needs the permissions List "
+            "Repository and Pull Repository, and Push Repository at a destination"
+        ),
     ),
     "quay": Quirks(
+        digests_by="quay",
         lists_by="quay",
+        creates_by="quay",
+        creation_fields=frozenset({"public", "description"}),
+        creation_advice="making repositories takes the user $oauthtoken with a token of an application that has the "
+        "scope repo:create; the organization has to be there",
         listing_advice="name an organization in the rule",
         login_advice="Quay takes users, robots (organization+name), and $oauthtoken with a token of an application",
     ),
-    "artifactory": _PLAIN,
-    "nexus": _PLAIN,
+    "artifactory": Quirks(creates_by="nothing", creation_advice=_BY_HAND),
+    "nexus": Quirks(creates_by="nothing", creation_advice=_BY_HAND),
     "zot": _PLAIN,
     "generic": _PLAIN,
 }
 _ECR_PUBLIC = "public.ecr.aws"
+_ECR_PUBLIC_QUIRKS = replace(
+    _ECR,
+    lists_by="nothing",
+    creates_by="nothing",
+    creation_advice="make the repository with aws ecr-public create-repository, and leave create_missing out",
+)
 _HOSTS: tuple[tuple[re.Pattern[str], RegistryType], ...] = (
     (re.compile(re.escape(DOCKER_HUB)), "docker_hub"),
-    (re.compile(r"[^.]+\.azurecr\.(io|cn|us)"), "acr"),
-    (re.compile(r"\d+\.dkr\.ecr(-fips)?\.[^.]+\.amazonaws\.com(\.cn)?|public\.ecr\.aws"), "ecr"),
-    (re.compile(r"[^.]+-docker\.pkg\.dev|([^.]+\.)?gcr\.io"), "gar"),
+    (re.compile(r"\A[^.]+\.azurecr\.(io|cn|us)"), "acr"),
+    (re.compile(r"\A\d+\.dkr\.ecr(-fips)?\.[^.]+\.amazonaws\.com(\.cn)?|\Apublic\.ecr\.aws"), "ecr"),
+    (re.compile(r"\A[^.]+-docker\.pkg\.dev|\A([^.]+\.)?gcr\.io"), "gar"),
     (re.compile(r"ghcr\.io"), "ghcr"),
     (re.compile(r"registry\.gitlab\.com"), "gitlab"),
     (re.compile(r"quay\.io"), "quay"),
@@ -114,7 +183,7 @@ def quirks_of(entry: RegistryEntry) -> Quirks:
     if kind is None:
         return _UNKNOWN
     # Amazon's public registry has no catalog; its list of repositories takes Amazon's own API.
-    return replace(_ECR, lists_by="nothing") if (kind, entry.registry) == ("ecr", _ECR_PUBLIC) else _QUIRKS[kind]
+    return _ECR_PUBLIC_QUIRKS if (kind, entry.registry) == ("ecr", _ECR_PUBLIC) else _QUIRKS[kind]
 
 
 def quirks_of_token_server(realm: Url, service: str) -> Quirks | None:
@@ -133,5 +202,32 @@ def quirks_of_token_server(realm: Url, service: str) -> Quirks | None:
     return None
 
 
+@lru_cache(maxsize=1024)
 def _type_of_host(host: str) -> RegistryType | None:
     return next((kind for pattern, kind in _HOSTS if pattern.fullmatch(host)), None)
+
+
+@dataclass(slots=True)
+class UploadStrategy:
+    """What one registry was found to take."""
+
+    chunk_bytes: int
+    refuses_whole: bool = False
+    refuses_chunks: bool = False
+
+    @classmethod
+    def of(cls, entry: RegistryEntry, chunk_bytes: int) -> UploadStrategy:
+        """Begin with what is known of a registry."""
+        quirks = quirks_of(entry)
+        return cls(min(chunk_bytes, quirks.max_chunk_bytes or chunk_bytes), refuses_chunks=not quirks.takes_chunks)
+
+    @property
+    def can_shrink(self) -> bool:
+        """Whether chunks may be smaller still."""
+        return self.chunk_bytes > _MIN_CHUNK_BYTES
+
+    def shrink(self, message: str) -> None:
+        """Send smaller chunks: as small as an answer says (GHCR: 4.00MiB), or half."""
+        limit = _LIMIT.search(message)
+        wanted = int(float(limit[1]) * MIB) if limit else self.chunk_bytes // 2
+        self.chunk_bytes = max(_MIN_CHUNK_BYTES, min(wanted, self.chunk_bytes // 2))

@@ -1,8 +1,9 @@
-"""Writing blobs: one session per blob (distribution spec, "Pushing blobs").
+"""Upload sessions: one per blob, whole or chunked, resumable, and their bodies (distribution spec, "Pushing blobs").
 
-POST, then one streaming PUT with the whole blob. A registry, or a proxy before it, that refuses or cuts that gets
-chunks; which way a registry takes is remembered for the next blob. A body that broke is not sent again from here: the
-caller asks `status` how much arrived and sends the rest, or opens a new session when there is no going on in this one.
+POST, then one streaming PUT with the whole blob (monolithic upload). A registry, or a proxy before it, that refuses or
+cuts that gets a chunked upload (PATCH); which way a registry takes is remembered for the next blob. A body that broke
+is not sent again from here: the caller asks `status` how much arrived and sends the rest, or opens a new session when
+this one can't be resumed.
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ import httpx
 import structlog
 
 from app.domain.errors import ContentError, RegistryError
+from app.domain.manifest import Descriptor
 from app.domain.reference import Digest, InvalidReferenceError
+from app.net.buffers import Piece
+from app.net.http_headers import whole_number
+from app.registry.auth.challenge import Scopes
 from app.registry.blobs import has_blob
-from app.registry.body import BlobSource
-from app.registry.challenge import Scopes
-from app.registry.exchange import Call, Exchange, StreamedBody
-from app.registry.failures import Answer, make_failure
-from app.registry.habits import UploadHabits
-from app.registry.trust import Standing
-from app.registry.url import InvalidUrlError, Url
+from app.registry.http.errors import Response, make_error
+from app.registry.http.host_trust import HostTrust
+from app.registry.http.message import InvalidUrlError, Url
+from app.registry.quirks import UploadStrategy
+from app.registry.ratelimit.window import ConcurrencyWindow
+from app.registry.requests import RegistryRequest, RequestExecutor
 
 _log = structlog.get_logger(__name__)
 _MAX_STALLS = 2
@@ -39,13 +43,67 @@ _REFUSALS = frozenset({400, 405, 411, 413, 415, 416, 422, 501})
 _RANGE = re.compile(r"(?:bytes[= ])?0-(\d{1,15})\s*")
 
 
+class UploadBody:
+    """The body of one upload's requests, each of which takes the next bytes; it knows whose fault a break is.
+
+    The bytes are cut into the lengths that requests announce, and go out at the registry's pace. A request whose body
+    has begun is never repeated with half of it.
+    """
+
+    def __init__(self, chunks: AsyncIterator[Piece], window: ConcurrencyWindow) -> None:
+        """Take the blob's bytes, and the window that may bound how many go out a second."""
+        self.length = 0
+        """Bytes of the request under way."""
+        self.has_begun = False
+        self.taken = 0
+        """Bytes handed out so far, by all requests."""
+        self.failure: Exception | None = None
+        """What the stream itself raised: never the registry's doing."""
+        self._chunks = aiter(chunks)
+        self._window = window
+        self._rest: Piece = b""
+
+    def next(self, length: int) -> UploadBody:
+        """Be the body of the next request, which takes so many bytes."""
+        self.length = length
+        self.has_begun = False
+        return self
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        """Yield exactly `length` of the next bytes; raise what the stream raises, `ContentError` where it ends."""
+        self.has_begun = True
+        left = self.length
+        while left:
+            piece = self._rest or await self._read()
+            if len(piece) > left:
+                piece, self._rest = piece[:left], piece[left:]
+            else:
+                self._rest = b""
+            left -= len(piece)
+            await self._window.pass_bytes(len(piece))
+            self.taken += len(piece)
+            yield piece
+
+    async def _read(self) -> Piece:
+        try:
+            while not (piece := await anext(self._chunks)):
+                pass
+        except StopAsyncIteration:
+            self.failure = ContentError("the blob ended before its size", code="size_mismatch")
+            raise self.failure from None
+        except Exception as error:
+            self.failure = error
+            raise
+        return piece
+
+
 class UploadSession:
-    """An open upload. `offset` is how many bytes the registry holds, as far as is known."""
+    """An open upload, whole or chunked. `offset` is how many bytes the registry has, as far as is known."""
 
     def __init__(
         self,
-        exchange: Exchange,
-        habits: UploadHabits,
+        executor: RequestExecutor,
+        strategy: UploadStrategy,
         repository: str,
         *,
         location: Url,
@@ -54,23 +112,20 @@ class UploadSession:
     ) -> None:
         """Take where the session is, and the least size of a chunk but the last (`OCI-Chunk-Min-Length`)."""
         self.offset = 0
-        self._exchange = exchange
-        self._habits = habits
+        self._executor = executor
+        self._strategy = strategy
         self._repository = repository
         self._scopes = scopes
         self._least = least
         self._location = location
-        self._sends_chunks = habits.refuses_whole
+        self.location = location.whole
+        """Where the session is, for `RegistryClient.resume_upload`; it may be signed, so it is a secret."""
+        self._sends_chunks = strategy.refuses_whole
         self._is_closed = False
         self._is_lost = False
         self._stalls = 0
 
-    @property
-    def location(self) -> str:
-        """Where the session is, for `RegistryClient.resume_upload`; it may be signed, so it is a secret."""
-        return self._location.whole
-
-    async def send(self, chunks: AsyncIterator[bytes], *, size: int, digest: Digest) -> None:
+    async def send(self, chunks: AsyncIterator[Piece], *, size: int, digest: Digest) -> None:
         """Send bytes from `offset` up to `size` and close the session.
 
         Raises what `chunks` raises; `RegistryError`, which when `temporary` means: ask `status`, then send the rest, or
@@ -78,7 +133,7 @@ class UploadSession:
         """
         if self._is_closed:
             return
-        source = BlobSource(chunks, self._exchange.pressure)
+        source = UploadBody(chunks, self._executor.window)
         begin = self.offset
         try:
             if self._sends_chunks and self.offset < size:
@@ -86,7 +141,7 @@ class UploadSession:
             await self._send_rest(source, size=size, digest=digest)
         except RegistryError as error:
             # Everything was sent and only the answer got lost: then nothing is to be sent again.
-            if begin + source.taken < size or error.status in _REFUSALS or not await self._is_there(digest):
+            if begin + source.taken < size or error.status in _REFUSALS or not await self._is_there(digest, size):
                 raise
         self._is_closed = True
 
@@ -94,97 +149,94 @@ class UploadSession:
         """Ask how much arrived; raise `RegistryError` when this session can't be gone on with."""
         if self._is_lost:
             raise self._lost("the session can't be used any more")
-        call = self._call("upload_status", "GET", self._location, expects=frozenset({200, 202, 204}))
+        request = self._call("upload_status", "GET", self._location, expects=frozenset({200, 202, 204}))
         try:
-            answer = await self._exchange.fetch(call)
+            answer = await self._executor.fetch(request)
         except RegistryError as error:
             if error.status not in _NO_STATUS:
                 raise
             raise self._lost("the session is gone") from error
         self._move(answer)
-        held = _held_bytes(answer)
-        if held is None:
+        stored = _stored_bytes(answer)
+        if stored is None:
             raise self._lost("the registry does not say how much arrived")
-        self._stalls = self._stalls + 1 if held <= self.offset else 0
-        self.offset = held
+        self._stalls = self._stalls + 1 if stored <= self.offset else 0
+        self.offset = stored
         if self._stalls > _MAX_STALLS:
             raise self._lost("nothing more arrives")
-        return held
+        return stored
 
     async def settle(self) -> int:
         """Ask how much arrived until that grows no more; raise `RegistryError` when there is no going on."""
-        held = await self.status()
+        stored = await self.status()
         for _ in range(_MAX_GROWTHS):
-            await asyncio.sleep(self._exchange.wire.settings.settle_seconds)
-            before, held = held, await self.status()
-            if held == before:
+            await asyncio.sleep(self._executor.http.settings.settle_seconds)
+            before, stored = stored, await self.status()
+            if stored == before:
                 self._stalls = 0
-                return held
+                return stored
         raise self._lost("somebody else still writes to the session")
 
     async def cancel(self) -> None:
-        """Give the session up; the registry is told if that goes quickly."""
+        """Cancel the session; the registry is asked to delete it if that goes quickly."""
         if self._is_closed:
             return
         self._is_closed = True
-        call = self._call("cancel_upload", "DELETE", self._location, expects=frozenset(range(200, 500)))
+        request = self._call("cancel_upload", "DELETE", self._location, expects=frozenset(range(200, 500)))
         with suppress(RegistryError, TimeoutError):
-            async with asyncio.timeout(self._exchange.wire.settings.cancel_seconds):
-                await self._exchange.fetch(call)
+            async with asyncio.timeout(self._executor.http.settings.cancel_seconds):
+                await self._executor.fetch(request)
 
-    async def _send_rest(self, source: BlobSource, *, size: int, digest: Digest) -> None:
+    async def _send_rest(self, source: UploadBody, *, size: int, digest: Digest) -> None:
         """Close with one PUT that has all that is missing."""
         length = size - self.offset
-        call = self._call("send_blob", "PUT", self._location.with_parameter("digest", digest), expects=_PUT_STATUSES)
+        request = self._call("send_blob", "PUT", self._location.with_parameter("digest", digest), expects=_PUT_STATUSES)
+        request = replace(request, answer_seconds=self._executor.http.settings.commit_seconds)
         if length:
             headers = {"Content-Type": "application/octet-stream"}
             if self.offset:
                 headers["Content-Range"] = f"{self.offset}-{size - 1}"
-            call = replace(call, headers=headers, content=StreamedBody(source.take(length)), length=length)
+            request = replace(request, headers=headers, content=source.next(length))
         try:
-            answer = await self._exchange.fetch(
-                replace(call, answer_seconds=self._exchange.wire.settings.commit_seconds)
-            )
+            answer = await self._executor.fetch(request)
         except RegistryError as error:
             if source.failure is None:
                 self._learn_from_put(error, had_body=bool(length))
             raise
-        await self._check_stored(answer, digest)
+        await self._check_stored(answer, digest, size)
         self.offset = size
 
-    async def _send_chunks(self, source: BlobSource, size: int) -> None:
+    async def _send_chunks(self, source: UploadBody, size: int) -> None:
         while self.offset < size:
-            length = min(max(self._habits.chunk_bytes, self._least), size - self.offset)
-            call = self._call("send_blob", "PATCH", self._location, expects=_PATCH_STATUSES)
+            length = min(max(self._strategy.chunk_bytes, self._least), size - self.offset)
+            request = self._call("send_blob", "PATCH", self._location, expects=_PATCH_STATUSES)
             headers = {
                 "Content-Type": "application/octet-stream",
                 "Content-Range": f"{self.offset}-{self.offset + length - 1}",
             }
             try:
-                answer = await self._exchange.fetch(
-                    replace(call, headers=headers, content=StreamedBody(source.take(length)), length=length)
-                )
+                answer = await self._executor.fetch(replace(request, headers=headers, content=source.next(length)))
             except RegistryError as error:
                 if source.failure is None:
                     self._learn_from_patch(error)
                 raise
             self._take_in(answer, self.offset + length)
 
-    def _take_in(self, answer: Answer, wanted: int) -> None:
+    def _take_in(self, answer: Response, wanted: int) -> None:
         """Note how far a chunk got; raise `RegistryError` (temporary) unless all of it arrived."""
         self._move(answer)
-        held = _held_bytes(answer)
+        stored = _stored_bytes(answer)
         if answer.status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            if held is None:
-                self._habits.shrink(answer.body[:500].decode(errors="replace"))
+            if stored is None:
+                self._strategy.shrink(answer.body[:500].decode(errors="replace"))
             raise self._broken("the chunk does not follow what arrived, or is too large")
-        if held in {None, wanted} or (held == 0 and wanted == 1):
+        if stored in {None, wanted} or (stored == 0 and wanted == 1):
             self.offset = wanted
             return
         error = self._broken("not all of a chunk arrived")
         self._stalls += 1
         if self._stalls >= _MAX_STALLS:
-            self._habits.refuses_chunks = True
+            self._strategy.refuses_chunks = True
             self._is_lost = True
             self._give_way(error)
         raise error
@@ -197,19 +249,19 @@ class UploadSession:
             self._is_lost = True
             error.code, error.temporary = "digest_mismatch", True  # damaged on the way; a new session may do
         elif had_body and error.status in _REFUSALS:
-            self._habits.refuses_whole = True
+            self._strategy.refuses_whole = True
             self._give_way(error)
-        elif had_body and error.temporary and not self._habits.refuses_chunks:
+        elif had_body and error.temporary and not self._strategy.refuses_chunks:
             self._sends_chunks = True  # cut off: the next tries, in this session, go in steps that last
 
     def _learn_from_patch(self, error: RegistryError) -> None:
         if self._was_unknown(error):
             return
-        if error.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE and self._habits.can_shrink:
-            self._habits.shrink(error.message)
+        if error.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE and self._strategy.can_shrink:
+            self._strategy.shrink(error.message)
             error.temporary = True
         elif error.status in _REFUSALS:
-            self._habits.refuses_chunks = True
+            self._strategy.refuses_chunks = True
             self._is_lost = True
             self._give_way(error)
 
@@ -224,38 +276,40 @@ class UploadSession:
 
     def _give_way(self, error: RegistryError) -> None:
         """Let the other way be tried, unless that was refused too."""
-        self._sends_chunks = not self._habits.refuses_chunks
+        self._sends_chunks = not self._strategy.refuses_chunks
         error.code = "upload_failed"
-        error.temporary = not (self._habits.refuses_chunks and self._habits.refuses_whole)
+        error.temporary = not (self._strategy.refuses_chunks and self._strategy.refuses_whole)
         _log.info("upload_way_changed", registry=error.registry, status=error.status, chunks=self._sends_chunks)
 
-    async def _check_stored(self, answer: Answer, digest: Digest) -> None:
+    async def _check_stored(self, answer: Response, digest: Digest, size: int) -> None:
         try:
             said = Digest(answer.headers.get("docker-content-digest", "").strip())
         except InvalidReferenceError:
-            if answer.status != httpx.codes.CREATED and not await self._is_there(digest):
+            if answer.status != httpx.codes.CREATED and not await self._is_there(digest, size):
                 raise self._lost("the registry took a blob but does not have it") from None
             return
         if said.algorithm == digest.algorithm and said != digest:
             self._is_lost = True
-            raise ContentError(f"{self._exchange.entry.registry} stored {said} for {digest}", code="digest_mismatch")
+            raise ContentError(f"{self._executor.entry.registry} stored {said} for {digest}", code="digest_mismatch")
 
-    async def _is_there(self, digest: Digest) -> bool:
+    async def _is_there(self, digest: Digest, size: int) -> bool:
+        blob = Descriptor("application/octet-stream", digest, size)
         try:
-            return await has_blob(self._exchange, self._repository, digest, scopes=self._scopes)
-        except RegistryError:
+            return await has_blob(self._executor, self._repository, blob, scopes=self._scopes)
+        except (RegistryError, ContentError):
             return False
 
-    def _call(self, operation: str, method: str, url: Url, *, expects: frozenset[int]) -> Call:
-        return Call(operation=operation, method=method, url=url, scopes=self._scopes, expects=expects)
+    def _call(self, operation: str, method: str, url: Url, *, expects: frozenset[int]) -> RegistryRequest:
+        return RegistryRequest(operation=operation, method=method, url=url, scopes=self._scopes, expects=expects)
 
-    def _move(self, answer: Answer) -> None:
+    def _move(self, answer: Response) -> None:
         if location := answer.headers.get("location"):
-            self._location = locate_upload(self._exchange, answer.url, location)
+            self._location = locate_upload(self._executor, answer.url, location)
+            self.location = self._location.whole
 
     def _broken(self, why: str) -> RegistryError:
-        asked = self._exchange.asked("send_blob")
-        return make_failure(f"{asked.registry}: {why}", asked, code="upload_failed", temporary=True)
+        context = self._executor.context("send_blob")
+        return make_error(f"{context.registry}: {why}", context, code="upload_failed", temporary=True)
 
     def _lost(self, why: str) -> RegistryError:
         self._is_lost = True
@@ -263,41 +317,34 @@ class UploadSession:
 
 
 def open_session(
-    exchange: Exchange, habits: UploadHabits, repository: str, *, answer: Answer, scopes: Scopes
+    executor: RequestExecutor, strategy: UploadStrategy, repository: str, *, answer: Response, scopes: Scopes
 ) -> UploadSession:
     """Make a session of the answer that names it; raise `RegistryError` when it lies where we don't go."""
-    location = locate_upload(exchange, answer.url, answer.headers.get("location", ""))
-    least = answer.headers.get("oci-chunk-min-length", "")
-    return UploadSession(
-        exchange,
-        habits,
-        repository,
-        location=location,
-        scopes=scopes,
-        least=int(least) if least.isdigit() else 0,
-    )
+    location = locate_upload(executor, answer.url, answer.headers.get("location", ""))
+    least = whole_number(answer.headers.get("oci-chunk-min-length", "")) or 0
+    return UploadSession(executor, strategy, repository, location=location, scopes=scopes, least=least)
 
 
-def locate_upload(exchange: Exchange, base: Url, location: str) -> Url:
+def locate_upload(executor: RequestExecutor, base: Url, location: str) -> Url:
     """Resolve where to go on; kept letter for letter, it may be signed. Strangers get no uploads."""
-    trust, asked = exchange.wire.trust, exchange.asked("start_upload")
+    trust, context = executor.http.trust, executor.context("start_upload")
     try:
         url = trust.locate(base, location)
     except InvalidUrlError as error:
-        message = f"{asked.registry} does not say where to upload to"
-        raise make_failure(message, asked, code="upload_failed") from error
-    if trust.standing(url) is Standing.STRANGER or not trust.allows_hop(base, url):
+        message = f"{context.registry} does not say where to upload to"
+        raise make_error(message, context, code="upload_failed") from error
+    if trust.trust_of(url) is HostTrust.STRANGER or not trust.allows_hop(base, url):
         message = (
-            f"{asked.registry} wants the upload at {url.scheme}://{url.authority}, which is not trusted; "
+            f"{context.registry} wants the upload at {url.scheme}://{url.authority}, which is not trusted; "
             f"add {url.host} to trusted_hosts if it belongs to it"
         )
-        raise make_failure(message, asked, code="host_not_allowed")
+        raise make_error(message, context, code="host_not_allowed")
     return url
 
 
-def _held_bytes(answer: Answer) -> int | None:
+def _stored_bytes(answer: Response) -> int | None:
     """Read `Range: 0-N` (some write `bytes=0-N`); `0-0` stands for nothing, and for one byte."""
-    told = _RANGE.fullmatch(answer.headers.get("range", "").strip())
-    if told is None:
+    found = _RANGE.fullmatch(answer.headers.get("range", "").strip())
+    if found is None:
         return None
-    return int(told[1]) + 1 if int(told[1]) else 0
+    return int(found[1]) + 1 if int(found[1]) else 0

@@ -1,5 +1,6 @@
-"""The cellar: the only room that speaks SQL, for SQLite and PostgreSQL alike.
+"""The only package that speaks SQL, for SQLite and PostgreSQL alike.
 
-Stores take a session and return domain values, never rows; whoever opened the transaction decides what belongs in it.
-Imports `app.domain` and `app.security`, nothing else of the house.
+One store per noun, with its row mapping inside; `tables/` says what rows mean, `db/` holds connections, transactions,
+paging, group commit and the write queue. Stores take a session and return domain values, never rows; the caller that
+opened the transaction decides what belongs in it. Imports `app.domain` and `app.security`, nothing else of `app`.
 """

@@ -1,4 +1,4 @@
-"""API keys: what is known of them, never the keys themselves."""
+"""API keys: their digests and scopes, never the keys themselves."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.domain.access import ApiKey, Scope
+from app.domain.access import ApiKey, Scope, ScopePreset
 from app.domain.errors import ConflictError, NotFoundError
-from app.store.tables import ApiKeyRow, table_of
+from app.domain.grants import Grant
+from app.store.tables.access import ApiKeyRow
+from app.store.tables.declarative import table_of
 
 _keys = table_of(ApiKeyRow)
 
@@ -26,11 +28,14 @@ class ApiKeyStore:
         same = (_keys.c.name == key.name) | (_keys.c.id == key.id)
         if (await self._session.execute(select(_keys.c.id).where(same))).first() is not None:
             raise ConflictError(f"there is a key {key.name!r} already", code="name_conflict")
+        is_bound, preset = key.grant != Grant(), key.preset
         row = {
             "id": key.id,
             "name": key.name,
             "digest": digest,
-            "scope": key.scope,
+            "scope": "" if is_bound or preset is None else preset,
+            "scopes": None if preset is not None and not is_bound else sorted(key.scopes),
+            "grants": key.grant.model_dump(mode="json") if is_bound else None,
             "created_at": key.created_at,
             "expires_at": key.expires_at,
         }
@@ -64,8 +69,9 @@ def _key(row: Row[Any]) -> ApiKey:
     return ApiKey(
         id=row.id,
         name=row.name,
-        scope=Scope(row.scope),
+        scopes=ScopePreset(row.scope).scopes if row.scopes is None else frozenset(map(Scope, row.scopes)),
         created_at=row.created_at,
         expires_at=row.expires_at,
         last_used_at=row.last_used_at,
+        grant=Grant() if row.grants is None else Grant.model_validate(row.grants),
     )

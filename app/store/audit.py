@@ -1,4 +1,4 @@
-"""The audit log: entries are added in the transaction of what they tell, and read; nothing else can be done to them."""
+"""The audit log: entries are added in the transaction of the change they describe, and read; nothing else."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import Row, Select, insert, select
 
 from app.domain.audit import AuditAction, AuditEntry, AuditFilter
-from app.store.database import Session
-from app.store.notification_tables import AuditRow
-from app.store.paging import Page, PageRequest, cursor_after
-from app.store.tables import table_of
+from app.store.db.database import Session
+from app.store.db.paging import Page, PageRequest, cursor_after
+from app.store.tables.access import AuditRow
+from app.store.tables.declarative import table_of
 
 _log = table_of(AuditRow)
 

@@ -1,8 +1,8 @@
-"""Where blobs were seen: repositories they may be mounted from, known from earlier jobs."""
+"""Blob locations: repositories that blobs may be mounted from, known from earlier jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,8 +10,9 @@ from sqlalchemy import delete, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.reference import Digest, Registry, Repository
-from app.store.tables import BlobLocationRow, table_of
-from app.store.upsert import insert_into
+from app.store.db.database import insert_into
+from app.store.tables.declarative import table_of
+from app.store.tables.registries import BlobLocationRow
 
 _locations = table_of(BlobLocationRow)
 
@@ -45,22 +46,10 @@ class BlobLocationStore:
         ]
         await self._session.execute(statement, rows)
 
-    async def list(self, registry: Registry, digests: Collection[Digest]) -> tuple[BlobLocation, ...]:
-        """Read where these blobs were seen in a registry, the freshest first."""
-        wanted = (_locations.c.host == registry) & _locations.c.digest.in_(digests)
-        rows = await self._session.execute(select(_locations).where(wanted).order_by(_locations.c.seen_at.desc()))
-        return tuple(BlobLocation(Repository(Registry(row.host), row.repository), Digest(row.digest)) for row in rows)
-
     async def list_latest(self, *, limit: int) -> tuple[BlobLocation, ...]:
         """Read what was seen last, the freshest first."""
         rows = await self._session.execute(select(_locations).order_by(_locations.c.seen_at.desc()).limit(limit))
         return tuple(BlobLocation(Repository(Registry(row.host), row.repository), Digest(row.digest)) for row in rows)
-
-    async def forget(self, locations: Sequence[BlobLocation]) -> None:
-        """Drop what turned out to be wrong."""
-        places = [(item.repository.registry, item.digest, item.repository.path) for item in locations]
-        key = tuple_(_locations.c.host, _locations.c.digest, _locations.c.repository)
-        await self._session.execute(delete(_locations).where(key.in_(places)))
 
     async def delete_before(self, moment: datetime, *, limit: int) -> int:
         """Drop a few that were not seen since a moment; return how many."""

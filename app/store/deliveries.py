@@ -1,4 +1,4 @@
-"""The outbox: messages are written down in the transaction of what they tell, and sent when they are due.
+"""Deliveries (the outbox): written in the transaction of the change they report, and sent when they are due.
 
 A claim makes a delivery due again a little later, so that what a killed process had claimed is sent by another one; the
 fence keeps the word of a claim that was overtaken from counting.
@@ -16,12 +16,11 @@ from sqlalchemy import Row, Select, delete, select, update
 
 from app.domain.errors import NotFoundError
 from app.domain.notification import Delivery, DeliveryFilter, DeliveryState, EventType, Outcome
-from app.store.database import Session
-from app.store.jobs import is_id
-from app.store.notification_tables import DeliveryRow
-from app.store.paging import Page, PageRequest, cursor_after
-from app.store.tables import table_of
-from app.store.upsert import insert_into
+from app.store.db.column_types import is_id
+from app.store.db.database import Session, insert_into
+from app.store.db.paging import Page, PageRequest, cursor_after
+from app.store.tables.declarative import table_of
+from app.store.tables.notifications import DeliveryRow
 
 LOOKED_AT = 100
 """Due deliveries that one claim looks at, to find some of several subscriptions."""
@@ -50,7 +49,7 @@ class DeliveryStore:
             await self._session.execute(statement.on_conflict_do_nothing(index_elements=["id"]))
 
     async def has_due(self, *, now: datetime, without: Collection[str]) -> bool:
-        """Say whether anything is due, of other subscriptions than these."""
+        """Return whether anything is due, of other subscriptions than these."""
         return (await self._session.execute(_due(now, without).limit(1))).first() is not None
 
     async def claim_due(
@@ -83,9 +82,9 @@ class DeliveryStore:
         self, claim: ClaimedDelivery, outcome: Outcome, *, state: DeliveryState, due_at: datetime, now: datetime
     ) -> bool:
         """Note how an attempt ended; return False where the claim was overtaken and nothing is noted."""
-        held = (_deliveries.c.number == claim.number) & (_deliveries.c.fence == claim.fence)
+        locked = (_deliveries.c.number == claim.number) & (_deliveries.c.fence == claim.fence)
         pending = _deliveries.c.state == DeliveryState.PENDING
-        statement = update(_deliveries).where(held, pending).returning(_deliveries.c.number)
+        statement = update(_deliveries).where(locked, pending).returning(_deliveries.c.number)
         values = {
             "state": state,
             "due_at": due_at,
@@ -136,7 +135,7 @@ class DeliveryStore:
         await self._session.execute(mine.values(state=DeliveryState.FAILED, error=error, finished_at=now))
 
     async def delete_finished_before(self, moment: datetime, *, limit: int) -> int:
-        """Forget deliveries that ended before a moment; return how many that were."""
+        """Delete deliveries that ended before a moment; return how many that were."""
         old = select(_deliveries.c.number).where(_deliveries.c.finished_at < moment).limit(limit)
         statement = delete(_deliveries).where(_deliveries.c.number.in_(old)).returning(_deliveries.c.number)
         return len((await self._session.execute(statement)).all())
@@ -155,6 +154,7 @@ def _row(delivery: Delivery) -> dict[str, Any]:
         "event": delivery.event,
         "job_id": delivery.job_id,
         "url": delivery.url,
+        "traceparent": delivery.traceparent,
         "body": delivery.body,
         "format": delivery.format,
         "state": delivery.state,
@@ -176,6 +176,7 @@ def _delivery(row: Row[Any]) -> Delivery:
         created_at=row.created_at,
         due_at=row.due_at,
         url=row.url,
+        traceparent=row.traceparent,
         state=DeliveryState(row.state),
         attempts=row.attempts,
         attempted_at=row.attempted_at,

@@ -1,4 +1,4 @@
-"""Push events that arrived: recorded once each, listed, and forgotten after a while."""
+"""Push events: recorded once each, claimed for their jobs, listed, and deleted after a while."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sqlalchemy import Row, Select, delete, insert, literal_column, select, upda
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.hook_event import HookEvent, HookEventFilter, HookEventState
+from app.domain.push_event import Dialect
 from app.domain.reference import Digest, Tag
-from app.domain.trigger import Dialect
-from app.store.paging import Page, PageRequest, cursor_after
-from app.store.policy_tables import HookEventRow
-from app.store.tables import table_of
-from app.store.upsert import insert_into
+from app.store.db.database import insert_into
+from app.store.db.paging import Page, PageRequest, cursor_after
+from app.store.tables.declarative import table_of
+from app.store.tables.policies import HookEventRow
 
 CLAIMED_AT_ONCE = 500
 """SQLite takes 32,766 parameters in one statement; an event has less than twenty."""
@@ -60,11 +60,11 @@ class HookEventStore:
         return {(row.registry_name, row.dedupe_key): row.id for row in found}
 
     async def has_received(self, *, without: Collection[str]) -> bool:
-        """Say whether events wait to be made jobs of, other than some."""
+        """Return whether events wait to be made jobs of, other than some."""
         return (await self._session.execute(_received(without))).first() is not None
 
     async def claim_received(self, *, without: Collection[str]) -> HookEvent | None:
-        """Hold the oldest event that waits to be made jobs of, other than some and those that others hold."""
+        """Lock the oldest event that waits for its jobs, other than some and those locked already (`SKIP LOCKED`)."""
         row = (await self._session.execute(_received(without).with_for_update(skip_locked=True))).one_or_none()
         return None if row is None else _event(row)
 
@@ -87,11 +87,15 @@ class HookEventStore:
         row = (await self._session.execute(statement)).one_or_none()
         return None if row is None else _event(row)
 
-    async def list(self, wanted: HookEventFilter, page: PageRequest) -> Page[HookEvent]:
-        """Read a page of events, newest first."""
+    async def list(
+        self, wanted: HookEventFilter, page: PageRequest, *, registries: Collection[str] | None = None
+    ) -> Page[HookEvent]:
+        """Read a page of events, newest first, of some registries or of all."""
         bound_to = repr(wanted)
         after = page.after(bound_to)
         statement = select(_events).order_by(_events.c.number.desc()).limit(page.limit + 1)
+        if registries is not None:
+            statement = statement.where(_events.c.registry_name.in_(registries))
         if wanted.registry is not None:
             statement = statement.where(_events.c.registry_name == wanted.registry)
         if wanted.state is not None:
@@ -105,7 +109,7 @@ class HookEventStore:
         return Page(items, cursor_after((rows[page.limit - 1].number,), bound_to=bound_to))
 
     async def delete_before(self, moment: datetime, *, limit: int) -> int:
-        """Forget a few events that arrived before a moment; return how many."""
+        """Delete a few events that arrived before a moment; return how many."""
         old = select(_events.c.number).where(_events.c.received_at < moment).limit(limit)
         statement = delete(_events).where(_events.c.number.in_(old.scalar_subquery())).returning(_events.c.number)
         return len((await self._session.execute(statement)).all())

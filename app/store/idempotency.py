@@ -1,4 +1,4 @@
-"""What callers called their requests, so that the same request again is the same job."""
+"""Idempotency keys: callers' names for their requests, so that a repeated request is the same job."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.errors import InvalidRequestError
 from app.domain.job import IdempotencyKey
-from app.store.tables import IdempotencyKeyRow, table_of
-from app.store.upsert import insert_into
+from app.store.db.database import insert_into
+from app.store.tables.declarative import table_of
+from app.store.tables.jobs import IdempotencyKeyRow
 
 _keys = table_of(IdempotencyKeyRow)
 
@@ -22,7 +23,7 @@ class IdempotencyStore:
         self._session = session
 
     async def claim(self, key: IdempotencyKey, *, job_id: str, now: datetime) -> str:
-        """Name a new job by a key, or return the id of the job it names already.
+        """Claim an idempotency key for a new job, or return the id of the job that has it already.
 
         Of several that race, one waits here until another has committed. Raise `InvalidRequestError`
         (`idempotency_key_reused`) when the key named another request.
@@ -40,16 +41,16 @@ class IdempotencyStore:
         return str(known.job_id)
 
     async def point(self, key: IdempotencyKey, *, job_id: str) -> None:
-        """Let a key that was claimed in this transaction name the job that does what was asked for."""
+        """Point a key that was claimed in this transaction at the job that does what was asked for."""
         mine = (_keys.c.principal == key.principal) & (_keys.c.key == key.key)
         await self._session.execute(update(_keys).where(mine).values(job_id=job_id))
 
     async def delete_of_job(self, job_id: str) -> None:
-        """Forget what a deleted job was called."""
+        """Delete what a deleted job was called."""
         await self._session.execute(delete(_keys).where(_keys.c.job_id == job_id))
 
     async def delete_before(self, moment: datetime, *, limit: int) -> int:
-        """Forget a few keys older than a moment; return how many."""
+        """Delete a few keys older than a moment; return how many."""
         old = select(_keys.c.principal, _keys.c.key).where(_keys.c.created_at < moment).limit(limit)
         gone = (await self._session.execute(old)).all()
         for principal, key in gone:

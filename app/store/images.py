@@ -1,28 +1,31 @@
-"""Images of jobs: planned, listed, recorded. Every change of one carries a revision of its job's own counter."""
+"""Images of jobs: listed and recorded. Every change of one carries a revision of its job's own counter."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, bindparam, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Row, Select, bindparam, delete, or_, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.domain.job import BlobCounts, ByteCounts, Image, ImageState, Job
+from app.domain.errors import NotFoundError
+from app.domain.job import BlobCounts, ByteCounts, Image, ImageFilter, ImageState, Job
 from app.domain.manifest import Platform
-from app.domain.plan import PlannedCopy
+from app.domain.plan import PlannedCopy, SeenDigests
 from app.domain.reference import Digest, Reference
-from app.domain.report import Tally
-from app.store.columns import Serial
-from app.store.documents import error_document, read_error
-from app.store.paging import Page, PageRequest, cursor_after
-from app.store.tables import ImageRow, JobRow, table_of
-from app.store.upsert import insert_into
+from app.domain.report import CompanionNames, CopyStep, Tally
+from app.store.db.column_types import error_document, read_error
+from app.store.db.database import insert_into
+from app.store.db.paging import Page, PageRequest, SortKey, cursor_after
+from app.store.tables.declarative import table_of
+from app.store.tables.jobs import ImageLogRow, ImageRow, JobRow
 
 _images = table_of(ImageRow)
+_logs = table_of(ImageLogRow)
 _jobs = table_of(JobRow)
+MAX_POSITION_DIGITS = 9
 _PROGRESS: tuple[ColumnElement[Any], ...] = (
     _images.c.position,
     _images.c.state,
@@ -33,16 +36,6 @@ _PROGRESS: tuple[ColumnElement[Any], ...] = (
     _images.c.bytes_done,
     _images.c.bytes_transferred,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedImage:
-    """One destination of a planned copy, with its place in the job."""
-
-    position: int
-    copy_number: int
-    copy: PlannedCopy
-    destination: Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +56,10 @@ class StoredImage:
 
 
 class ImageStore:
-    """Images in the transaction of a session; whoever writes holds their job."""
+    """Images in the transaction of a session; a writer has locked their job."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
-
-    async def put_planned(self, job_number: int, images: Sequence[PlannedImage], *, revision: int) -> None:
-        """Add images, queued, over those of an earlier attempt at planning. Revisions rise from the first."""
-        statement = insert_into(self._session, _images)
-        planned = ("copy_number", "source", "destination", "selection", "revision")
-        statement = statement.on_conflict_do_update(
-            index_elements=["job_number", "position"], set_={name: statement.excluded[name] for name in planned}
-        )
-        rows = [_planned_row(job_number, image, revision + offset) for offset, image in enumerate(images)]
-        await self._session.execute(statement, rows)
-
-    async def delete_from(self, job_number: int, position: int) -> None:
-        """Remove what an earlier attempt at planning found and the last one did not."""
-        await self._session.execute(
-            delete(_images).where(_images.c.job_number == job_number, _images.c.position >= position)
-        )
 
     async def delete_some(self, job_number: int, *, limit: int) -> int:
         """Remove a few images of a job; return how many."""
@@ -94,15 +71,10 @@ class ImageStore:
         )
         return len((await self._session.execute(statement)).all())
 
-    async def list(self, job_id: str, *, state: ImageState | None, page: PageRequest) -> Page[Image]:
+    async def list(self, job_id: str, wanted: ImageFilter, page: PageRequest) -> Page[Image]:
         """Read a page of a job's images, in the order they were planned."""
-        bound_to = f"{job_id} {state}"
-        after = page.after(bound_to)
-        statement = _of_job(job_id).order_by(_images.c.position).limit(page.limit + 1)
-        if state is not None:
-            statement = statement.where(_images.c.state == state)
-        if after is not None:
-            statement = statement.where(_images.c.position > int(after[0]))
+        bound_to = f"{job_id} {wanted!r}"
+        statement = _list_statement(job_id, wanted, page.limit, after=page.after(bound_to))
         rows = (await self._session.execute(statement)).all()
         items = tuple(_image(job_id, row) for row in rows[: page.limit])
         if len(rows) <= page.limit:
@@ -122,13 +94,7 @@ class ImageStore:
             _images.c.state.in_([ImageState.QUEUED, ImageState.RUNNING]),
         )
         rows = await self._session.execute(statement.order_by(_images.c.position))
-        return tuple(_stored_image(job.id, row) for row in rows)
-
-    async def list_copy_ends(self, job_number: int) -> tuple[int, ...]:
-        """Read the last position of each copy, in order."""
-        copies = select(func.max(_images.c.position)).where(_images.c.job_number == job_number)
-        ends = copies.group_by(_images.c.copy_number).order_by(_images.c.copy_number)
-        return tuple((await self._session.execute(ends)).scalars())
+        return tuple(StoredImage(row.position, row.copy_number, copy_of(row), _image(job.id, row)) for row in rows)
 
     async def read_states(self, job_number: int, positions: Sequence[int]) -> dict[int, tuple[ImageState, Tally]]:
         """Read how far images are, according to their rows."""
@@ -143,6 +109,35 @@ class ImageStore:
             mine = (_images.c.job_number == job_number) & (_images.c.position == bindparam("at_position"))
             await self._session.execute(update(_images).where(mine), rows)
 
+    async def get_position(self, job_id: str, image: str) -> int:
+        """Read the position of an image, given by its id; raise `NotFoundError`."""
+        position = image.removeprefix(f"{job_id}-")
+        if position != image and position.isdecimal() and len(position) <= MAX_POSITION_DIGITS:
+            mine = _of_job(job_id).with_only_columns(_images.c.position).where(_images.c.position == int(position))
+            found: int | None = (await self._session.execute(mine)).scalar_one_or_none()
+            if found is not None:
+                return found
+        raise NotFoundError(f"the job has no image {image[:64]!r}")
+
+    async def put_logs(self, job_number: int, logs: Mapping[int, Sequence[CopyStep]]) -> None:
+        """Write what was done for images, by position, in place of what earlier attempts did."""
+        rows = [
+            {"job_number": job_number, "position": position, "steps": [_step_document(step) for step in steps]}
+            for position, steps in logs.items()
+        ]
+        if rows:
+            statement = insert_into(self._session, _logs)
+            statement = statement.on_conflict_do_update(
+                index_elements=["job_number", "position"], set_={"steps": statement.excluded.steps}
+            )
+            await self._session.execute(statement, rows)
+
+    async def read_log(self, job_number: int, position: int) -> tuple[CopyStep, ...]:
+        """Read what was done for an image; nothing where it did not fail."""
+        mine = (_logs.c.job_number == job_number) & (_logs.c.position == position)
+        steps = (await self._session.execute(select(_logs.c.steps).where(mine))).scalar_one_or_none()
+        return tuple(_step(step) for step in steps or ())
+
     async def cancel_queued(self, job_number: int, *, first: int, last: int, now: datetime, revision: int) -> int:
         """Cancel the images of a range that have not begun; return how many. Revisions are `revision` + position."""
         queued = (
@@ -156,47 +151,17 @@ class ImageStore:
         )
         return len((await self._session.execute(statement)).all())
 
-    async def add_failed_of(self, old_number: int, new_number: int, *, revision: int) -> int:
-        """Add to a new job, queued, the images of an old one that did not arrive; return how many.
 
-        Revisions rise from the first.
-        """
-        place = func.row_number().over(order_by=_images.c.position) - 1
-        statement = insert(_images).from_select(
-            [
-                "job_number",
-                "position",
-                "copy_number",
-                "source",
-                "destination",
-                "selection",
-                "state",
-                "revision",
-                "attempts",
-            ],
-            select(
-                literal(new_number, Serial),
-                place,
-                func.dense_rank().over(order_by=_images.c.copy_number) - 1,
-                _images.c.source,
-                _images.c.destination,
-                _images.c.selection,
-                literal(ImageState.QUEUED.value),
-                place + revision,
-                literal(0),
-            ).where(
-                _images.c.job_number == old_number,
-                _images.c.state.in_([ImageState.FAILED, ImageState.CANCELLED]),
-            ),
-            include_defaults=False,
-        )
-        await self._session.execute(statement)
-        added = select(func.count()).select_from(_images).where(_images.c.job_number == new_number)
-        return int((await self._session.execute(added)).scalar_one())
+def _step_document(step: CopyStep) -> dict[str, Any]:
+    return {"at": step.at.isoformat(), "event": step.event, "details": dict(step.details)}
+
+
+def _step(document: Mapping[str, Any]) -> CopyStep:
+    return CopyStep(datetime.fromisoformat(document["at"]), document["event"], document["details"])
 
 
 def image_id(job_id: str, position: int) -> str:
-    """Name an image: its job's id and its place there."""
+    """Return an image's id: its job's id and its place there."""
     return f"{job_id}-{position}"
 
 
@@ -205,35 +170,40 @@ def _of_job(job_id: str) -> Select[Any]:
     return select(_images).where(_images.c.job_number == number)
 
 
-def _planned_row(job_number: int, planned: PlannedImage, revision: int) -> dict[str, Any]:
-    copy = planned.copy
-    selection: dict[str, Any] = {}
-    if copy.platforms:
-        selection |= {"platforms": [str(platform) for platform in copy.platforms], "mode": copy.platform_mode}
-    if copy.digest_tags != "unknown":
-        selection["digest_tags"] = copy.digest_tags
-    return {
-        "job_number": job_number,
-        "position": planned.position,
-        "copy_number": planned.copy_number,
-        "source": str(copy.source),
-        "destination": str(planned.destination),
-        "selection": selection or None,
-        "state": ImageState.QUEUED,
-        "revision": revision,
-    }
+def _list_statement(job_id: str, wanted: ImageFilter, limit: int, *, after: SortKey | None) -> Select[Any]:
+    """Return the statement of a page of images, and one more that says whether there is another."""
+    listed = _of_job(job_id)
+    if after is not None:
+        listed = listed.where(_images.c.position > int(after[0]))
+    if wanted.q is not None:
+        error = _images.c.error
+        texts = [_images.c.source, _images.c.destination, _images.c.digest, _images.c.reason]
+        texts += [error["code"].as_string(), error["message"].as_string()]
+        listed = listed.where(or_(*(text.icontains(wanted.q, autoescape=True) for text in texts)))
+    listed = listed.order_by(_images.c.position).limit(limit + 1)
+    states = dict.fromkeys(wanted.states)
+    if len(states) < 2:  # noqa: PLR2004 — none, or one
+        return listed.where(*(_images.c.state == state for state in states))
+    # One index range a state, each in its order: so no more is sorted than a page of each.
+    listed = listed.with_only_columns(_images.c.position)
+    pages = [listed.where(_images.c.state == state).subquery() for state in states]
+    positions = union_all(*(select(page.c.position) for page in pages))
+    statement = _of_job(job_id).where(_images.c.position.in_(positions))
+    return statement.order_by(_images.c.position).limit(limit + 1)
 
 
 def _recorded(position: int, image: Image, revision: int) -> dict[str, Any]:
     return {
         "at_position": position,
         "state": image.state,
+        "action": image.action,
         "reason": image.reason,
         "digest": image.digest,
         "destination_digest": image.destination_digest,
         "previous_digest": image.previous_digest,
         "media_type": image.media_type,
         "platforms": list(image.platforms) or None,
+        "companions": asdict(image.companions) if image.companions.count else None,
         "blobs_present": image.blobs.present,
         "blobs_mounted": image.blobs.mounted,
         "blobs_transferred": image.blobs.transferred,
@@ -248,16 +218,25 @@ def _recorded(position: int, image: Image, revision: int) -> dict[str, Any]:
     }
 
 
-def _stored_image(job_id: str, row: Row[Any]) -> StoredImage:
+def copy_of(row: Any) -> PlannedCopy:
+    """Read what is to be copied, to the destination of this row alone."""
     selection = row.selection or {}
-    copy = PlannedCopy(
+    return PlannedCopy(
         source=Reference.parse(row.source),
         destinations=(Reference.parse(row.destination),),
         platforms=tuple(Platform.parse(text) for text in selection.get("platforms", ())),
-        platform_mode=selection.get("mode", "sparse"),
+        platform_mode=selection.get("mode", "auto"),
         digest_tags=selection.get("digest_tags", "unknown"),
+        many=selection.get("many", False),
+        rule=row.rule,
+        seen=_seen(row, Reference.parse(row.destination)),
     )
-    return StoredImage(row.position, row.copy_number, copy, _image(job_id, row))
+
+
+def _seen(row: Any, destination: Reference) -> dict[Reference, SeenDigests]:
+    if row.seen_digest is None:
+        return {}
+    return {destination: SeenDigests(Digest(row.seen_digest), _digest(row.seen_destination_digest))}
 
 
 def _image(job_id: str, row: Row[Any]) -> Image:
@@ -267,12 +246,16 @@ def _image(job_id: str, row: Row[Any]) -> Image:
         source=row.source,
         destination=row.destination,
         state=ImageState(row.state),
+        kind=row.kind,
+        rule=row.rule,
+        action=row.action,
         reason=row.reason,
         digest=_digest(row.digest),
         destination_digest=_digest(row.destination_digest),
         previous_digest=_digest(row.previous_digest),
         media_type=row.media_type,
         platforms=tuple(row.platforms or ()),
+        companions=_companions(row.companions),
         blobs=BlobCounts(row.blobs_present, row.blobs_mounted, row.blobs_transferred),
         bytes=ByteCounts(row.bytes_total, row.bytes_done, row.bytes_transferred),
         attempts=row.attempts,
@@ -280,6 +263,10 @@ def _image(job_id: str, row: Row[Any]) -> Image:
         started_at=row.started_at,
         finished_at=row.finished_at,
     )
+
+
+def _companions(document: Mapping[str, Any] | None) -> CompanionNames:
+    return CompanionNames(document["count"], tuple(document["first"])) if document else CompanionNames()
 
 
 def _tally(row: Row[Any]) -> Tally:

@@ -1,31 +1,252 @@
-"""Jobs: added, found, listed, and held for a change.
+"""Jobs: added, found, listed, and locked for a change; how a job is written to its row and read from it.
 
-Whoever changes anything of a job, its images and units included, holds the job's row first (`hold`): so all changes of
-a job come one after another, its counts and its version can be worked out from what was there, and nobody deadlocks.
+A job's row is locked first (`lock`) by every change of the job, its images and units included: so all changes of a job
+come one after another, its counts and its version follow from what was there, and no two transactions deadlock.
 """
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.domain.access import Caller, VisibleJobs
 from app.domain.errors import NotFoundError
-from app.domain.job import Job, JobFilter, JobState
-from app.store.job_rows import HELD_COLUMNS, HeldJob, changed_columns, held_job_of, job_of, new_row
-from app.store.paging import Page, PageRequest, SortKey, cursor_after
-from app.store.tables import JobLabelRow, JobRow, table_of
+from app.domain.job import (
+    BlobCounts,
+    ByteCounts,
+    ImageCounts,
+    Job,
+    JobFilter,
+    JobKind,
+    JobPause,
+    JobState,
+    Priority,
+    Progress,
+    Trigger,
+)
+from app.domain.notify_url import Notify
+from app.domain.report import ActionCounts, ExecutionError, FailureCount, JobWarning
+from app.domain.request import SyncRequest
+from app.store.db.column_types import (
+    error_document,
+    failure_documents,
+    is_id,
+    listing_documents,
+    pause_document,
+    read_error,
+    read_failures,
+    read_listings,
+    read_pause,
+    read_warnings,
+    warning_documents,
+)
+from app.store.db.paging import Page, PageRequest, cursor_after
+from app.store.job_filters import list_statement
+from app.store.tables.declarative import table_of
+from app.store.tables.jobs import JobLabelRow, JobRow
+
+_NOT_FOR_CHANGES = {
+    "request",
+    "labels",
+    "created_by",
+    "trigger_type",
+    "trigger_event_id",
+    "plan",
+    "retry_of",
+    "notify",
+    "listings",
+}
+LOCKED_COLUMNS = tuple(column for column in table_of(JobRow).c if column.name not in _NOT_FOR_CHANGES)
+"""What a `LockedJob` is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockedJob:
+    """A job whose row this transaction holds: what may change about it, to be put back with `save`."""
+
+    number: int
+    id: str
+    state: JobState
+    priority: Priority
+    policy: str | None
+    kind: JobKind
+    traceparent: str | None
+    progress: Progress
+    units_left: int
+    version: int
+    state_version: int
+    cancel_requested: bool
+    is_failing_fast: bool
+    error: ExecutionError | None
+    failures: tuple[FailureCount, ...]
+    warnings: tuple[JobWarning, ...]
+    totals: ActionCounts
+    waiting_for: JobPause | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    rate_bytes: int
+    rate_at: datetime | None
+
+    @property
+    def done(self) -> bool:
+        """Whether the job will not move any more."""
+        return self.state.done
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no image of it may begin any more."""
+        return self.cancel_requested or self.is_failing_fast
+
+
+def new_row(job: Job) -> dict[str, Any]:
+    """Write a new job."""
+    return {
+        "id": job.id,
+        "state": job.state,
+        "priority": job.priority,
+        "request": job.request.model_dump(mode="json"),
+        "labels": job.labels,
+        "created_by": job.created_by,
+        "trigger_type": job.trigger.type,
+        "trigger_event_id": job.trigger.event_id,
+        "policy": job.policy,
+        "kind": job.kind,
+        "plan": job.plan,
+        "retry_of": job.retry_of,
+        "notify": job.notify.model_dump() if job.notify else None,
+        "traceparent": job.traceparent,
+        "cancel_requested": job.cancel_requested,
+        "warnings": warning_documents(job.warnings),
+        "listings": None if job.listings is None else listing_documents(job.listings),
+        "created_at": job.created_at,
+    }
+
+
+def changed_columns(job: LockedJob) -> dict[str, Any]:
+    """Write what may have changed about a job."""
+    images, blobs, amounts = job.progress.images, job.progress.blobs, job.progress.bytes
+    return {
+        "state": job.state,
+        "cancel_requested": job.cancel_requested,
+        "is_failing_fast": job.is_failing_fast,
+        "planned": job.progress.planned,
+        "error": error_document(job.error),
+        "failures": failure_documents(job.failures),
+        "warnings": warning_documents(job.warnings),
+        "totals": asdict(job.totals),
+        "waiting_for": pause_document(job.waiting_for),
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "version": job.version,
+        "state_version": job.state_version,
+        "units_left": job.units_left,
+        "images_queued": images.queued,
+        "images_running": images.running,
+        "images_copied": images.copied,
+        "images_planned": images.planned,
+        "images_up_to_date": images.up_to_date,
+        "images_failed": images.failed,
+        "images_cancelled": images.cancelled,
+        "blobs_present": blobs.present,
+        "blobs_mounted": blobs.mounted,
+        "blobs_transferred": blobs.transferred,
+        "bytes_total": amounts.total,
+        "bytes_done": amounts.done,
+        "bytes_transferred": amounts.transferred,
+        "bytes_per_second": amounts.per_second,
+        "rate_bytes": job.rate_bytes,
+        "rate_at": job.rate_at,
+    }
+
+
+def _progress(row: Row[Any]) -> Progress:
+    return Progress(
+        images=ImageCounts(
+            queued=row.images_queued,
+            running=row.images_running,
+            copied=row.images_copied,
+            planned=row.images_planned,
+            up_to_date=row.images_up_to_date,
+            failed=row.images_failed,
+            cancelled=row.images_cancelled,
+        ),
+        blobs=BlobCounts(row.blobs_present, row.blobs_mounted, row.blobs_transferred),
+        bytes=ByteCounts(row.bytes_total, row.bytes_done, row.bytes_transferred, row.bytes_per_second),
+        planned=row.planned,
+    )
+
+
+def job_of(row: Row[Any]) -> Job:
+    """Read a job."""
+    return Job(
+        id=row.id,
+        state=JobState(row.state),
+        request=SyncRequest.model_validate(row.request),
+        created_at=row.created_at,
+        created_by=row.created_by,
+        trigger=Trigger(row.trigger_type, row.trigger_event_id),
+        priority=Priority(row.priority),
+        policy=row.policy,
+        kind=JobKind(row.kind),
+        plan=row.plan,
+        retry_of=row.retry_of,
+        labels=row.labels,
+        notify=Notify.model_validate(row.notify) if row.notify else None,
+        traceparent=row.traceparent,
+        cancel_requested=row.cancel_requested,
+        progress=_progress(row),
+        error=read_error(row.error),
+        warnings=read_warnings(row.warnings),
+        totals=ActionCounts(**(row.totals or {})),
+        listings=read_listings(row.listings),
+        waiting_for=read_pause(row.waiting_for),
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        version=row.version,
+    )
+
+
+def locked_job_of(row: Row[Any]) -> LockedJob:
+    """Read a job that is held, from the columns of `LOCKED_COLUMNS`."""
+    return LockedJob(
+        number=row.number,
+        id=row.id,
+        state=JobState(row.state),
+        priority=Priority(row.priority),
+        policy=row.policy,
+        kind=JobKind(row.kind),
+        traceparent=row.traceparent,
+        progress=_progress(row),
+        units_left=row.units_left,
+        version=row.version,
+        state_version=row.state_version,
+        cancel_requested=row.cancel_requested,
+        is_failing_fast=row.is_failing_fast,
+        error=read_error(row.error),
+        failures=read_failures(row.failures),
+        warnings=read_warnings(row.warnings),
+        totals=ActionCounts(**(row.totals or {})),
+        waiting_for=read_pause(row.waiting_for),
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        rate_bytes=row.rate_bytes,
+        rate_at=row.rate_at,
+    )
+
 
 _jobs = table_of(JobRow)
 _labels = table_of(JobLabelRow)
 # Made once: they are wide, and executed all the time.
 _ADD = insert(_jobs).returning(_jobs.c.id, _jobs.c.number)
 _FIND = select(_jobs).where(_jobs.c.id == bindparam("job_id"))
-_HOLD = select(*HELD_COLUMNS).where(_jobs.c.id == bindparam("job_id")).with_for_update()
+_HOLD = select(*LOCKED_COLUMNS).where(_jobs.c.id == bindparam("job_id")).with_for_update()
 _SAVE = update(_jobs).where(_jobs.c.number == bindparam("of_number"))
 
 
@@ -37,8 +258,7 @@ class JobStore:
 
     async def add(self, job: Job) -> int:
         """Add a job and return its number."""
-        (number,) = await self.add_all([job])
-        return number
+        return (await self.add_all([job]))[0]
 
     async def add_all(self, jobs: Sequence[Job]) -> list[int]:
         """Add jobs and return their numbers."""
@@ -56,22 +276,24 @@ class JobStore:
 
     async def find(self, job_id: str) -> Job | None:
         """Read a job."""
-        if not is_id(job_id):
-            return None
-        row = (await self._session.execute(_FIND, {"job_id": job_id})).one_or_none()
+        row = (await self._session.execute(_FIND, {"job_id": job_id})).one_or_none() if is_id(job_id) else None
         return None if row is None else job_of(row)
 
-    async def get(self, job_id: str) -> Job:
-        """Read a job; raise `NotFoundError`."""
+    async def get(self, job_id: str, *, caller: Caller | None = None) -> Job:
+        """Read a job; raise `NotFoundError`, for one that a caller may not see too."""
         job = await self.find(job_id)
-        if job is None:
+        if job is None or (caller is not None and not caller.sees_job(created_by=job.created_by, policy=job.policy)):
             raise _no_such_job(job_id)
         return job
 
+    async def check_visible(self, job_id: str, caller: Caller) -> None:
+        """Raise `NotFoundError` for a job that the caller may not see; one that sees all of them is not asked about."""
+        if not caller.grant.sees_all_jobs:
+            await self.get(job_id, caller=caller)
+
     async def get_watched(self, job_id: str) -> tuple[Job, int]:
         """Read a job, and the version in which anything but its progress changed last; raise `NotFoundError`."""
-        row = (await self._session.execute(_FIND, {"job_id": job_id})).one_or_none()
-        if row is None:
+        if (row := (await self._session.execute(_FIND, {"job_id": job_id})).one_or_none()) is None:
             raise _no_such_job(job_id)
         return job_of(row), row.state_version
 
@@ -83,70 +305,43 @@ class JobStore:
             raise _no_such_job(job_id)
         return int(number)
 
-    async def list(self, wanted: JobFilter, page: PageRequest) -> Page[Job]:
-        """Read a page of jobs, newest first."""
-        bound_to = repr(wanted)
-        rows = (await self._session.execute(_listing(wanted, page.limit, page.after(bound_to)))).all()
-        items = tuple(job_of(row) for row in rows[: page.limit])
-        if len(rows) <= page.limit:
-            return Page(items)
-        last = rows[page.limit - 1]
-        return Page(items, cursor_after((last.created_at.isoformat(), last.number), bound_to=bound_to))
+    async def list(self, wanted: JobFilter, page: PageRequest, *, visible: VisibleJobs | None = None) -> Page[Job]:
+        """Read a page of jobs, newest first, among those that are visible."""
+        bound_to, is_sqlite = repr(wanted), self._session.get_bind().dialect.name == "sqlite"
+        statement = list_statement(wanted, page.limit, page.after(bound_to), visible=visible, is_sqlite=is_sqlite)
+        rows = (await self._session.execute(statement)).all()
+        items, last = tuple(map(job_of, rows[: page.limit])), rows[page.limit - 1] if len(rows) > page.limit else None
+        return Page(
+            items, cursor_after((last.created_at.isoformat(), last.number), bound_to=bound_to) if last else None
+        )
 
-    async def list_versions(self, job_ids: Collection[str]) -> dict[str, int]:
-        """Read the versions of the jobs there are among these."""
-        statement = select(_jobs.c.id, _jobs.c.version).where(_jobs.c.id.in_(job_ids))
-        return {row.id: row.version for row in await self._session.execute(statement)}
+    async def list_versions(self, job_ids: Collection[str]) -> dict[str, tuple[int, bool]]:
+        """Read the versions of the jobs there are among these, each with whether it is done."""
+        statement = select(_jobs.c.id, _jobs.c.version, _jobs.c.state).where(_jobs.c.id.in_(job_ids))
+        rows = await self._session.execute(statement)
+        return {row.id: (row.version, JobState(row.state).done) for row in rows}
 
     async def list_done_before(self, moment: datetime, *, limit: int) -> tuple[str, ...]:
-        """Name jobs that ended before a moment, in any order."""
-        done = _jobs.c.state.in_([state for state in JobState if state.done])
-        ended = done & (_jobs.c.finished_at < moment) & (_jobs.c.created_at < moment)  # the latter has the index
-        statement = select(_jobs.c.id).where(ended).limit(limit)
-        return tuple((await self._session.execute(statement)).scalars())
+        """List the ids of jobs that ended before a moment, in any order."""
+        ended = _jobs.c.state.in_([state for state in JobState if state.done]) & (_jobs.c.finished_at < moment)
+        ended &= _jobs.c.created_at < moment  # which has the index
+        return tuple((await self._session.execute(select(_jobs.c.id).where(ended).limit(limit))).scalars())
 
-    async def hold(self, job_id: str) -> HeldJob:
-        """Hold a job for a change; raise `NotFoundError`."""
+    async def lock(self, job_id: str) -> LockedJob:
+        """Lock a job for a change (`FOR UPDATE`); raise `NotFoundError`."""
         if is_id(job_id):
             row = (await self._session.execute(_HOLD, {"job_id": job_id})).one_or_none()
             if row is not None:
-                return held_job_of(row)
+                return locked_job_of(row)
         raise _no_such_job(job_id)
 
-    async def save(self, job: HeldJob) -> None:
-        """Put back a held job."""
+    async def save(self, job: LockedJob) -> None:
+        """Save a locked job."""
         await self._session.execute(_SAVE, {"of_number": job.number, **changed_columns(job)})
 
     async def delete(self, number: int) -> None:
         """Remove a job with whatever is left of its units and images."""
         await self._session.execute(delete(_jobs).where(_jobs.c.number == number))
-
-
-def is_id(text: str) -> bool:
-    """Say whether a text has the form of our ids; only then may a column of ids be asked for it."""
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False
-
-
-def _listing(wanted: JobFilter, limit: int, after: SortKey | None) -> Select[Any]:
-    statement = select(_jobs)
-    created_at, number = _jobs.c.created_at, _jobs.c.number
-    if wanted.label is not None:
-        created_at, number = _labels.c.created_at, _labels.c.job_number
-        statement = statement.join(_labels, _labels.c.job_number == _jobs.c.number)
-        statement = statement.where(_labels.c.key == wanted.label[0], _labels.c.value == wanted.label[1])
-    if wanted.state is not None:
-        statement = statement.where(_jobs.c.state == wanted.state)
-    if wanted.policy is not None:
-        statement = statement.where(_jobs.c.policy == wanted.policy)
-    if wanted.since is not None:
-        statement = statement.where(created_at >= wanted.since)
-    if after is not None:
-        last_created_at = datetime.fromisoformat(str(after[0]))
-        statement = statement.where(tuple_(created_at, number) < tuple_(last_created_at, int(after[1])))
-    return statement.order_by(created_at.desc(), number.desc()).limit(limit + 1)
 
 
 def _no_such_job(job_id: str) -> NotFoundError:

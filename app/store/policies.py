@@ -1,8 +1,8 @@
-"""Policies: kept, listed, and claimed when they are due."""
+"""Policies: stored, listed, and claimed when they are due."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,12 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.domain.errors import NotFoundError
 from app.domain.job import JobState
 from app.domain.pattern import SourcePattern
-from app.domain.policy import KeptPolicy, LastJob
-from app.domain.reference import Repository
-from app.domain.trigger import Policy
-from app.store.paging import Page, PageRequest, cursor_after
-from app.store.policy_tables import PolicyRow, PolicySourceRow
-from app.store.tables import JobRow, table_of
+from app.domain.policy import LastJob, Policy, StoredPolicy
+from app.domain.reference import Registry, Repository
+from app.store.db.name_patterns import is_named
+from app.store.db.paging import Page, PageRequest, cursor_after
+from app.store.tables.declarative import table_of
+from app.store.tables.jobs import JobRow
+from app.store.tables.policies import PolicyRow, PolicySourceRow
 
 _policies = table_of(PolicyRow)
 _sources = table_of(PolicySourceRow)
@@ -49,28 +50,29 @@ class PolicyStore:
         await self._session.execute(insert(_sources), rows)
         return is_new
 
-    async def find(self, name: str, *, is_held: bool = False) -> KeptPolicy | None:
-        """Read a policy; held, nobody else changes it or submits for it before the transaction ends."""
-        if is_held:
+    async def find(self, name: str, *, for_update: bool = False) -> StoredPolicy | None:
+        """Return a policy or None; with `for_update` it is locked against changes and submissions until the commit."""
+        if for_update:
             await self._session.execute(select(_policies.c.name).where(_policies.c.name == name).with_for_update())
         row = (await self._session.execute(_with_last_job().where(_policies.c.name == name))).one_or_none()
-        return None if row is None else _kept(row)
+        return None if row is None else _stored(row)
 
-    async def get(self, name: str, *, is_held: bool = False) -> KeptPolicy:
+    async def get(self, name: str, *, for_update: bool = False) -> StoredPolicy:
         """Read a policy; raise `NotFoundError`."""
-        kept = await self.find(name, is_held=is_held)
-        if kept is None:
+        existing = await self.find(name, for_update=for_update)
+        if existing is None:
             raise NotFoundError(f"there is no policy {name[:64]!r}")
-        return kept
+        return existing
 
-    async def list(self, page: PageRequest) -> Page[KeptPolicy]:
-        """Read a page of policies, by name."""
+    async def list(self, page: PageRequest, *, visible: Sequence[str] = ("*",)) -> Page[StoredPolicy]:
+        """Read a page of policies, by name: those that are called as `visible` says, or begin as it says with `*`."""
         after = page.after("policies")
-        statement = _with_last_job().order_by(_policies.c.name).limit(page.limit + 1)
+        statement = _with_last_job().where(is_named(_policies.c.name, visible))
+        statement = statement.order_by(_policies.c.name).limit(page.limit + 1)
         if after is not None:
             statement = statement.where(_policies.c.name > str(after[0]))
         rows = (await self._session.execute(statement)).all()
-        items = tuple(_kept(row) for row in rows[: page.limit])
+        items = tuple(_stored(row) for row in rows[: page.limit])
         if len(rows) <= page.limit:
             return Page(items)
         return Page(items, cursor_after((items[-1].policy.name,), bound_to="policies"))
@@ -84,22 +86,36 @@ class PolicyStore:
         documents = await self._session.execute(select(_policies.c.document).where(mine).order_by(_policies.c.name))
         return tuple(Policy.model_validate(document) for document in documents.scalars())
 
-    async def hold(self, names: Collection[str]) -> tuple[Policy, ...]:
+    async def list_naming(self, registry: Registry) -> tuple[str, ...]:
+        """List the names of policies that copy from or to a registry."""
+        rows = await self._session.execute(select(_policies.c.name, _policies.c.document).order_by(_policies.c.name))
+        policies = {row.name: Policy.model_validate(row.document) for row in rows}
+        return tuple(
+            name
+            for name, policy in policies.items()
+            if any(
+                registry == rule.source_pattern.registry
+                or any(registry == template.registry for template in rule.destination_templates)
+                for rule in policy.rules
+            )
+        )
+
+    async def lock(self, names: Collection[str]) -> tuple[Policy, ...]:
         """Read those of some policies that pushes set off, by name, and hold them."""
         mine = _policies.c.name.in_(names) & _policies.c.is_on_push
         statement = select(_policies.c.document).where(mine).order_by(_policies.c.name).with_for_update()
         documents = (await self._session.execute(statement)).scalars()
         return tuple(Policy.model_validate(document) for document in documents)
 
-    async def list_due(self, now: datetime, *, limit: int) -> tuple[KeptPolicy, ...]:
+    async def list_due(self, now: datetime, *, limit: int) -> tuple[StoredPolicy, ...]:
         """Read policies that are due, the longest waiting first."""
         due = _with_last_job().where(_policies.c.next_run_at <= now).order_by(_policies.c.next_run_at).limit(limit)
-        return tuple(_kept(row) for row in await self._session.execute(due))
+        return tuple(_stored(row) for row in await self._session.execute(due))
 
-    async def claim_run(self, due: KeptPolicy, *, next_run_at: datetime | None) -> bool:
+    async def claim_run(self, due: StoredPolicy, *, next_run_at: datetime | None) -> bool:
         """Move a due policy on to its next run; say whether this caller did it, and so has the run.
 
-        Of many that try, one succeeds; nobody does when the policy was changed since it was read.
+        Of many that try, one succeeds; none does when the policy was changed since it was read.
         """
         unmoved = (
             (_policies.c.name == due.policy.name)
@@ -141,12 +157,12 @@ def _with_last_job() -> Select[Any]:
     return select(_policies, *last_job).outerjoin(_jobs, _jobs.c.id == _policies.c.last_job_id)
 
 
-def _kept(row: Row[Any]) -> KeptPolicy:
+def _stored(row: Row[Any]) -> StoredPolicy:
     last_job = None
     if row.job_id is not None:
         state = JobState(row.job_state)
         last_job = LastJob(row.job_id, state, row.job_trigger, row.job_created_at, row.job_finished_at)
-    return KeptPolicy(
+    return StoredPolicy(
         policy=Policy.model_validate(row.document),
         version=row.version,
         created_at=row.created_at,

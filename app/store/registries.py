@@ -1,4 +1,4 @@
-"""Named registries. Secrets never lie beside the rest of an entry: each is sealed for its own place in it."""
+"""Registry entries. Secrets never lie beside the rest of an entry: each is sealed for its own field."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.errors import ConflictError, NotFoundError
-from app.domain.registry import CLOSED, KeptRegistry, RegistryEntry
+from app.domain.registry import CLOSED, RegistryEntry, StoredRegistry
 from app.security import Sealer
-from app.store.tables import RegistryRow, table_of
+from app.store.tables.declarative import table_of
+from app.store.tables.registries import RegistryRow
 
 _registries = table_of(RegistryRow)
 
@@ -26,7 +27,7 @@ class RegistryStore:
         self._sealer = sealer
 
     async def put(self, entry: RegistryEntry, *, now: datetime) -> bool:
-        """Enter or replace a registry; return whether it is new.
+        """Create or replace a registry; return whether it is new.
 
         Raise `ConflictError` (`host_taken`) when another entry is for the same host and prefix.
         """
@@ -60,23 +61,23 @@ class RegistryStore:
         rows = await self._session.execute(select(_registries).order_by(_registries.c.name))
         return tuple(self._entry(row) for row in rows)
 
-    async def list_kept(self) -> tuple[KeptRegistry, ...]:
+    async def list_stored(self) -> tuple[StoredRegistry, ...]:
         """Read all entries by name, without opening a secret."""
         rows = await self._session.execute(select(_registries).order_by(_registries.c.name))
-        return tuple(self._kept(row) for row in rows)
+        return tuple(self._stored(row) for row in rows)
 
-    async def find_kept(self, name: str, *, is_held: bool = False) -> KeptRegistry | None:
-        """Read an entry without opening a secret; held, nobody else changes it before the transaction ends."""
+    async def find_stored(self, name: str, *, for_update: bool = False) -> StoredRegistry | None:
+        """Return an entry or None, secrets closed; with `for_update` it is locked against changes until the commit."""
         wanted = select(_registries).where(_registries.c.name == name)
-        row = (await self._session.execute(wanted.with_for_update() if is_held else wanted)).one_or_none()
-        return None if row is None else self._kept(row)
+        row = (await self._session.execute(wanted.with_for_update() if for_update else wanted)).one_or_none()
+        return None if row is None else self._stored(row)
 
-    async def get_kept(self, name: str, *, is_held: bool = False) -> KeptRegistry:
+    async def get_stored(self, name: str, *, for_update: bool = False) -> StoredRegistry:
         """Read an entry without opening a secret; raise `NotFoundError`."""
-        kept = await self.find_kept(name, is_held=is_held)
-        if kept is None:
+        existing = await self.find_stored(name, for_update=for_update)
+        if existing is None:
             raise NotFoundError(f"there is no registry {name[:64]!r}")
-        return kept
+        return existing
 
     async def read_versions(self) -> tuple[object, ...]:
         """Read what is the same as long as no entry has changed."""
@@ -115,9 +116,9 @@ class RegistryStore:
         }
         return _with_secrets(row.entry, opened)
 
-    def _kept(self, row: Row[Any]) -> KeptRegistry:
+    def _stored(self, row: Row[Any]) -> StoredRegistry:
         entry = _with_secrets(row.entry, dict.fromkeys(row.secrets or {}, CLOSED.get_secret_value()))
-        return KeptRegistry(entry, version=row.version, created_at=row.created_at, updated_at=row.updated_at)
+        return StoredRegistry(entry, version=row.version, created_at=row.created_at, updated_at=row.updated_at)
 
 
 def _with_secrets(document: dict[str, Any], secrets: dict[str, str]) -> RegistryEntry:

@@ -1,4 +1,4 @@
-"""Subscriptions; their secrets come and go sealed."""
+"""Subscriptions; their secrets are stored sealed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from sqlalchemy import Row, delete, insert, select, update
 
 from app.domain.errors import NotFoundError
-from app.domain.notification import KeptSecret, KeptSubscription, Subscription
+from app.domain.notification import StoredSecret, StoredSubscription, Subscription
 from app.security import Sealer
-from app.store.database import Session
-from app.store.notification_tables import SubscriptionRow
-from app.store.tables import table_of
+from app.store.db.database import Session
+from app.store.tables.declarative import table_of
+from app.store.tables.notifications import SubscriptionRow
 
 _subscriptions = table_of(SubscriptionRow)
 
@@ -24,8 +24,8 @@ class SubscriptionStore:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    async def put(self, subscription: Subscription, secrets: Sequence[KeptSecret], *, now: datetime) -> bool:
-        """Enter or replace a subscription, as one that neither fails nor was switched off; return whether it is new."""
+    async def put(self, subscription: Subscription, secrets: Sequence[StoredSecret], *, now: datetime) -> bool:
+        """Create or replace a subscription, as one that neither fails nor was disabled; return whether it is new."""
         values = {
             "document": subscription.model_dump(mode="json", exclude={"name"}),
             "secrets": [_secret_document(secret) for secret in secrets],
@@ -41,29 +41,29 @@ class SubscriptionStore:
         await self._session.execute(insert(_subscriptions), {"name": subscription.name, "created_at": now, **values})
         return True
 
-    async def find(self, name: str, *, is_held: bool = False) -> KeptSubscription | None:
-        """Read a subscription; held, nobody else changes it before the transaction ends."""
+    async def find(self, name: str, *, for_update: bool = False) -> StoredSubscription | None:
+        """Return a subscription or None; with `for_update` it is locked against changes until the commit."""
         wanted = select(_subscriptions).where(_subscriptions.c.name == name)
-        held = wanted.with_for_update(key_share=True)  # so that jobs can end meanwhile, see list_for_writing
-        row = (await self._session.execute(held if is_held else wanted)).one_or_none()
-        return None if row is None else _kept(row)
+        locked = wanted.with_for_update(key_share=True)  # so that jobs can end meanwhile, see list_for_writing
+        row = (await self._session.execute(locked if for_update else wanted)).one_or_none()
+        return None if row is None else _stored(row)
 
-    async def get(self, name: str, *, is_held: bool = False) -> KeptSubscription:
+    async def get(self, name: str, *, for_update: bool = False) -> StoredSubscription:
         """Read a subscription; raise `NotFoundError`."""
-        kept = await self.find(name, is_held=is_held)
-        if kept is None:
+        existing = await self.find(name, for_update=for_update)
+        if existing is None:
             raise NotFoundError(f"there is no subscription {name[:64]!r}")
-        return kept
+        return existing
 
-    async def list(self) -> tuple[KeptSubscription, ...]:
+    async def list(self) -> tuple[StoredSubscription, ...]:
         """Read all subscriptions, by name."""
         rows = await self._session.execute(select(_subscriptions).order_by(_subscriptions.c.name))
-        return tuple(_kept(row) for row in rows)
+        return tuple(_stored(row) for row in rows)
 
-    async def list_for_writing(self) -> tuple[KeptSubscription, ...]:
+    async def list_for_writing(self) -> tuple[StoredSubscription, ...]:
         """Read all, in no order, and see to it that none is removed before the transaction ends; changes may happen."""
         statement = select(_subscriptions).with_for_update(read=True, key_share=True)
-        return tuple(_kept(row) for row in await self._session.execute(statement))
+        return tuple(_stored(row) for row in await self._session.execute(statement))
 
     async def note_taken(self, name: str) -> None:
         """Note that the endpoint took something."""
@@ -75,10 +75,10 @@ class SubscriptionStore:
         well = (_subscriptions.c.name == name) & _subscriptions.c.failing_since.is_(None)
         await self._session.execute(update(_subscriptions).where(well).values(failing_since=now))
 
-    async def disable(self, kept: KeptSubscription, *, reason: str, now: datetime) -> None:
+    async def disable(self, existing: StoredSubscription, *, reason: str, now: datetime) -> None:
         """Switch a held subscription off, and say why."""
-        document = kept.subscription.model_copy(update={"enabled": False}).model_dump(mode="json", exclude={"name"})
-        mine = update(_subscriptions).where(_subscriptions.c.name == kept.subscription.name)
+        document = existing.subscription.model_copy(update={"enabled": False}).model_dump(mode="json", exclude={"name"})
+        mine = update(_subscriptions).where(_subscriptions.c.name == existing.subscription.name)
         values = {"document": document, "disabled_at": now, "disabled_reason": reason, "updated_at": now}
         await self._session.execute(mine.values(version=_subscriptions.c.version + 1, **values))
 
@@ -103,18 +103,18 @@ def seal_secret(sealer: Sealer, name: str, secret: str) -> str:
     return sealer.seal(secret, context=_context(name))
 
 
-def open_secrets(sealer: Sealer, kept: KeptSubscription, *, now: datetime) -> tuple[str, ...]:
+def open_secrets(sealer: Sealer, existing: StoredSubscription, *, now: datetime) -> tuple[str, ...]:
     """Open the secrets that sign now, newest first; raise `UnavailableError` where no key fits."""
-    context = _context(kept.subscription.name)
-    return tuple(sealer.unseal(secret.token, context=context) for secret in kept.secrets if secret.is_good(now))
+    context = _context(existing.subscription.name)
+    return tuple(sealer.unseal(secret.token, context=context) for secret in existing.secrets if secret.is_good(now))
 
 
 def _context(name: str) -> str:
     return f"subscription/{name}/secret"
 
 
-def _kept(row: Row[Any]) -> KeptSubscription:
-    return KeptSubscription(
+def _stored(row: Row[Any]) -> StoredSubscription:
+    return StoredSubscription(
         subscription=Subscription.model_validate({"name": row.name, **row.document}),
         secrets=tuple(_read_secret(document) for document in row.secrets),
         version=row.version,
@@ -126,10 +126,10 @@ def _kept(row: Row[Any]) -> KeptSubscription:
     )
 
 
-def _secret_document(secret: KeptSecret) -> dict[str, Any]:
+def _secret_document(secret: StoredSecret) -> dict[str, Any]:
     return {"token": secret.token, "ends_at": secret.ends_at.isoformat() if secret.ends_at else None}
 
 
-def _read_secret(document: dict[str, Any]) -> KeptSecret:
+def _read_secret(document: dict[str, Any]) -> StoredSecret:
     ends_at = document["ends_at"]
-    return KeptSecret(document["token"], datetime.fromisoformat(ends_at) if ends_at else None)
+    return StoredSecret(document["token"], datetime.fromisoformat(ends_at) if ends_at else None)

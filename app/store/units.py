@@ -1,4 +1,8 @@
-"""Units: what one worker does in one go. Claimed under a fence, so that a claim that was lost can't write any more."""
+"""Units: what one worker does in one go. Claimed under a fencing token, so that a lost claim can't write any more.
+
+The fencing token (`fence`) is raised by each claim and checked in the transaction of each of its writes (Kleppmann,
+"How to do distributed locking").
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,16 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, bindparam, insert, or_, select, update
+from sqlalchemy import Row, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.errors import JobInterrupted
 from app.domain.job import Job
-from app.store.job_rows import HELD_COLUMNS, HeldJob, held_job_of, job_of
-from app.store.tables import JobRow, UnitRow, table_of
+from app.domain.plan import Listing
+from app.store.db.column_types import listing_documents, read_listings
+from app.store.jobs import LOCKED_COLUMNS, LockedJob, job_of, locked_job_of
+from app.store.tables.declarative import table_of
+from app.store.tables.jobs import JobRow, UnitRow
 
 _jobs = table_of(JobRow)
 _units = table_of(UnitRow)
@@ -23,10 +30,19 @@ _WITH_JOB = _jobs.join(_units, _units.c.job_number == _jobs.c.number)
 # Made once: they are wide, and executed for every unit.
 _FIND = select(_jobs, *_UNIT_COLUMNS).select_from(_WITH_JOB).where(_units.c.id == bindparam("unit_id"))
 _HOLD = (
-    select(*HELD_COLUMNS, *_UNIT_COLUMNS)
+    select(*LOCKED_COLUMNS, *_UNIT_COLUMNS)
     .select_from(_WITH_JOB)
     .where(_units.c.id == bindparam("unit_id"))
     .with_for_update()
+)
+_CHANGE = update(_units).where(_units.c.id == bindparam("unit_id"))
+_CLAIM = _CHANGE.where(
+    _units.c.fence == bindparam("known_fence"), _units.c.state == bindparam("known_state")
+).returning(_units.c.id)
+_SIGNS = (
+    select(_units.c.id, _units.c.fence, or_(_jobs.c.cancel_requested, _jobs.c.is_failing_fast).label("is_stopping"))
+    .select_from(_WITH_JOB)
+    .where(_units.c.id.in_(bindparam("unit_ids", expanding=True)), _units.c.state == "running")
 )
 
 
@@ -74,11 +90,13 @@ class Unit:
     claims: int
     failures: int
     not_before: datetime | None
+    listings: frozenset[Listing] | None
+    """Of a plan unit that was put off: the lists it is still to have; None for all there are."""
 
 
 @dataclass(frozen=True, slots=True)
-class Nudge:
-    """What the engine is told of a unit: that there is something to do, and how soon."""
+class QueueItem:
+    """What the queue carries of a unit: that there is something to do, and how soon."""
 
     unit_id: int
     priority: int
@@ -99,8 +117,8 @@ class UnitStore:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def add(self, units: Sequence[NewUnit], *, now: datetime) -> list[Nudge]:
-        """Add units, queued, and return what the engine is to be told."""
+    async def add(self, units: Sequence[NewUnit], *, now: datetime) -> list[QueueItem]:
+        """Add units, queued, and return what is to be enqueued."""
         rows = [
             {
                 "job_number": unit.job_number,
@@ -115,69 +133,71 @@ class UnitStore:
             for unit in units
         ]
         statement = insert(_units).returning(_units.c.id, _units.c.priority)
-        return [Nudge(row.id, row.priority) for row in await self._session.execute(statement, rows)]
+        return [QueueItem(row.id, row.priority) for row in await self._session.execute(statement, rows)]
 
     async def find(self, unit_id: int) -> tuple[Unit, Job] | None:
         """Read a unit and its job, as they are just now."""
         row = (await self._session.execute(_FIND, {"unit_id": unit_id})).one_or_none()
         return None if row is None else (_unit(row), job_of(row))
 
-    async def hold(self, unit_id: int, *, fence: int | None = None) -> tuple[HeldJob, Unit]:
-        """Hold a unit and its job for a change; raise `JobInterrupted` when it is gone, or another claim has it."""
+    async def lock(self, unit_id: int, *, fence: int | None = None) -> tuple[LockedJob, Unit]:
+        """Lock a unit and its job for a change; raise `JobInterrupted` when it is gone, or the fencing token is old."""
         row = (await self._session.execute(_HOLD, {"unit_id": unit_id})).one_or_none()
         if row is None:
             raise JobInterrupted(f"unit {unit_id} is gone: its job was deleted")
         unit = _unit(row)
         if fence is not None and (unit.fence != fence or unit.state != UnitState.RUNNING):
             raise JobInterrupted(f"unit {unit_id} was claimed by another worker, {unit.worker}")
-        return held_job_of(row), unit
+        return locked_job_of(row), unit
 
     async def claim(self, unit: Unit, *, worker: str, now: datetime) -> Unit | None:
-        """Give a unit to a worker; every older claim of it is void from now on. None when another was faster."""
+        """Claim a unit for a worker with a new fencing token; older claims are void. None when another was faster."""
         claimed = replace(
             unit, state=UnitState.RUNNING, fence=unit.fence + 1, worker=worker, claims=unit.claims + 1, not_before=None
         )
-        unchanged = (_units.c.id == unit.id) & (_units.c.fence == unit.fence) & (_units.c.state == unit.state)
-        statement = update(_units).where(unchanged).values(**_changing(claimed, now)).returning(_units.c.id)
-        return None if (await self._session.execute(statement)).one_or_none() is None else claimed
+        unchanged = {"unit_id": unit.id, "known_fence": unit.fence, "known_state": unit.state}
+        answer = await self._session.execute(_CLAIM, {**unchanged, **_changing(claimed, now)})
+        return None if answer.one_or_none() is None else claimed
 
     async def give_back(self, unit: Unit, *, now: datetime) -> None:
         """Queue a held unit again; a claim that ended so does not count against it."""
         await self._change(replace(unit, state=UnitState.QUEUED, worker=None, claims=unit.claims - 1), now)
 
-    async def retry(self, unit: Unit, *, now: datetime, not_before: datetime) -> None:
-        """Queue a held unit again, for later: what it needs could not be had."""
-        later = replace(unit, failures=unit.failures + 1, not_before=not_before)
-        await self.give_back(later, now=now)
+    async def retry(self, unit: Unit, *, now: datetime, not_before: datetime, is_failure: bool = True) -> None:
+        """Queue a locked unit again, for later: what it needs could not be had; a pause asked for is no failure."""
+        failures = unit.failures + 1 if is_failure else unit.failures
+        await self.give_back(replace(unit, failures=failures, not_before=not_before), now=now)
+
+    async def read_next_index(self, job_number: int) -> int:
+        """Read which index the next unit of a job is to have."""
+        last = select(func.max(_units.c.unit_index)).where(_units.c.job_number == job_number)
+        return int((await self._session.execute(last)).scalar_one() or 0) + 1
 
     async def finish(self, unit: Unit, *, now: datetime) -> None:
         """End a held unit."""
         await self._change(replace(unit, state=UnitState.DONE, worker=None), now)
 
-    async def turn_into_copy(self, unit: Unit, *, first_image: int, last_image: int, now: datetime) -> Unit:
-        """Let a held plan unit go on as the one copy unit of its job, under the same claim."""
+    async def convert_to_copy(self, unit: Unit, *, first_image: int, last_image: int, now: datetime) -> Unit:
+        """Turn a locked plan unit into the one copy unit of its job, under the same claim."""
         copying = replace(unit, kind=UnitKind.COPY, first_image=first_image, last_image=last_image)
         columns = {"kind": copying.kind, "first_image": first_image, "last_image": last_image, "updated_at": now}
-        await self._session.execute(update(_units).where(_units.c.id == unit.id), columns)
+        await self._session.execute(_CHANGE, {"unit_id": unit.id, **columns})
         return copying
 
     async def finish_queued(self, job_number: int, *, now: datetime) -> int:
-        """End a held job's units that nobody has begun; return how many."""
+        """End a locked job's unclaimed units; return how many."""
         queued = (_units.c.job_number == job_number) & (_units.c.state == UnitState.QUEUED)
         statement = update(_units).where(queued).values(state=UnitState.DONE, updated_at=now).returning(_units.c.id)
         return len((await self._session.execute(statement)).all())
 
     async def list_signs(self, unit_ids: Collection[int]) -> list[UnitSign]:
         """Read what the workers of these running units have to know."""
-        stopping = or_(_jobs.c.cancel_requested, _jobs.c.is_failing_fast).label("is_stopping")
-        statement = (
-            select(_units.c.id, _units.c.fence, stopping)
-            .select_from(_units.join(_jobs, _units.c.job_number == _jobs.c.number))
-            .where(_units.c.id.in_(unit_ids), _units.c.state == UnitState.RUNNING)
-        )
-        return [UnitSign(row.id, row.fence, row.is_stopping) for row in await self._session.execute(statement)]
+        return [
+            UnitSign(row.id, row.fence, row.is_stopping)
+            for row in await self._session.execute(_SIGNS, {"unit_ids": list(unit_ids)})
+        ]
 
-    async def list_unfinished(self, *, now: datetime) -> list[Nudge]:
+    async def list_unfinished(self, *, now: datetime) -> list[QueueItem]:
         """List all that is to be done now or has been begun, most urgent first."""
         due = or_(_units.c.not_before.is_(None), _units.c.not_before <= now)
         statement = (
@@ -185,10 +205,10 @@ class UnitStore:
             .where(_units.c.state != UnitState.DONE, due)
             .order_by(_units.c.priority.desc(), _units.c.id)
         )
-        return [Nudge(row.id, row.priority) for row in await self._session.execute(statement)]
+        return [QueueItem(row.id, row.priority) for row in await self._session.execute(statement)]
 
     async def _change(self, unit: Unit, now: datetime) -> None:
-        await self._session.execute(update(_units).where(_units.c.id == unit.id), _changing(unit, now))
+        await self._session.execute(_CHANGE, {"unit_id": unit.id, **_changing(unit, now)})
 
 
 def _changing(unit: Unit, now: datetime) -> dict[str, Any]:
@@ -199,6 +219,7 @@ def _changing(unit: Unit, now: datetime) -> dict[str, Any]:
         "claims": unit.claims,
         "failures": unit.failures,
         "not_before": unit.not_before,
+        "listings": None if unit.listings is None else listing_documents(unit.listings),
         "updated_at": now,
     }
 
@@ -218,4 +239,5 @@ def _unit(row: Row[Any]) -> Unit:
         claims=row.unit_claims,
         failures=row.unit_failures,
         not_before=row.unit_not_before,
+        listings=read_listings(row.unit_listings),
     )

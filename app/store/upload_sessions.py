@@ -1,8 +1,7 @@
-"""Uploads that a registry still holds open: another process may go on with them. Their URLs are sealed."""
+"""Open uploads that another process may resume. Their URLs are sealed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.reference import Digest, Repository
 from app.security import Sealer
-from app.store.tables import UploadSessionRow, table_of
-from app.store.upsert import insert_into
+from app.store.db.database import insert_into
+from app.store.tables.declarative import table_of
+from app.store.tables.registries import UploadSessionRow
 
 _sessions = table_of(UploadSessionRow)
 
@@ -51,15 +51,20 @@ class UploadSessionStore:
             )
         )
 
-    async def take(
-        self, repository: Repository, digest: Digest, *, is_dead: Callable[[str], bool]
-    ) -> OpenUpload | None:
-        """Make a blob's open upload this worker's, unless it is one of a worker that lives."""
+    async def has(self, repository: Repository, digest: Digest) -> bool:
+        """Return whether any worker has noted an open upload of a blob."""
         found = await self._session.execute(select(_sessions.c.worker).where(*_is(repository, digest)))
-        row = found.one_or_none()
-        if row is None or (row.worker not in {None, self._worker} and not is_dead(row.worker)):
-            return None
-        is_still_so = _sessions.c.worker.is_not_distinct_from(row.worker)
+        return found.first() is not None
+
+    async def find_owner(self, repository: Repository, digest: Digest) -> str | None:
+        """Return which other worker has a blob's open upload; None when it is this one's, or no worker's."""
+        found = await self._session.execute(select(_sessions.c.worker).where(*_is(repository, digest)))
+        owner = found.scalar_one_or_none()
+        return None if owner == self._worker else owner
+
+    async def take(self, repository: Repository, digest: Digest, *, dead: str | None = None) -> OpenUpload | None:
+        """Make a blob's open upload this worker's: one that is left, its own, or that of a dead worker."""
+        is_still_so = self._is_mine_or_left() if dead is None else _sessions.c.worker == dead
         statement = update(_sessions).where(*_is(repository, digest), is_still_so).values(worker=self._worker)
         taken = await self._session.execute(statement.returning(_sessions.c.location))
         token = taken.scalar_one_or_none()
@@ -68,12 +73,12 @@ class UploadSessionStore:
         return OpenUpload(repository, digest, self._sealer.unseal(token, context=_context(repository, digest)))
 
     async def leave(self, repository: Repository, digest: Digest) -> None:
-        """Let any worker take an upload of this one's."""
+        """Release an upload of this worker, so that another one can resume it."""
         mine = _sessions.c.worker == self._worker
         await self._session.execute(update(_sessions).where(*_is(repository, digest), mine).values(worker=None))
 
     async def delete(self, repository: Repository, digest: Digest) -> None:
-        """Forget an upload that has ended; another worker's stands."""
+        """Delete the note of an upload that has ended; another worker's stands."""
         await self._session.execute(delete(_sessions).where(*_is(repository, digest), self._is_mine_or_left()))
 
     def _is_mine_or_left(self) -> ColumnElement[bool]:
@@ -81,7 +86,7 @@ class UploadSessionStore:
 
 
 async def delete_uploads_before(session: AsyncSession, moment: datetime, *, limit: int) -> int:
-    """Forget a few uploads that are older than any registry keeps them; return how many."""
+    """Delete a few uploads that are older than any registry keeps them; return how many."""
     key = tuple_(_sessions.c.host, _sessions.c.repository, _sessions.c.digest)
     old = select(_sessions.c.host, _sessions.c.repository, _sessions.c.digest).where(_sessions.c.updated_at < moment)
     places = [tuple(row) for row in await session.execute(old.limit(limit))]

@@ -1,15 +1,14 @@
-"""The workshop: what a sync does. Knows registries; no databases, no frameworks, no hooks.
+"""What a sync does: plan, compare, copy. Knows registries; no databases, no frameworks, no webhooks.
 
-    planner.py ─► selection, mapping       request → planned copies: list, select, map
-    narrowing.py                           what one pushed tag comes to in a policy
-    copier.py ─► attempt                   one planned copy, tried again where that may help
+    planner.py ─► plan_scope, selection    request → planned copies: list, select, map
+    push_rules.py                          what one pushed tag comes to in a policy
+    copier.py                              one planned copy, tried again where that may help
       ├─ compare.py ─► rewrite             what both sides have, and what is to be done about it
-      ├─ graph.py                          everything below a manifest that a destination lacks
-      ├─ companions.py, fallback.py        what belongs to it without being below it: referrers, digest tags
-      ├─ blobs.py ─► transfer ─► stream    each blob: known → mounted → found → sent, verified on the way
-      └─ publish.py                        manifests, children first; the tag at the very end
-    known_blobs.py                         what this process knows of who holds which blob
-    open_uploads.py                        sessions that are given back, or noted for when a process dies
+      ├─ graph.py                          everything below a manifest that a destination lacks; the tag at the very end
+      ├─ referrers.py ─► referrers_tag     what belongs to it without being below it: referrers, digest tags
+      └─ blobs.py ─► transfer, source_blob each blob: known → mounted → found → sent, verified on the way
+    destination.py                         one destination: its state, its progress, what is noted of it
+    known_blobs.py                         which repository holds which blob, and whose upload is open
 
-`selection`, `mapping` and `narrowing` are pure. May import `domain`, `registry` and `observability`.
+`selection` and `push_rules` are pure. May import `domain`, `registry` and `observability`.
 """

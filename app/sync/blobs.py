@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
-from app.domain.errors import TransferError
+from app.concurrency import run_limited
+from app.domain.errors import ContentError, TransferError
 from app.domain.manifest import Descriptor
-from app.domain.reference import Repository
+from app.domain.reference import Digest, Repository
+from app.domain.retry_policy import RetryPolicy
 from app.registry.pool import RegistryClients
+from app.registry.ratelimit.token_bucket import TokenBucket
 from app.registry.uploads import UploadSession
-from app.sync.known_blobs import KnownBlobs
-from app.sync.open_uploads import NotedUpload, UploadNotes, begun, give_back
-from app.sync.patience import Patience
-from app.sync.progress import Settled
-from app.sync.stream import SourceBlob
-from app.sync.target import Need, Target
-from app.sync.throttle import Throttle
-from app.sync.together import together
+from app.sync.destination import DestinationState, Need, Settled
+from app.sync.dry_run import DryRun
+from app.sync.known_blobs import KnownBlobs, NotedUpload, UploadNotes, begun, give_back
+from app.sync.source_blob import SourceBlob
 from app.sync.transfer import Receiver, Transfer
 
 BLOBS_AT_ONCE = 8
 """In one copy; the registries' windows hold for all copies together."""
 _PLACES_AT_ONCE = 16
+_SENT_TWICE_BYTES = 64 * 1024
+"""Up to here asking the other processes of the host who sends a blob costs more than sending it twice."""
+_SENT_WITHOUT_ASKING_BYTES = 1024 * 1024
+"""A blob that a mount did not find where it was known: up to here sending it costs no more than asking for it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,17 +36,27 @@ class _Place:
     """A repository that lacks a blob, and the destinations in it; it is brought there once."""
 
     repository: Repository
-    targets: list[Target] = field(default_factory=list)
+    targets: list[DestinationState] = field(default_factory=list)
     session: UploadSession | None = None
     is_settled: bool = False
+    is_doubtful: bool = False
+    """The registry says that it has the blob, with another length."""
+    mounted_from: str | None = None
 
     @property
-    def first(self) -> Target:
+    def first(self) -> DestinationState:
         return self.targets[0]
 
 
 class BlobMover:
-    """Brings blobs from one repository to others."""
+    """Brings blobs from one repository to others: known, mounted, found, or sent.
+
+    - `clients`: the registries of one job
+    - `source`: the repository to read from
+    - `known`: which repository holds which blob, for the whole process
+    - `retry_policy`, `rate_limit`, `notes`: as the copier's
+    - `dry_run`: with it nothing is sent; what would be is counted
+    """
 
     def __init__(
         self,
@@ -49,29 +64,70 @@ class BlobMover:
         source: Repository,
         known: KnownBlobs,
         *,
-        patience: Patience,
-        throttle: Throttle | None,
+        retry_policy: RetryPolicy,
+        rate_limit: TokenBucket | None,
         notes: UploadNotes | None,
+        seen: set[tuple[Repository, Digest]] | None = None,
+        dry_run: DryRun | None = None,
     ) -> None:
+        """Take what moves blobs; with `seen`, nothing but what is in it counts as there without asking."""
         self._clients = clients
         self._source = source
         self._known = known
-        self._patience = patience
-        self._throttle = throttle
+        self._retry_policy = retry_policy
+        self._rate_limit = rate_limit
         self._notes = notes
+        self._seen = seen
+        self._dry_run = dry_run
 
     async def move(self, needs: Iterable[Need]) -> None:
         """Bring all blobs to all that need them; who can't be given one fails, and no one else."""
-        await together((self._move(need) for need in needs), at_once=BLOBS_AT_ONCE)
+        if self._dry_run is not None:
+            await run_limited((self._look(need, self._dry_run) for need in needs), at_once=BLOBS_AT_ONCE)
+        else:
+            await run_limited((self._move(need) for need in needs), at_once=BLOBS_AT_ONCE)
+
+    async def _look(self, need: Need, dry_run: DryRun) -> None:
+        """Count what would become of a blob."""
+        blob = need.blob
+        for place in self._lacking(need):
+            mounts = blob.digest.algorithm == "sha256" and self._known.may_mount(place.repository.registry)
+            how = dry_run.find_blob(place.repository, blob.digest, mounts=mounts)
+            if how is None or (how == "mounted" and self._seen is not None):
+                try:
+                    found = await self._find_without_writing(place, blob)
+                except ContentError:
+                    found = None  # there with another length: it would be sent again
+                except TransferError as error:
+                    self._fail(place, error, blob)
+                    continue
+                # Another copy may have been looked at meanwhile.
+                how = found or dry_run.find_blob(place.repository, blob.digest, mounts=mounts)
+            dry_run.add_blob(place.repository, blob.digest)
+            self._count(place, blob, how)
+
+    async def _find_without_writing(self, place: _Place, blob: Descriptor) -> Literal["present", "mounted"] | None:
+        """Find out what a mount or HEAD would come to; only HEADs are asked."""
+        repository, client = place.repository, place.first.client
+        candidate = self._candidate(repository, blob)
+        if candidate is not None and self._seen is None:
+            is_sure = candidate == self._source or self._known.is_present(candidate, blob.digest)
+            if is_sure or await client.has_blob(candidate.path, blob):
+                return "mounted"
+        if await client.has_blob(repository.path, blob):
+            self._known.add(repository, blob.digest)
+            return "present"
+        return "mounted" if candidate is not None else None
 
     async def _move(self, need: Need) -> None:
         blob = need.blob
         if not (places := self._lacking(need)):
             return
-        async with self._known.sending([place.repository for place in places], blob.digest):
+        is_small = blob.size <= _SENT_TWICE_BYTES
+        async with self._known.sending([place.repository for place in places], blob.digest, is_small=is_small):
             places = self._lacking(need)  # some may have got it while we waited
             try:
-                await together((self._ask(place, blob) for place in places), at_once=_PLACES_AT_ONCE)
+                await run_limited((self._ask(place, blob) for place in places), at_once=_PLACES_AT_ONCE)
                 if left := [place for place in places if not place.is_settled]:
                     await self._send(blob, left)
             finally:
@@ -83,27 +139,63 @@ class BlobMover:
             if not target.is_alive:
                 continue
             repository = target.repository
-            if repository == self._source or self._known.is_present(repository, need.blob.digest):
+            if self._is_known(repository, need.blob):
                 target.progress.settle(need.blob, "present")
             else:
                 places.setdefault(repository, _Place(repository)).targets.append(target)
         return sorted(places.values(), key=lambda place: place.repository)
 
+    def _is_known(self, repository: Repository, blob: Descriptor) -> bool:
+        if self._seen is not None:
+            return (repository, blob.digest) in self._seen
+        is_present = self._known.is_present(repository, blob.digest) and self._known.is_confirmed(repository)
+        return repository == self._source or is_present
+
     async def _ask(self, place: _Place, blob: Descriptor) -> None:
-        """Try what costs no bytes; leaves the session a registry opened instead of mounting."""
-        client, path = place.first.client, place.repository.path
+        """Try what costs no bytes; leaves the session a registry opened instead of mounting.
+
+        A mount is the question and the beginning of the answer in one request: from another repository that is known
+        to hold the blob, else from the repository itself, where the registry is known to find what is there that way.
+        """
+        is_believed = self._known.is_present(place.repository, blob.digest)
         try:
-            if (candidate := self._candidate(place.repository, blob)) is not None:
-                mount = client.mount_blob(path, blob.digest, from_repository=candidate.path)
-                place.session = await begun(mount)
-                self._learn(candidate, blob, mounted=place.session is None)
-                if place.session is None:
-                    self._settle(place, blob, "mounted")
-                    return
-            if await client.has_blob(path, blob.digest):
-                self._settle(place, blob, "present")
+            found = await self._find(place, blob, is_believed=is_believed)
+        except ContentError:
+            place.is_doubtful = True  # sent again, which mends what broke off in the registry's storage
         except TransferError as error:
             self._fail(place, error, blob)
+        else:
+            if found is not None:
+                self._settle(place, blob, found)
+            elif is_believed:
+                self._known.forget_repository(place.repository)
+
+    async def _find(
+        self, place: _Place, blob: Descriptor, *, is_believed: bool
+    ) -> Literal["present", "mounted"] | None:
+        repository, client = place.repository, place.first.client
+        candidate = None if is_believed else self._candidate(repository, blob)
+        if self._seen is not None and await client.has_blob(repository.path, blob):
+            return "present"
+        if candidate is not None:
+            place.session = await begun(client.mount_blob(repository.path, blob.digest, from_repository=candidate.path))
+            self._learn(candidate, blob, mounted=place.session is None)
+            if place.session is None:
+                place.mounted_from = candidate.path
+                return "mounted"
+            is_asked = blob.size > _SENT_WITHOUT_ASKING_BYTES
+            return "present" if is_asked and await client.has_blob(repository.path, blob) else None
+        if self._seen is not None:
+            return None
+        if blob.digest.algorithm == "sha256" and self._known.answers_by_mount(repository.registry):
+            place.session = await begun(
+                client.mount_blob(repository.path, blob.digest, from_repository=repository.path)
+            )
+            return "present" if place.session is None else None
+        if await client.has_blob(repository.path, blob):
+            return "present"
+        self._known.note_absence(repository.registry)
+        return None
 
     def _candidate(self, repository: Repository, blob: Descriptor) -> Repository | None:
         for path in self._known.mount_candidates(repository, blob.digest):
@@ -119,30 +211,66 @@ class BlobMover:
 
     async def _send(self, blob: Descriptor, places: Sequence[_Place]) -> None:
         client = self._clients.for_repository(self._source)
-        source = SourceBlob(client, self._source.path, blob, patience=self._patience, throttle=self._throttle)
+        source = SourceBlob(
+            client, self._source.path, blob, retry_policy=self._retry_policy, rate_limit=self._rate_limit
+        )
         receivers = [
             Receiver(
                 place.first.client,
                 place.repository.path,
                 partial(place.first.progress.moved, blob),
                 NotedUpload(self._notes, place.repository, blob),
+                place.first.progress.note,
                 place.session,
             )
             for place in places
         ]
         for place in places:
             place.session = None  # the transfer's from here on
-        await Transfer(source, self._clients.slots, patience=self._patience).send(receivers)
+        await Transfer(source, self._clients.slots, retry_policy=self._retry_policy).send(receivers)
         for place, receiver in zip(places, receivers, strict=True):
             if receiver.error is not None:
                 self._fail(place, receiver.error, blob)
-            else:
+            elif not place.is_doubtful or await self._is_whole(place, blob):
                 self._settle(place, blob, "transferred")
+                await self._try_mount(place, blob)
+
+    async def _try_mount(self, place: _Place, blob: Descriptor) -> None:
+        """Find out, once for a registry that gets many blobs, whether a mount from a repository itself finds its blobs.
+
+        Distribution, zot and others answer 201 for one that is there, and 202 with a session for one that is not: no
+        blob has to be asked for by HEAD then, before it is sent.
+        """
+        registry, path = place.repository.registry, place.repository.path
+        if blob.digest.algorithm != "sha256" or not self._known.is_mount_to_be_tried(registry):
+            return
+        self._known.note_answers_by_mount(registry, does=False)  # one task asks
+        with suppress(TransferError):
+            session = await begun(place.first.client.mount_blob(path, blob.digest, from_repository=path))
+            self._known.note_answers_by_mount(registry, does=session is None)
+            await give_back([session])
+
+    async def _is_whole(self, place: _Place, blob: Descriptor) -> bool:
+        """Ask once more for a blob that was there with another length; where that stays so the copy can't be right."""
+        try:
+            await place.first.client.has_blob(place.repository.path, blob)
+        except TransferError as error:
+            self._fail(place, error, blob)
+            return False
+        return True
 
     def _settle(self, place: _Place, blob: Descriptor, how: Settled) -> None:
         self._known.add(place.repository, blob.digest)
+        if self._seen is not None:
+            self._seen.add((place.repository, blob.digest))
         place.is_settled = True
-        place.first.progress.settle(blob, how)
+        self._count(place, blob, how)
+
+    def _count(self, place: _Place, blob: Descriptor, how: Settled | None) -> None:
+        if how is None:
+            place.first.progress.miss(blob)
+        else:
+            place.first.progress.settle(blob, how, mounted_from=place.mounted_from)
         for target in place.targets[1:]:
             target.progress.settle(blob, "present")
 

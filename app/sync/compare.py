@@ -1,21 +1,133 @@
-"""What both sides have under a planned copy's names, and what is to be done about it: one HEAD on each side."""
+"""Compares both sides of a planned copy: is the tag up to date, and what is to be done if not.
+
+That is one HEAD a side, or for unchanged tags none: where registries list tags with their digests, whole pages are
+compared instead. Such a list is believed once a HEAD agreed with it, in each job and for each repository anew, and only
+for what turns out to be unchanged: what is copied is asked for by HEAD. A list that differs from HEADs is not used any
+more, and reported.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import structlog
+
 from app.domain.errors import ContentError, CopyError, RegistryError, TransferError
 from app.domain.manifest import INDEX_TYPES, SCHEMA1_TYPES, Descriptor
-from app.domain.plan import CopyPreview, PlannedCopy
-from app.domain.reference import Digest, Reference
+from app.domain.plan import PlannedCopy
+from app.domain.reference import Digest, Reference, Repository, Tag
+from app.domain.report import CHANGED_SINCE_PLAN, EXISTS_DIFFERENT, JobWarning
 from app.domain.request import Options
+from app.registry.client import RegistryClient
+from app.registry.listing.digest_lists import ListedTag
 from app.registry.pool import RegistryClients
-from app.sync.rewrite import Rewritten, rewrite
+from app.sync.destination import find_there
+from app.sync.dry_run import DryRun
+from app.sync.rewrite import Rewritten, rewrite, single_image
 
-Action = Literal["copy", "update", "up_to_date", "refuse"]
-KEPT = "exists_different_digest"
+_log = structlog.get_logger(__name__)
+MAX_AGE_SECONDS = 600.0
+"""A job that takes longer reads its lists again."""
+MAX_LIES = 2
+"""HEADs that differ from a list, after which it is not believed: one may be a tag that moved in between."""
+
+
+@dataclass(slots=True, eq=False)
+class _RepositoryList:
+    """What is known of one repository's list."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    heads: dict[Tag, Digest] = field(default_factory=dict)
+    """What the sample is, by HEAD: asked for before the list is read."""
+    tags: Mapping[Tag, ListedTag] | None = None
+    is_proven: bool = False
+    is_off: bool = False
+    lies: int = 0
+    begun_at: float = 0.0
+
+
+class DigestLists:
+    """The digest lists of one job's repositories; each is read once, when a second tag of it is asked for."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take what the age of a list is measured by, in seconds."""
+        self._clock = clock
+        self._lists: dict[tuple[str, Repository], _RepositoryList] = {}
+        self._warnings: list[JobWarning] = []
+
+    async def find(self, client: RegistryClient, reference: Reference) -> Descriptor | None:
+        """Return what a tag is: by a list, with the size 0, or by the HEAD of the sample.
+
+        None where the list says nothing that may be believed.
+        """
+        if not client.has_digest_list or reference.tag is None or reference.digest is not None:
+            return None
+        known = self._of(client, reference.repository)
+        async with known.lock:
+            if known.tags is None and not known.is_off:
+                if not known.heads:
+                    return await self._ask(client, reference, known)
+                await self._read(client, reference.repository, known)
+        listed = known.tags.get(reference.tag) if known.tags and known.is_proven and not known.is_off else None
+        return Descriptor(listed.media_type, listed.digest, 0) if listed else None
+
+    def _of(self, client: RegistryClient, repository: Repository) -> _RepositoryList:
+        key = (client.entry.name, repository)
+        known = self._lists.get(key)
+        if known is None or self._clock() - known.begun_at > MAX_AGE_SECONDS:
+            known = self._lists[key] = _RepositoryList(begun_at=self._clock())
+        return known
+
+    def saw(self, client: RegistryClient, reference: Reference, found: Descriptor) -> None:
+        """Compare a HEAD with what the list said."""
+        known = self._lists.get((client.entry.name, reference.repository))
+        if known is not None and known.tags is not None and reference.tag is not None:
+            self._check(reference.repository, known, tag=reference.tag, digest=found.digest)
+
+    def take_warnings(self) -> tuple[JobWarning, ...]:
+        """Hand out what there is to report, once."""
+        warnings, self._warnings = tuple(self._warnings), []
+        return warnings
+
+    async def _ask(self, client: RegistryClient, reference: Reference, known: _RepositoryList) -> Descriptor | None:
+        """Ask for one tag by HEAD, to prove the list by."""
+        try:
+            found = await client.head_manifest(reference.repository.path, reference.target)
+        except TransferError:
+            return None  # the comparison meets the same, and says so
+        if found is not None and reference.tag is not None:
+            known.heads[reference.tag] = found.digest
+        return found
+
+    async def _read(self, client: RegistryClient, repository: Repository, known: _RepositoryList) -> None:
+        try:
+            known.tags = {listed.tag: listed async for listed in client.list_digests(repository.path)}
+        except TransferError as error:
+            known.is_off = True
+            _log.info("digest_list_not_used", registry=repository.registry, path=repository.path, code=error.code)
+            return
+        for tag, digest in known.heads.items():
+            self._check(repository, known, tag=tag, digest=digest)
+
+    def _check(self, repository: Repository, known: _RepositoryList, *, tag: Tag, digest: Digest) -> None:
+        listed = known.tags.get(tag) if known.tags else None
+        if listed is None or known.is_off:
+            return
+        if listed.digest == digest:
+            known.is_proven = True
+            return
+        known.lies += 1
+        if not known.is_proven or known.lies >= MAX_LIES:
+            known.is_off = True
+            self._warnings.append(JobWarning("digest_list_wrong", (f"{repository}:{tag}",)))
+            _log.warning("digest_list_wrong", registry=repository.registry, path=repository.path, tag=tag)
+
+
+Action = Literal["copy", "update", "up_to_date", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +143,7 @@ class Comparison:
     found: dict[Reference, Descriptor | CopyError | None] = field(default_factory=dict)
 
     def previous_digest(self, destination: Reference) -> Digest | None:
-        """Say what a destination's tag points to so far."""
+        """Return what a destination's tag points to so far."""
         found = self.found[destination]
         return found.digest if isinstance(found, Descriptor) else None
 
@@ -40,50 +152,101 @@ class Comparison:
         found = self.found[destination]
         if isinstance(found, CopyError):
             raise found
+        if found is not None and found.digest == self.wanted.digest:
+            return "up_to_date", None
+        seen = self.copy.seen.get(destination)
+        if seen is not None and (seen.source, seen.destination) != (
+            self.source.digest,
+            found.digest if found else None,
+        ):
+            return "refused", CHANGED_SINCE_PLAN
         if found is None:
             return "copy", None
-        if found.digest == self.wanted.digest:
-            return "up_to_date", None
         match self.options.overwrite:
             case "always":
                 return "update", None
             case "never":
-                return "up_to_date", KEPT
+                return "up_to_date", EXISTS_DIFFERENT
             case "fail":
-                return "refuse", "tag_immutable"
-
-    def preview(self, destination: Reference) -> CopyPreview:
-        """Say what would be done; raise `CopyError` for a destination that could not be asked."""
-        action, reason = self.action(destination)
-        return CopyPreview(
-            source=self.copy.source,
-            destination=destination,
-            action=action,
-            digest=self.source.digest,
-            previous_digest=self.previous_digest(destination),
-            media_type=self.source.media_type,
-            reason=reason,
-        )
+                return "refused", "tag_immutable"
 
 
-async def compare(clients: RegistryClients, copy: PlannedCopy, options: Options) -> Comparison:
-    """Ask the source and all destinations at once; raise `CopyError` when the source can't be copied."""
+async def compare(
+    clients: RegistryClients,
+    copy: PlannedCopy,
+    options: Options,
+    *,
+    lists: DigestLists | None = None,
+    dry_run: DryRun | None = None,
+) -> Comparison:
+    """Ask the source and all destinations at once; raise `CopyError` when the source can't be copied.
+
+    With `lists`, what is the same everywhere by the registries' digest lists is not asked for; with `dry_run`, what
+    earlier copies would have brought counts as there.
+    """
+    listed = await _listed(clients, copy, lists) if lists is not None else {}
     async with asyncio.TaskGroup() as group:
-        asked = {place: group.create_task(_find(clients, place, wanted=copy.source)) for place in copy.destinations}
-        source_asked = group.create_task(_source(clients, copy))
-    outcome = source_asked.result()
+        asked = {
+            place: group.create_task(_find(clients, place, wanted=copy.source, options=options))
+            for place in copy.destinations
+            if place not in listed
+        }
+        outcome = (listed[copy.source], None) if copy.source in listed else await _source(clients, copy)
     if isinstance(outcome, CopyError):
         raise outcome
+    found = {place: asked[place].result() if place in asked else listed[place] for place in copy.destinations}
     source, rewritten = outcome
+    if lists is not None and listed:
+        source = await _verify(clients, copy, source, options=options, found=found, lists=lists)
+    if dry_run is not None:
+        found |= {place: dry_run.find_manifest(place.repository, place.target) or found[place] for place in found}
     wanted = rewritten.root.descriptor if rewritten else source
-    found = {place: task.result() for place, task in asked.items()}
     return Comparison(source, wanted, rewritten, options, copy, found)
+
+
+async def _listed(clients: RegistryClients, copy: PlannedCopy, lists: DigestLists) -> dict[Reference, Descriptor]:
+    """Look both sides up in digest lists; what is found with the size 0 was not asked for by HEAD."""
+    found = {copy.source: await lists.find(clients.for_repository(copy.source.repository), copy.source)}
+    for place in copy.destinations:
+        found[place] = await lists.find(clients.for_repository(place.repository, writing=True), place)
+    return {reference: descriptor for reference, descriptor in found.items() if descriptor is not None}
+
+
+async def _verify(
+    clients: RegistryClients,
+    copy: PlannedCopy,
+    source: Descriptor,
+    *,
+    options: Options,
+    found: dict[Reference, Descriptor | CopyError | None],
+    lists: DigestLists,
+) -> Descriptor:
+    """Return the source's descriptor; where something is to be copied, ask by HEAD for what only a list said so far."""
+
+    def differs(there: Descriptor | CopyError | None) -> bool:
+        return not isinstance(there, Descriptor) or there.digest != source.digest
+
+    if not any(map(differs, found.values())):
+        # By HEAD, if any side was asked so: the list may not say the media type.
+        return next((one for one in found.values() if isinstance(one, Descriptor) and one.size), source)
+    if not source.size:
+        outcome = await _source(clients, copy)
+        if isinstance(outcome, CopyError):
+            raise outcome
+        source = outcome[0]
+        lists.saw(clients.for_repository(copy.source.repository), copy.source, source)
+    for place, there in found.items():
+        if isinstance(there, Descriptor) and not there.size and there.digest != source.digest:
+            answer = found[place] = await _find(clients, place, wanted=copy.source, options=options)
+            if isinstance(answer, Descriptor):
+                lists.saw(clients.for_repository(place.repository, writing=True), place, answer)
+    return source
 
 
 async def _source(clients: RegistryClients, copy: PlannedCopy) -> tuple[Descriptor, Rewritten | None] | CopyError:
     client, path = clients.for_repository(copy.source.repository), copy.source.repository.path
     try:
-        found = await client.head_manifest(path, copy.source.target)
+        found = await client.find_manifest(path, copy.source.target)
         if found is None:
             raise _missing(copy.source)
         if found.media_type in SCHEMA1_TYPES:
@@ -91,23 +254,26 @@ async def _source(clients: RegistryClients, copy: PlannedCopy) -> tuple[Descript
                 "docker manifest schema 1 is not supported; push the image again with a current client",
                 code="manifest_invalid",
             )
-        if copy.platforms and copy.platform_mode == "rewrite" and found.media_type in INDEX_TYPES:
+        if copy.platforms and copy.platform_mode in {"rewrite", "single"} and found.media_type in INDEX_TYPES:
             index = await client.get_manifest(path, found.digest)
-            return found, await rewrite(client, path, index, platforms=copy.platforms)
+            reduce = rewrite if copy.platform_mode == "rewrite" else single_image
+            return found, await reduce(client, path, index, platforms=copy.platforms)
     except TransferError as error:
         return CopyError(error, side="source", step=f"read {copy.source}")
     return found, None
 
 
-async def _find(clients: RegistryClients, place: Reference, *, wanted: Reference) -> Descriptor | CopyError | None:
+async def _find(
+    clients: RegistryClients, place: Reference, *, wanted: Reference, options: Options
+) -> Descriptor | CopyError | None:
     client = clients.for_repository(place.repository, writing=True)
     try:
-        return await client.head_manifest(place.repository.path, place.target)
+        return await find_there(client, place.repository.path, place.target, overwrites=options.overwrite == "always")
     except TransferError as error:
         return CopyError(error, side="destination", step=f"compare {place} with {wanted}")
 
 
 def _missing(source: Reference) -> RegistryError:
     registry = source.repository.registry
-    message = f"{registry} has no {source.repository.path} with {source.target}"
+    message = f"{registry} has no {source.target} in {source.repository.path}"
     return RegistryError(message, registry=registry, operation="head_manifest", code="reference_not_found", status=404)

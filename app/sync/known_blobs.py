@@ -1,8 +1,11 @@
-"""What this process knows of who holds which blob, and who is sending which right now. Shared by all jobs, bounded.
+"""Known blobs: which repository holds which, which is being sent right now (single-flight), and whose upload is open.
 
-Two kinds of knowledge. What was seen or sent here lately counts as there, without a question. What is older, or comes
-from earlier jobs, is only a place to mount from: a registry that collected its garbage meanwhile answers a mount with
-an upload session, and nothing is lost.
+All jobs share this. What was seen or sent here lately counts as there, without a question. What is older, or comes from
+earlier jobs, is only a place to mount from: a registry that collected its garbage meanwhile answers a mount with an
+upload session, and nothing is lost.
+
+An open upload is noted so that another worker can resume it, and cancelled when none will. One of `MIN_NOTED_BYTES` or
+more is resumed across processes: its signed location is stored, and has one owner.
 """
 
 from __future__ import annotations
@@ -10,10 +13,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
+from app.domain.errors import TransferError
+from app.domain.manifest import Descriptor
 from app.domain.reference import Digest, Registry, Repository
+from app.registry.activity import Activity, current_activity, waiting_for_unit
+from app.registry.client import RegistryClient
+from app.registry.uploads import UploadSession
 
 MAX_BLOBS = 50_000
 MAX_PLACES = 16
@@ -22,28 +32,77 @@ MAX_NEWS = 10_000
 MAX_REPOSITORIES = 10_000
 FRESH_SECONDS = 3_600.0
 """Registries that collect garbage while they run spare what is younger than hours (GitLab: a day)."""
+CONFIRMED_SECONDS = 10.0
+"""So long after something of a repository was seen, all of it that is known is believed; then one blob is asked for
+first, and a repository that was emptied costs one request, not one for each blob and image."""
+ABSENCES_BEFORE_TRYING = 8
+"""Blobs asked for by HEAD in vain, after which a registry is tried for answering that by a mount."""
 DECLINED_MOUNTS = 3
 """Mounts in a row answered with a session, after which a registry is taken for one that never mounts."""
+MIN_NOTED_BYTES = 16 * 1024 * 1024
+"""Smaller blobs are sent again sooner than anything is written down about them."""
+GIVE_BACK_SECONDS = 2.0
+"""What a cancelled copy spends on ending an upload that is just being opened."""
 _LONG_AGO = float("-inf")
 
 _Key = tuple[Registry, Digest]
+SessionOrNone = TypeVar("SessionOrNone", UploadSession, UploadSession | None)
+
+
+class Siblings(Protocol):
+    """The other processes of this host."""
+
+    def tell(self, repository: Repository, digest: Digest, *, is_there: bool) -> None:
+        """Tell them of a place that is new here, or turned out to be wrong."""
+
+    def sending(self, places: Sequence[str]) -> AbstractAsyncContextManager[None]:
+        """Be the only one among them that sends to these places, while inside."""
 
 
 class KnownBlobs:
-    """Where blobs are; times are of `clock`, in seconds."""
+    """Where blobs are: at most `MAX_BLOBS` (50,000), each believed for `FRESH_SECONDS` (an hour).
+
+    - `clock`: monotonic seconds
+
+    `siblings` are the other processes of this host, where there are any: they know what this one knows.
+    """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self.siblings: Siblings | None = None
         self._places: OrderedDict[_Key, dict[str, float]] = OrderedDict()
         self._news: dict[tuple[Repository, Digest], None] = {}
-        self._sending: dict[tuple[str, Digest], asyncio.Event] = {}
+        self._sending: dict[tuple[str, Digest], tuple[asyncio.Event, Activity | None]] = {}
+        """What is being sent: set when it is over, and for which unit."""
         self._declined: dict[Registry, int] = {}
-        self._sparse: OrderedDict[Repository, None] = OrderedDict()
+        self._confirmed: OrderedDict[Repository, float] = OrderedDict()
+        self._answers_by_mount: dict[Registry, bool] = {}
+        self._absences: dict[Registry, int] = {}
 
     def is_present(self, repository: Repository, digest: Digest) -> bool:
-        """Say whether a repository holds a blob, as of so short ago that nobody need be asked."""
+        """Return whether a repository held a blob so recently that the registry need not be asked."""
         seen = self._places.get((repository.registry, digest), {}).get(repository.path, _LONG_AGO)
         return self._clock() - seen < FRESH_SECONDS
+
+    def is_confirmed(self, repository: Repository) -> bool:
+        """Return whether something of a repository was seen there just now, so that the rest may be believed."""
+        return self._clock() - self._confirmed.get(repository, _LONG_AGO) < CONFIRMED_SECONDS
+
+    def answers_by_mount(self, registry: Registry) -> bool | None:
+        """Return whether a mount from the repository itself tells if a blob is there; None when that was not tried."""
+        return self._answers_by_mount.get(registry)
+
+    def is_mount_to_be_tried(self, registry: Registry) -> bool:
+        """Return whether so many blobs were asked for and not found there that one request more may save many."""
+        return registry not in self._answers_by_mount and self._absences.get(registry, 0) >= ABSENCES_BEFORE_TRYING
+
+    def note_absence(self, registry: Registry) -> None:
+        """Count a blob that was asked for and not found."""
+        self._absences[registry] = self._absences.get(registry, 0) + 1
+
+    def note_answers_by_mount(self, registry: Registry, *, does: bool) -> None:
+        """Remember whether a mount from the repository itself found a blob that was there."""
+        self._answers_by_mount[registry] = does
 
     def mount_candidates(self, repository: Repository, digest: Digest) -> tuple[str, ...]:
         """List other repositories of that registry that held a blob when last seen, the latest first."""
@@ -54,13 +113,20 @@ class KnownBlobs:
 
     def add(self, repository: Repository, digest: Digest) -> None:
         """Note that a repository holds a blob, as just seen."""
+        if not self.is_present(repository, digest):
+            self._tell(repository, digest, is_there=True)
         self._put(repository, digest, self._clock())
+        self._confirmed[repository] = self._clock()
+        self._confirmed.move_to_end(repository)
+        while len(self._confirmed) > MAX_REPOSITORIES:
+            self._confirmed.popitem(last=False)
         if len(self._news) < MAX_NEWS:
             self._news[repository, digest] = None
 
     def forget(self, repository: Repository, digest: Digest) -> None:
         """Believe no longer that a repository holds a blob."""
-        self._places.get((repository.registry, digest), {}).pop(repository.path, None)
+        if self._places.get((repository.registry, digest), {}).pop(repository.path, None) is not None:
+            self._tell(repository, digest, is_there=False)
         self._news.pop((repository, digest), None)
 
     def forget_repository(self, repository: Repository) -> None:
@@ -69,6 +135,14 @@ class KnownBlobs:
             if registry == repository.registry and repository.path in places:
                 del places[repository.path]
                 self._news.pop((repository, digest), None)
+                self._tell(repository, digest, is_there=False)
+
+    def take_over(self, repository: Repository, digest: Digest, *, is_there: bool) -> None:
+        """Take in what another process of this host has just seen."""
+        if is_there:
+            self._put(repository, digest, self._clock())
+        else:
+            self._places.get((repository.registry, digest), {}).pop(repository.path, None)
 
     def seed(self, places: Iterable[tuple[Repository, Digest]]) -> None:
         """Take in what earlier jobs saw, the latest last: places to mount from."""
@@ -82,37 +156,36 @@ class KnownBlobs:
         return news
 
     def may_mount(self, registry: Registry) -> bool:
-        """Say whether mounting is worth a request there."""
+        """Return whether mounting is worth a request there."""
         return self._declined.get(registry, 0) < DECLINED_MOUNTS
 
     def mount_answered(self, registry: Registry, *, mounted: bool) -> None:
         """Learn from the answer to a mount."""
         self._declined[registry] = 0 if mounted else self._declined.get(registry, 0) + 1
 
-    def note_sparse(self, repository: Repository) -> None:
-        """Remember that an index there may lack children."""
-        self._sparse[repository] = None
-        while len(self._sparse) > MAX_REPOSITORIES:
-            self._sparse.popitem(last=False)
-
-    def may_be_sparse(self, repository: Repository) -> bool:
-        """Say whether sparse indexes were put into a repository by this process."""
-        return repository in self._sparse
-
     @asynccontextmanager
-    async def sending(self, repositories: Iterable[Repository], digest: Digest) -> AsyncIterator[None]:
-        """Be the only one that sends a blob to these places; whoever comes second waits, and then looks again.
+    async def sending(
+        self, repositories: Iterable[Repository], digest: Digest, *, is_small: bool = False
+    ) -> AsyncIterator[None]:
+        """Be the only task that sends a blob to these places (single-flight); a second one waits, and then looks again.
 
-        All places are taken at once or none, so a slow one never holds up others through somebody who waits for it.
+        All places are taken at once or none, so a slow one never holds up others through a task that waits for it.
         One at a time for a whole registry, since the next one can mount; for one repository where nothing is mounted.
+        A small one may be sent by another process of this host at the same time.
         """
         keys = {(self._scope(repository), digest) for repository in repositories}
         while busy := next((self._sending[key] for key in keys if key in self._sending), None):
-            await busy.wait()
+            over, activity = busy
+            with waiting_for_unit(activity):
+                await over.wait()
         done = asyncio.Event()
-        self._sending.update(dict.fromkeys(keys, done))
+        self._sending.update(dict.fromkeys(keys, (done, current_activity())))
         try:
-            yield
+            if self.siblings is None or is_small:
+                yield
+            else:
+                async with self.siblings.sending([f"{scope} {digest}" for scope, digest in sorted(keys)]):
+                    yield
         finally:
             for key in keys:
                 del self._sending[key]
@@ -120,6 +193,10 @@ class KnownBlobs:
 
     def _scope(self, repository: Repository) -> str:
         return repository.registry if self.may_mount(repository.registry) else str(repository)
+
+    def _tell(self, repository: Repository, digest: Digest, *, is_there: bool) -> None:
+        if self.siblings is not None:
+            self.siblings.tell(repository, digest, is_there=is_there)
 
     def _put(self, repository: Repository, digest: Digest, seen: float) -> None:
         key = (repository.registry, digest)
@@ -131,3 +208,82 @@ class KnownBlobs:
         self._places.move_to_end(key)
         while len(self._places) > MAX_BLOBS:
             self._places.popitem(last=False)
+
+
+async def begun(start: Coroutine[None, None, SessionOrNone]) -> SessionOrNone:
+    """Begin an upload. A task that is cancelled meanwhile waits a moment for the session, and cancels it."""
+    task = asyncio.create_task(start)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        with suppress(TransferError, TimeoutError):
+            async with asyncio.timeout(GIVE_BACK_SECONDS):
+                session = await task
+                if session is not None:
+                    await session.cancel()
+        raise
+
+
+async def give_back(sessions: Iterable[UploadSession | None]) -> None:
+    """End those that were not closed; who is cancelled takes the time for it, which each session limits."""
+    left = [session.cancel() for session in sessions if session is not None]
+    if left:
+        await asyncio.shield(asyncio.gather(*left))
+
+
+@dataclass(frozen=True, slots=True)
+class UploadNotes:
+    """Where locations of uploads are kept; they may be signed, so they are secrets. None of these may raise."""
+
+    take: Callable[[Repository, Digest], Awaitable[str | None]]
+    """Hands out, once, what a process left or died over: two that write to one session spoil it."""
+    put: Callable[[Repository, Digest, str], Awaitable[None]]
+    """Notes where an upload is resumed; the note of another worker that is at work stands."""
+    leave: Callable[[Repository, Digest], Awaitable[None]]
+    """Lets others take an upload that this process writes to no more."""
+    drop: Callable[[Repository, Digest], Awaitable[None]]
+    will_be_resumed: Callable[[], bool] = lambda: False
+    """Returns whether another process resumes what is cancelled."""
+
+
+class NotedUpload:
+    """What is noted of one upload; without notes, or for a small blob, nothing."""
+
+    def __init__(self, notes: UploadNotes | None, repository: Repository, blob: Descriptor) -> None:
+        self._notes = notes if blob.size >= MIN_NOTED_BYTES else None
+        self._repository = repository
+        self._digest = blob.digest
+        self._noted: str | None = None
+
+    async def resume(self, client: RegistryClient) -> UploadSession | None:
+        """Take up what another process left, if the registry still knows of it."""
+        if self._notes is None or self._noted is not None:
+            return None
+        location = await self._notes.take(self._repository, self._digest)
+        if location is None:
+            return None
+        self._noted = location
+        try:
+            return await client.resume_upload(self._repository.path, location)
+        except TransferError:
+            return None
+
+    async def keep(self, session: UploadSession) -> None:
+        """Note where a session goes on, when that changed."""
+        if self._notes is not None and session.location != self._noted:
+            self._noted = session.location
+            await self._notes.put(self._repository, self._digest, session.location)
+
+    async def leave(self, session: UploadSession) -> bool:
+        """Leave an unfinished upload to the worker that resumes the copy; return False when there will be none."""
+        if self._notes is None or self._noted is None or not self._notes.will_be_resumed():
+            return False
+        await self.keep(session)
+        await self._notes.leave(self._repository, self._digest)
+        return True
+
+    async def drop(self) -> None:
+        """Delete the note of an upload that has ended."""
+        if self._notes is not None and self._noted is not None:
+            self._noted = None
+            await self._notes.drop(self._repository, self._digest)

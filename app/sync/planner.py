@@ -1,147 +1,280 @@
-"""Request → planned copies: list, select, map; streamed as found. Catalogs and tag lists only, never manifests."""
+"""Request → planned copies: list, select, map; streamed as found.
+
+Catalogs and tag lists only, and manifests where a rule asks for what no list says (`needs_metadata`).
+What can't be planned, a list that can't be had or a destination that is another's, is yielded as such, and the rest
+goes on.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
 
-from app.domain.errors import CopyError, RegistryError, TransferError
+from app.clock import now
+from app.concurrency import run_limited
+from app.domain.errors import ContentError, CopyError, InvalidRequestError, RegistryError, TransferError
 from app.domain.manifest import Platform
-from app.domain.plan import CopyPreview, DigestTags, PlannedCopy
-from app.domain.reference import Reference, Repository, Tag, is_digest_tag, is_fallback_tag
+from app.domain.pattern import map_source
+from app.domain.plan import DigestTags, FailedListing, Listing, PlannedCopy, RefusedCopy
+from app.domain.reference import Digest, Reference, Repository, Tag, is_digest_tag, is_fallback_tag
 from app.domain.report import JobWarning
-from app.domain.request import Options, Rule, SyncRequest, TagSelection
+from app.domain.request import Options, Rule, SyncRequest
+from app.domain.selection import TagSelection
+from app.registry.listing.pages import ListWarnings
 from app.registry.pool import RegistryClients
-from app.sync.compare import compare
-from app.sync.mapping import Destinations, map_source
-from app.sync.selection import select_tags, takes_repository
+from app.sync.image_metadata import read_metadata
+from app.sync.plan_scope import PlanScope
+from app.sync.selection import (
+    ImageMetadata,
+    check_matches,
+    match_tags,
+    needs_metadata,
+    select_tags,
+    takes_image,
+    takes_repository,
+)
 
+T = TypeVar("T", bound=Tag | Digest)
+
+TAGS_PER_HEAD = 20
+"""A list of digests has 100 tags on a page: with one tag of 20 to be compared, it takes less than HEADs do."""
 LISTS_AT_ONCE = 8
 """Repositories whose tags are listed at the same time; the registry's own window may be narrower."""
 
+Planned = PlannedCopy | RefusedCopy | FailedListing | JobWarning
+
 
 class Planner:
-    """Works out what a request comes to."""
+    """Plans a request: list, select, map; at most `LISTS_AT_ONCE` (8) lists at once.
 
-    def __init__(self, clients: RegistryClients) -> None:
+    - `clients`: the registries of one job
+    - `clock`: what ages of images are measured by, in UTC
+    """
+
+    def __init__(self, clients: RegistryClients, *, clock: Callable[[], datetime] = now) -> None:
         self._clients = clients
+        self._clock = clock
 
-    async def plan(self, request: SyncRequest) -> AsyncGenerator[PlannedCopy | JobWarning]:
-        """Yield copies and warnings in an order that the request and the registries' lists decide.
+    async def plan(self, request: SyncRequest, scope: PlanScope | None = None) -> AsyncGenerator[Planned]:
+        """Yield what a request comes to, in an order that the request and the registries' lists decide.
 
-        Raises `CopyError` when a list can't be had, and `InvalidRequestError` (`destination_conflict`,
-        `invalid_destination`) when what the lists came to can't be mapped. Close it when leaving early.
+        `scope` says what of it is still to be planned; the default is all. Nothing is raised for what registries say.
+        Close it when leaving early.
         """
-        destinations = Destinations()
-        for number, rule in enumerate(request.rules, start=1):
-            found = 0
-            async with aclosing(self._plan_rule(rule, request.options)) as copies:
-                async for copy in copies:
-                    found += 1
-                    if (new := destinations.claim(copy)) is not None:
-                        yield new
-            if not found:
-                yield JobWarning("no_match", f"rule {number}, {rule.source}, matches nothing")
+        scope = scope or PlanScope()
+        for number, rule in enumerate(request.rules):
+            if scope.wants_rule(number):
+                planning = _RulePlanning(
+                    self._clients, rule, number, options=request.options, scope=scope, clock=self._clock
+                )
+                async with aclosing(planning.plan()) as found:
+                    async for item in found:
+                        yield item
 
-    async def preview(self, copy: PlannedCopy, options: Options) -> tuple[CopyPreview, ...]:
-        """Ask both sides what a copy would do to each destination; raise `CopyError`."""
-        comparison = await compare(self._clients, copy, options)
-        return tuple(comparison.preview(destination) for destination in copy.destinations)
 
-    async def _plan_rule(self, rule: Rule, options: Options) -> AsyncGenerator[PlannedCopy]:
-        pattern = rule.source_pattern
+@dataclass(slots=True)
+class _TagList:
+    """A repository's tags, or why they can't be had."""
+
+    repository: Repository
+    tags: tuple[Tag, ...] = ()
+    error: CopyError | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _RulePlanning:
+    """The planning of one rule."""
+
+    clients: RegistryClients
+    rule: Rule
+    number: int
+    options: Options
+    scope: PlanScope
+    clock: Callable[[], datetime]
+    list_warnings: ListWarnings = field(default_factory=ListWarnings)
+    """What lists held that could not be used, over all lists of the rule."""
+    found: int = 0
+    failed: int = 0
+
+    async def plan(self) -> AsyncGenerator[Planned]:
+        """Yield what the rule comes to, then what there is to know of it."""
+        pattern = self.rule.source_pattern
         if pattern.repository is not None and (pattern.tags or pattern.digest):
             tags: tuple[Tag | None, ...] = pattern.tags or (None,)
-            for copy in _copies(rule, [Reference(pattern.repository, tag, pattern.digest) for tag in tags]):
-                yield copy
-            return
-        async with aclosing(self._list_all_tags(rule)) as listed:
-            async for repository, found in listed:
-                selected = _select(found, rule.tags, options)
-                sources = [Reference(repository, tag) for tag in selected.tags]
-                for copy in _copies(rule, sources, digest_tags=selected.digest_tags):
-                    yield copy
+            sources = [Reference(pattern.repository, tag, pattern.digest) for tag in tags]
+            for item in await self._named(pattern.repository, sources):
+                yield item
+        else:
+            async with aclosing(self._list_all_tags()) as listed:
+                async for one in listed:
+                    for item in [one] if isinstance(one, FailedListing) else await self._select(one):
+                        yield item
+        for warning in self._warnings():
+            yield warning
 
-    async def _list_all_tags(self, rule: Rule) -> AsyncGenerator[tuple[Repository, tuple[Tag, ...]]]:
+    async def _named(self, repository: Repository, sources: Sequence[Reference]) -> Iterator[Planned]:
+        """Plan images that the rule names; those that it does not take by age or kind are left out."""
+        try:
+            images = await self._take_images(repository, [source.target for source in sources])
+        except CopyError as error:
+            return iter([self._failed(self.rule.source, error)])
+        return self._map(sources, only=images)
+
+    async def _select(self, listed: _TagList) -> Iterator[Planned]:
+        repository, selection = listed.repository, self.rule.tags
+        if listed.error is not None:
+            return iter([self._failed(str(repository), listed.error)])
+        hung = [tag for tag in listed.tags if _hangs_on_a_digest(tag, self.options)]
+        matched = match_tags(set(listed.tags).difference(hung), selection)
+        try:
+            images = await self._take_images(repository, matched)
+            selected = _select_images(matched if images is None else images, hung, selection=selection, images=images)
+            check_matches(selected.images, selection)
+        except CopyError as error:
+            return iter([self._failed(str(repository), error)])
+        except ContentError as error:
+            step = f"select tags of {repository}"
+            return iter([self._failed(str(repository), CopyError(error, side="source", step=step))])
+        many = len(selected.tags) > 1 and len(selected.tags) * TAGS_PER_HEAD >= len(listed.tags)
+        sources = [Reference(repository, tag) for tag in selected.tags]
+        return self._map(sources, digest_tags=selected.digest_tags, many=many)
+
+    async def _take_images(self, repository: Repository, targets: Sequence[T]) -> dict[T, ImageMetadata] | None:
+        """Read what the rule asks about images beside their names and keep those it takes; None where it asks nothing.
+
+        Raise `CopyError`.
+        """
+        if not needs_metadata(self.rule):
+            return None
+        client, moment = self.clients.for_repository(repository), self.clock()
+        reading = [read_metadata(client, repository.path, target) for target in targets]
+        try:
+            found = await run_limited(reading, at_once=LISTS_AT_ONCE)
+        except TransferError as error:
+            raise CopyError(error, side="source", step=f"read the images of {repository}") from error
+        pairs = zip(targets, found, strict=True)
+        return {
+            target: image for target, image in pairs if image is not None and takes_image(image, self.rule, now=moment)
+        }
+
+    def _map(
+        self,
+        sources: Iterable[Reference],
+        *,
+        digest_tags: DigestTags = "unknown",
+        many: bool = False,
+        only: Mapping[Tag | Digest, ImageMetadata] | None = None,
+    ) -> Iterator[Planned]:
+        rule = self.rule
+        templates, is_pattern = rule.destination_templates, rule.source_pattern.is_pattern
+        platforms = tuple(Platform.parse(text) for text in rule.platforms)
+        for position, source in enumerate(sources):
+            if only is not None and source.target not in only:
+                continue
+            self.found += 1
+            try:
+                places = map_source(source, templates, position=position, from_pattern=is_pattern, mapping=rule.mapping)
+            except InvalidRequestError as error:
+                yield from self.scope.claims.refuse(source, ", ".join(rule.destination), error)
+                continue
+            yield from self.scope.claims.take(
+                PlannedCopy(source, places, platforms, rule.platform_mode, digest_tags, many, self.number)
+            )
+
+    async def _list_all_tags(self) -> AsyncGenerator[_TagList | FailedListing]:
         """List the tags of several repositories at once, and yield them in the order of the repositories."""
-        waiting: deque[tuple[Repository, asyncio.Task[tuple[Tag, ...]]]] = deque()
-        is_pattern = rule.source_pattern.is_pattern
+        waiting: deque[asyncio.Task[_TagList]] = deque()
         try:
-            async with aclosing(self._list_repositories(rule)) as repositories:
+            async with aclosing(self._list_repositories()) as repositories:
                 async for repository in repositories:
+                    if isinstance(repository, FailedListing):
+                        yield repository
+                        continue
                     if len(waiting) >= LISTS_AT_ONCE:
-                        first, tags = waiting.popleft()
-                        yield first, await tags
-                    task = asyncio.create_task(self._list_tags(repository, may_be_missing=is_pattern))
-                    waiting.append((repository, task))
+                        yield await waiting.popleft()
+                    waiting.append(asyncio.create_task(self._list_tags(repository)))
             while waiting:
-                first, tags = waiting.popleft()
-                yield first, await tags
+                yield await waiting.popleft()
         finally:
-            for _, task in waiting:
+            for task in waiting:
                 task.cancel()
-            await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
+            await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def _list_repositories(self, rule: Rule) -> AsyncGenerator[Repository]:
-        pattern = rule.source_pattern
+    async def _list_repositories(self) -> AsyncGenerator[Repository | FailedListing]:
+        pattern = self.rule.source_pattern
+        whole = Listing(self.number, self.rule.source)
         if pattern.repository is not None:
-            yield pattern.repository
+            if self.scope.wants(Listing(self.number, str(pattern.repository))):
+                yield pattern.repository
             return
-        client = self._clients.for_registry(pattern.registry, pattern.namespace)
+        if not self.scope.wants(whole):
+            for source in self.scope.repositories_of(self.number):
+                yield Repository.parse(source)
+            return
+        client = self.clients.for_registry(pattern.registry, pattern.namespace)
         try:
-            async for path in client.list_repositories(pattern.namespace):
-                if takes_repository(path, rule.repositories):
-                    yield Repository(pattern.registry, path)
+            async for path in client.list_repositories(pattern.namespace, list_warnings=self.list_warnings):
+                repository = Repository(pattern.registry, path)
+                known = Listing(self.number, str(repository)) in self.scope.without
+                if not known and takes_repository(path, self.rule.repositories):
+                    yield repository
         except TransferError as error:
-            raise CopyError(error, side="source", step="list repositories") from error
+            yield self._failed(self.rule.source, CopyError(error, side="source", step="list repositories"))
 
-    async def _list_tags(self, repository: Repository, *, may_be_missing: bool) -> tuple[Tag, ...]:
-        client = self._clients.for_repository(repository)
+    async def _list_tags(self, repository: Repository) -> _TagList:
+        client = self.clients.for_repository(repository)
+        step = f"list the tags of {repository}"
         try:
-            return tuple([tag async for tag in client.list_tags(repository.path)])
+            tags = tuple([tag async for tag in client.list_tags(repository.path, list_warnings=self.list_warnings)])
         except RegistryError as error:
-            # Distribution lists repositories in its catalog that have no tag left, and calls them unknown here.
+            # Distribution's catalog names repositories that were emptied, which it calls unknown here.
+            may_be_missing = self.rule.source_pattern.is_pattern
             if may_be_missing and error.code in {"repository_missing", "reference_not_found"}:
-                return ()
-            raise CopyError(error, side="source", step=f"list the tags of {repository}") from error
+                self.list_warnings.add("repository_gone", str(repository))
+                return _TagList(repository)
+            return _TagList(repository, error=CopyError(error, side="source", step=step))
         except TransferError as error:
-            raise CopyError(error, side="source", step=f"list the tags of {repository}") from error
+            return _TagList(repository, error=CopyError(error, side="source", step=step))
+        return _TagList(repository, tags)
+
+    def _failed(self, source: str, error: CopyError) -> FailedListing:
+        self.failed += 1
+        return FailedListing(Listing(self.number, source), ", ".join(self.rule.destination), error)
+
+    def _warnings(self) -> Iterator[JobWarning]:
+        for code, warning in self.list_warnings.by_code.items():
+            yield JobWarning(code, warning.first, warning.count, rule=self.number)
+        failed_before = any(listing.rule == self.number for listing in self.scope.without)
+        if not self.found and not self.failed and not failed_before and self.scope.only is None:
+            yield JobWarning("no_match", (self.rule.source,), rule=self.number)
 
 
 @dataclass(frozen=True, slots=True)
 class _Selected:
     tags: tuple[Tag, ...]
+    images: int
+    """How many of them are images of their own."""
     digest_tags: DigestTags
 
 
-def _select(tags: Sequence[Tag], selection: TagSelection, options: Options) -> _Selected:
+def _select_images(
+    tags: Iterable[Tag], hung: Sequence[Tag], *, selection: TagSelection, images: Mapping[Tag, ImageMetadata] | None
+) -> _Selected:
     """Choose tags; those that belong to an image by its digest are no images of their own, as far as options say so.
 
     What the selection takes of them is planned all the same: the tags of the destination are then those of the source,
     with what hangs on digests no tag points at any more, and what was hung on an image after it was copied. They count
     for nothing in `newest`, and what is not taken travels with its image.
     """
-    hung = [tag for tag in tags if _hangs_on_a_digest(tag, options)]
-    images = select_tags(set(tags).difference(hung), selection)
+    chosen = select_tags(tags, selection, images=images)
     taken = select_tags(hung, selection) if selection.newest is None else ()
-    return _Selected((*images, *taken), "apart" if len(taken) == len(hung) else "present")
+    return _Selected((*chosen, *taken), len(chosen), "apart" if len(taken) == len(hung) else "present")
 
 
 def _hangs_on_a_digest(tag: Tag, options: Options) -> bool:
     return (options.digest_tags and is_digest_tag(tag)) or (options.referrers and is_fallback_tag(tag))
-
-
-def _copies(rule: Rule, sources: Sequence[Reference], *, digest_tags: DigestTags = "unknown") -> Iterator[PlannedCopy]:
-    templates, is_pattern = rule.destination_templates, rule.source_pattern.is_pattern
-    platforms = tuple(Platform.parse(text) for text in rule.platforms)
-    for position, source in enumerate(sources):
-        yield PlannedCopy(
-            source=source,
-            destinations=map_source(source, templates, position=position, from_pattern=is_pattern),
-            platforms=platforms,
-            platform_mode=rule.platform_mode,
-            digest_tags=digest_tags,
-        )

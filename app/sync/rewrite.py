@@ -1,4 +1,4 @@
-"""A smaller index for a choice of platforms: the entries that are not chosen left out, everything else as it was."""
+"""Rewrites an index for a choice of platforms: other entries left out, everything else as it was."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.domain.errors import ContentError
 from app.domain.manifest import INDEX_TYPES, Descriptor, Manifest, Platform, digest_of, load_json_object, parse_manifest
 from app.domain.reference import Digest
 from app.registry.client import RegistryClient
-from app.sync.selection import select_children
+from app.sync.selection import is_attestation, select_children
 
 MAX_DEPTH = 8
 """Indexes within indexes; real ones have two levels."""
@@ -37,8 +37,31 @@ async def rewrite(
     return Rewritten(root, made)
 
 
+async def single_image(
+    client: RegistryClient, repository: str, index: Manifest, *, platforms: Sequence[Platform]
+) -> Rewritten:
+    """Find the one image of an index that the platforms choose; raise `ContentError` for none, and for several."""
+    level = [index]
+    for _ in range(MAX_DEPTH):
+        chosen = {child.digest: child for one in level for child in select_children(one, platforms)}
+        images = [
+            child
+            for child in chosen.values()
+            if child.media_type not in INDEX_TYPES and child.platform is not None and not is_attestation(child)
+        ]
+        if len(images) > 1:
+            there = ", ".join(str(child.platform) for child in images)
+            message = f"{index.digest} has several images for {platforms[0]}: {there}; name one with its variant"
+            raise ContentError(message, code="platform_mismatch")
+        if images:
+            return Rewritten(await client.get_manifest(repository, images[0].digest))
+        nested = [child.digest for child in chosen.values() if child.media_type in INDEX_TYPES]
+        level = [await client.get_manifest(repository, digest) for digest in nested]
+    raise none_left(index, platforms)
+
+
 def none_left(index: Manifest, platforms: Sequence[Platform]) -> ContentError:
-    """Say that an index has none of the platforms asked for, and which it has."""
+    """Return the error for an index with none of the platforms asked for, and which it has."""
     there = ", ".join(sorted({str(child.platform) for child in index.children if child.platform})) or "no platform"
     wanted = ", ".join(map(str, platforms))
     return ContentError(f"{index.digest} has nothing for {wanted}; it has {there}", code="reference_not_found")
@@ -55,27 +78,27 @@ async def _rewritten(
 ) -> Manifest | None:
     if depth > MAX_DEPTH:
         raise ContentError(f"indexes are nested more than {MAX_DEPTH} deep", code="limit_exceeded")
-    kept: dict[Digest, Descriptor | Manifest] = {}
+    existing: dict[Digest, Descriptor | Manifest] = {}
     for child in select_children(index, platforms):
         if child.media_type not in INDEX_TYPES:
-            kept[child.digest] = child
+            existing[child.digest] = child
             continue
         nested = await client.get_manifest(repository, child.digest)
         smaller = await _rewritten(client, repository, nested, platforms=platforms, made=made, depth=depth + 1)
         if smaller is not None:
-            kept[child.digest] = smaller
-    if not kept:
+            existing[child.digest] = smaller
+    if not existing:
         return None
-    return _with_children(index, kept, made)
+    return _with_children(index, existing, made)
 
 
 def _with_children(
-    index: Manifest, kept: Mapping[Digest, Descriptor | Manifest], made: dict[Digest, Manifest]
+    index: Manifest, existing: Mapping[Digest, Descriptor | Manifest], made: dict[Digest, Manifest]
 ) -> Manifest:
     document = load_json_object(index.raw)
     entries: list[dict[str, Any]] = []
     for entry in document["manifests"]:
-        child = kept.get(entry["digest"])
+        child = existing.get(entry["digest"])
         if isinstance(child, Manifest):
             entries.append({**entry, "digest": child.digest, "size": len(child.raw)})
         elif child is not None:

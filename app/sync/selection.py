@@ -1,36 +1,110 @@
-"""Which repositories, tags and platforms a rule takes. Pure."""
+"""Which repositories, tags, images and platforms a rule takes. Pure.
+
+Names are known from lists; an image's creation time and artifact type are not: `needs_metadata` says for which rules
+they have to be read (`sync/image_metadata.py`) before `takes_image` and `select_tags` can decide.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from natsort import natsort_keygen
 from semver import Version
 
+from app.domain.duration import parse_duration
+from app.domain.errors import ContentError
 from app.domain.manifest import Descriptor, Manifest, Platform
-from app.domain.matcher import Matches, parse_matcher
+from app.domain.matcher import Matches
 from app.domain.reference import Tag
-from app.domain.request import RepositorySelection, TagSelection
+from app.domain.request import Rule
+from app.domain.selection import ArtifactTypeSelection, Matcher, RepositorySelection, TagSelection, matches_of
 from app.domain.version import parse_version
 
 ATTESTED_DIGEST = "vnd.docker.reference.digest"
 """BuildKit's annotation of an attestation in an index: the digest of the image it is about."""
 _NO_VERSION = Version(0, 0, 0, prerelease="0")
+_NEVER = datetime.min.replace(tzinfo=UTC)
+_EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
+"""What claims to be older has no creation time: reproducible builds write 1970 or 1980."""
 _natural_key = natsort_keygen()
 
 
+@dataclass(frozen=True, slots=True)
+class ImageMetadata:
+    """What a rule may ask about an image beside its names."""
+
+    created_at: datetime | None = None
+    artifact_type: str | None = None
+
+    @property
+    def creation(self) -> datetime | None:
+        """When it was created, as far as it says a time one can believe."""
+        return self.created_at if self.created_at is not None and self.created_at >= _EARLIEST else None
+
+
+_UNKNOWN = ImageMetadata()
+
+
 def takes_repository(path: str, selection: RepositorySelection) -> bool:
-    """Say whether a repository is taken; matchers look at its whole path in the registry."""
+    """Return whether a repository is taken; matchers look at its whole path in the registry."""
     return _takes(path, selection.include, selection.exclude)
 
 
-def select_tags(tags: Iterable[Tag], selection: TagSelection) -> tuple[Tag, ...]:
-    """Choose tags, in alphabetical order: any include and no exclude matches, then the newest are kept."""
-    taken = {tag for tag in tags if _takes(tag, selection.include, selection.exclude)}
-    if selection.newest is not None:
-        taken = set(sorted(taken, key=_age, reverse=True)[: selection.newest])
-    return tuple(sorted(taken))
+def needs_metadata(rule: Rule) -> bool:
+    """Return whether a rule can't be decided by names alone."""
+    return (
+        rule.created_since is not None
+        or rule.min_age is not None
+        or rule.artifact_types != ArtifactTypeSelection()
+        or rule.tags.newest_by == "created"
+    )
+
+
+def takes_image(image: ImageMetadata, rule: Rule, *, now: datetime) -> bool:
+    """Return whether an image is of an age and a type that a rule takes; one that says no time is older than any."""
+    created = image.creation
+    if rule.created_since is not None and (created is None or created < _since(rule.created_since, now)):
+        return False
+    latest = now if rule.min_age is None else now - timedelta(seconds=parse_duration(rule.min_age))
+    if rule.min_age is not None and created is not None and created > latest:
+        return False
+    types = rule.artifact_types
+    return _takes(image.artifact_type or "", types.include, types.exclude)
+
+
+def match_tags(tags: Iterable[Tag], selection: TagSelection) -> tuple[Tag, ...]:
+    """Choose the tags that a selection could take, in alphabetical order, before the newest are counted."""
+    include = (*selection.include, *selection.always) if selection.include else ()
+    return tuple(sorted({tag for tag in tags if _takes(tag, include, selection.exclude)}))
+
+
+def select_tags(
+    tags: Iterable[Tag], selection: TagSelection, *, images: Mapping[Tag, ImageMetadata] | None = None
+) -> tuple[Tag, ...]:
+    """Choose tags, in alphabetical order: any include and no exclude matches, then the newest are kept.
+
+    `images` is needed where the newest are those created last. What `always` matches is kept beside the newest.
+    """
+    matched = match_tags(tags, selection)
+    if selection.newest is None:
+        return matched
+    always = {tag for tag in matched if _takes(tag, selection.always, ())} if selection.always else set()
+    key = functools.partial(_age, selection.newest_by, images or {})
+    newest = sorted(set(matched) - always, key=key, reverse=True)[: selection.newest]
+    return tuple(sorted(always.union(newest)))
+
+
+def check_matches(count: int, selection: TagSelection) -> None:
+    """Raise `ContentError` (`too_few_matches`) where a repository holds fewer images than a rule expects of it."""
+    if selection.min_matches is not None and count < selection.min_matches:
+        message = (
+            f"{count} tags are selected and `min_matches` expects {selection.min_matches}; nothing of it is copied"
+        )
+        raise ContentError(message, code="too_few_matches")
 
 
 def select_children(index: Manifest, platforms: Sequence[Platform]) -> tuple[Descriptor, ...]:
@@ -45,31 +119,50 @@ def select_children(index: Manifest, platforms: Sequence[Platform]) -> tuple[Des
     return tuple(
         child
         for child in index.children
-        if child.digest in chosen or (_is_attestation(child) and dict(child.annotations)[ATTESTED_DIGEST] in chosen)
+        if child.digest in chosen or (is_attestation(child) and dict(child.annotations)[ATTESTED_DIGEST] in chosen)
     )
 
 
-def _takes(text: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
+def _since(text: str, now: datetime) -> datetime:
+    with contextlib.suppress(ValueError):
+        return now - timedelta(seconds=parse_duration(text))
+    return datetime.fromisoformat(text)
+
+
+def missing_platforms(index: Manifest, platforms: Sequence[Platform]) -> tuple[Platform, ...]:
+    """List the platforms asked for that an index has nothing for; none where an entry does not say what it is for."""
+    if any(child.platform is None and not is_attestation(child) for child in index.children):
+        return ()
+    there = [child.platform for child in index.children if child.platform is not None and not is_attestation(child)]
+    return tuple(wanted for wanted in platforms if index.children and not any(map(wanted.selects, there)))
+
+
+def _takes(text: str, include: tuple[Matcher, ...], exclude: tuple[Matcher, ...]) -> bool:
     is_included = not include or any(matches(text) for matches in _parsed(include))
     return is_included and not any(matches(text) for matches in _parsed(exclude))
 
 
 @functools.lru_cache(maxsize=256)
-def _parsed(matchers: tuple[str, ...]) -> tuple[Matches, ...]:
-    return tuple(parse_matcher(text) for text in matchers)
+def _parsed(matchers: tuple[Matcher, ...]) -> tuple[Matches, ...]:
+    return tuple(matches_of(matcher) for matcher in matchers)
 
 
-def _age(tag: Tag) -> tuple[bool, Version, object]:
+def _age(order: str, images: Mapping[Tag, ImageMetadata], tag: Tag) -> tuple[object, ...]:
+    if order == "created":
+        return images.get(tag, _UNKNOWN).creation or _NEVER, _natural_key(tag)
+    if order == "natural":
+        return (_natural_key(tag),)
     # Versions are newer than what is none; what is equal as a version (v1.2 and 1.2.0) goes by its spelling.
     version = parse_version(tag)
     return version is not None, version or _NO_VERSION, _natural_key(tag)
 
 
 def _runs_on(child: Descriptor, platforms: Sequence[Platform]) -> bool:
-    if _is_attestation(child):
+    if is_attestation(child):
         return False
     return child.platform is None or any(wanted.selects(child.platform) for wanted in platforms)
 
 
-def _is_attestation(child: Descriptor) -> bool:
+def is_attestation(child: Descriptor) -> bool:
+    """Whether an index's entry is BuildKit's attestation of another one."""
     return ATTESTED_DIGEST in dict(child.annotations)

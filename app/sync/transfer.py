@@ -1,4 +1,4 @@
-"""One blob on its way to one or more destinations: sessions first, then one reading fed to all at the slowest's pace.
+"""The transfer of one blob to one or more destinations: sessions first, then one reading fed to all.
 
 What breaks goes on where the destination says it stands; nothing that arrived is sent again. A destination that fails
 leaves the others alone. Every session ends closed or cancelled, or is left to the process that goes on with the copy.
@@ -12,13 +12,16 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from app.concurrency import back_off, run_limited
 from app.domain.errors import CopyError, RegistryError, TransferError
+from app.domain.retry_policy import RetryPolicy
+from app.net.buffers import Piece
+from app.observability import counted_bytes
 from app.registry.client import RegistryClient
+from app.registry.ratelimit.transfer_permits import TransferPermits
 from app.registry.uploads import UploadSession
-from app.sync.open_uploads import NotedUpload, begun, give_back
-from app.sync.patience import Patience
-from app.sync.stream import SourceBlob
-from app.sync.together import together
+from app.sync.known_blobs import NotedUpload, begun, give_back
+from app.sync.source_blob import SourceBlob, is_progress
 
 MAX_SESSIONS = 3
 """Fresh sessions for one blob, when the one before can't be gone on with."""
@@ -27,13 +30,20 @@ _QUEUED_CHUNKS = 1
 
 
 class Moved(Protocol):
-    """Is told that bytes were handed to a destination."""
+    """Observes bytes that were handed to a destination."""
 
     def __call__(self, *, offset: int, sent: int) -> None:
         """Take in the offset reached, and how many bytes it were just now."""
 
 
-Slots = Callable[..., AbstractAsyncContextManager[None]]
+class NoteStep(Protocol):
+    """Takes a step for the log of an image."""
+
+    def __call__(self, event: str, /, **details: str | int | None) -> None:
+        """Note it."""
+
+
+TakePermits = Callable[..., AbstractAsyncContextManager[TransferPermits]]
 """Takes the slots of several registries together, see `RegistryClients.slots`."""
 
 
@@ -45,6 +55,7 @@ class Receiver:
     repository: str
     moved: Moved
     noted: NotedUpload
+    note_step: NoteStep
     session: UploadSession | None = None
     error: TransferError | None = None
     last_error: TransferError | None = None
@@ -68,13 +79,18 @@ class Receiver:
 
 
 class Transfer:
-    """Sends one blob."""
+    """Sends one blob from its source to one or more destinations.
 
-    def __init__(self, source: SourceBlob, slots: Slots, *, patience: Patience) -> None:
+    - `source`: the reader, which hashes what passes
+    - `slots`: takes permits of all registries concerned together
+    - `retry_policy`: attempts in a row without a byte more, and the backoff between them
+    """
+
+    def __init__(self, source: SourceBlob, slots: TakePermits, *, retry_policy: RetryPolicy) -> None:
         self._source = source
         self._blob = source.blob
         self._slots = slots
-        self._patience = patience
+        self._retry_policy = retry_policy
 
     async def send(self, receivers: Sequence[Receiver]) -> None:
         """Send to all; afterwards each is done or has an error. Raises nothing but cancellation."""
@@ -82,25 +98,31 @@ class Transfer:
             while group := _next_group(receivers):
                 await self._wait(group)
                 try:
-                    async with self._slots(self._source.client, *(receiver.client for receiver in group)):
-                        await self._send_to(group)
+                    async with self._slots(self._source.client, *(receiver.client for receiver in group)) as permits:
+                        await self._send_to(group, permits)
                 except CopyError as error:
-                    self._source_failed(error, group)
+                    if self._source.start_over(error):
+                        await _give_up(receivers)  # what arrived so far may be what was damaged
+                    else:
+                        self._source_failed(error, group)
+                except RegistryError as error:  # one of the registries wants a long pause: nothing was begun
+                    for receiver in group:
+                        self._note(receiver, error)
                 await self._settle(group)
         finally:
             await _part_with(receivers)
 
-    async def _send_to(self, group: Sequence[Receiver]) -> None:
+    async def _send_to(self, group: Sequence[Receiver], permits: TransferPermits) -> None:
         """Open what is not open, and feed those that stand at the same byte; raise `CopyError` for the source."""
         fresh = [one for one in group if one.session is None or not one.sessions]
-        await together(map(self._open, fresh), at_once=len(group))
+        await run_limited(map(self._open, fresh), at_once=len(group))
         ready = [receiver for receiver in group if receiver.is_open and receiver.wait is None]
         if not ready:
             return
         ready = [receiver for receiver in ready if receiver.offset == ready[0].offset]  # one may have been taken up
         if ready[0].offset >= self._blob.size:
             await self._prove(ready[0].offset)
-        async with aclosing(self._source.read(ready[0].offset)) as chunks:
+        async with aclosing(permits.watch(self._source.read(ready[0].offset))) as chunks:
             if len(ready) == 1:
                 await self._feed(ready[0], chunks)
             else:
@@ -112,13 +134,14 @@ class Transfer:
             if (left := await receiver.noted.resume(receiver.client)) is not None:
                 await give_back([receiver.session])
                 receiver.session = left
+                receiver.note_step("upload_resumed", digest=self._blob.digest, offset=left.offset)
             if receiver.session is None:
                 receiver.session = await begun(receiver.client.start_upload(receiver.repository, self._blob))
             await receiver.noted.keep(receiver.session)
         except TransferError as error:
             self._note(receiver, error)
 
-    async def _feed(self, receiver: Receiver, chunks: AsyncIterator[bytes]) -> None:
+    async def _feed(self, receiver: Receiver, chunks: AsyncIterator[Piece]) -> None:
         session = receiver.session
         if session is None:
             return
@@ -132,7 +155,7 @@ class Transfer:
             receiver.is_done = True
             await receiver.noted.drop()
 
-    async def _feed_all(self, receivers: Sequence[Receiver], chunks: AsyncIterator[bytes]) -> None:
+    async def _feed_all(self, receivers: Sequence[Receiver], chunks: AsyncIterator[Piece]) -> None:
         channels = [_Channel() for _ in receivers]
 
         async def feed(receiver: Receiver, channel: _Channel) -> None:
@@ -158,7 +181,7 @@ class Transfer:
             failures.extend([end] if end else [])
 
         failures: list[CopyError] = []
-        await together([read(), *map(feed, receivers, channels)], at_once=len(channels) + 1)
+        await run_limited([read(), *map(feed, receivers, channels)], at_once=len(channels) + 1)
         if failures:
             raise failures[0]
 
@@ -180,19 +203,26 @@ class Transfer:
                 receiver.error = error
 
     def _note(self, receiver: Receiver, error: TransferError) -> None:
-        """Decide whether a receiver is tried again after this; what the road repeated already only after a pause."""
+        """Decide whether a receiver is retried after this; what the client has retried already only after a pause."""
         cause = error.cause if isinstance(error, CopyError) else error
         pause = cause.retry_after if isinstance(cause, RegistryError) else None
-        if receiver.offset > receiver.reached:
+        if is_progress(receiver.offset - receiver.reached, error):
             receiver.failures, receiver.reached = 0, receiver.offset
         if isinstance(cause, RegistryError) and cause.code == "rate_limited":
             receiver.paused_seconds += pause or 0.0
-            may_help = receiver.paused_seconds < self._patience.pause_seconds
+            may_help = receiver.paused_seconds < self._retry_policy.max_pause
         else:
-            may_help = not (isinstance(cause, RegistryError) and cause.given_up)
+            may_help = not (isinstance(cause, RegistryError) and cause.retries_exhausted)
         receiver.failures += 1
+        receiver.note_step(
+            "transfer_interrupted",
+            digest=self._blob.digest,
+            offset=receiver.offset,
+            code=error.code,
+            message=error.message,
+        )
         receiver.last_error = error
-        if error.temporary and may_help and receiver.failures < self._patience.attempts:
+        if error.temporary and may_help and self._retry_policy.allows(receiver.failures):
             receiver.wait = pause or 0.0
         else:
             receiver.error = error
@@ -201,7 +231,7 @@ class Transfer:
         waits = [receiver.wait for receiver in group if receiver.wait is not None]
         if waits:
             failures = max(receiver.failures for receiver in group)
-            await self._patience.wait(failures, at_least=max(waits))
+            await back_off(self._retry_policy, failures, at_least=max(waits))
         for receiver in group:
             receiver.wait = None
 
@@ -219,18 +249,18 @@ class Transfer:
 
 
 class _Channel:
-    """Chunks for one writer; whoever stops reading stops nobody else."""
+    """Chunks for one writer; a writer that stops reading stops no other."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[bytes | CopyError | None] = asyncio.Queue(_QUEUED_CHUNKS)
+        self._queue: asyncio.Queue[Piece | CopyError | None] = asyncio.Queue(_QUEUED_CHUNKS)
         self.is_closed = False
 
-    async def put(self, chunk: bytes | CopyError | None) -> None:
-        """Hand over a chunk, the end (None) or why there is no more; nothing happens when nobody reads."""
+    async def put(self, chunk: Piece | CopyError | None) -> None:
+        """Hand over a chunk, the end (None) or why there is no more; do nothing when the reader has stopped."""
         if not self.is_closed:
             await self._queue.put(chunk)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncIterator[Piece]:
         """Yield what was put."""
         while (chunk := await self._queue.get()) is not None:
             if isinstance(chunk, CopyError):
@@ -253,17 +283,19 @@ def _next_group(receivers: Sequence[Receiver]) -> list[Receiver]:
     return waiting[:1]
 
 
-async def _counted(receiver: Receiver, session: UploadSession, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _counted(receiver: Receiver, session: UploadSession, chunks: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
     offset = session.offset
-    async for chunk in chunks:
-        await receiver.noted.keep(session)
-        offset += len(chunk)
-        receiver.moved(offset=offset, sent=len(chunk))
-        yield chunk
+    with counted_bytes(receiver.client.entry.label, "sent") as count:
+        async for chunk in chunks:
+            await receiver.noted.keep(session)
+            offset += len(chunk)
+            count(len(chunk))
+            receiver.moved(offset=offset, sent=len(chunk))
+            yield chunk
 
 
 async def _part_with(receivers: Sequence[Receiver]) -> None:
-    """Leave unfinished sessions to whoever goes on with them, and give up those that nobody does."""
+    """Leave unfinished sessions to a worker that resumes them, and cancel those that none will."""
     for receiver in receivers:
         session = receiver.session
         if session is not None and not receiver.is_done and await receiver.noted.leave(session):

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-from app.store.columns import Json, Serial, UtcDateTime
-from app.store.engine_tables import install_statements, uninstall_statements
+from app.store.db.column_types import Json, Serial, UtcDateTime
+from app.store.tables.queue import install_statements, uninstall_statements
 
 revision = "0001"
 down_revision = None

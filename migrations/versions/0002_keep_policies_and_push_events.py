@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from app.store.columns import Json, Serial, UtcDateTime
+from app.store.db.column_types import Json, Serial, UtcDateTime
 
 revision = "0002"
 down_revision = "0001"

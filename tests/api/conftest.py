@@ -18,13 +18,13 @@ import pytest_asyncio
 import structlog
 import uvicorn
 
-from app.cli import server_config
+from app.bootstrap.service import Service
+from app.cli.serving import server_config
 from app.main import create_app
 from app.observability import configure_logging
 from app.security import Sealer
 from app.settings import Settings
-from app.store.migrate import migrate
-from app.wiring.service import Service
+from app.store.db.migrate import migrate
 
 SHORT = {"source": "docker.io/library/redis:7", "destination": "registry.example.com/mirror/redis"}
 
@@ -39,6 +39,11 @@ class Api:
     stop: Callable[[], None]
     """Begin to stop, as a signal does."""
 
+    async def enter(self, *hosts: str) -> None:
+        """Enter registries, each called as its host: once there is a key, no others are copied from or to."""
+        for host in hosts:
+            (await self.client.put(f"/v1/registries/{host}", json={"host": host})).raise_for_status()
+
     async def submit(self, **changes: Any) -> dict[str, Any]:
         """Submit a request and return the job."""
         answer = await self.client.post("/v1/jobs", json=SHORT | changes)
@@ -47,8 +52,9 @@ class Api:
         return job
 
     async def make_key(self, scope: str, *, name: str | None = None, **body: Any) -> dict[str, str]:
-        """Make an API key and return the header that shows it."""
-        answer = await self.client.post("/v1/keys", json={"name": name or scope, "scope": scope, **body})
+        """Make an API key of a preset, or of the `scopes` in `body`, and return the header that shows it."""
+        named = {"name": name or scope.replace(":", "-")} | ({} if "scopes" in body else {"scope": scope})
+        answer = await self.client.post("/v1/keys", json=named | body)
         assert answer.status_code == 201, answer.text
         return {"Authorization": f"Bearer {answer.json()['key']}"}
 

@@ -65,8 +65,8 @@ async def test_a_change_is_told_before_and_after_with_secrets_masked(client: htt
     await client.put("/v1/registries/hub", json=REGISTRY)
     auth = {"type": "basic", "username": "bob", "password": "second-t0p"}
     await client.put("/v1/registries/hub", json=REGISTRY | {"auth": auth})
-    kept = {"type": "basic", "username": "bob"}
-    await client.put("/v1/registries/hub", json=REGISTRY | {"auth": kept, "type": "harbor"})
+    existing = {"type": "basic", "username": "bob"}
+    await client.put("/v1/registries/hub", json=REGISTRY | {"auth": existing, "type": "harbor"})
     await client.put("/v1/subscriptions/ci", json={"url": "https://ci.example.com/x", "secret": secret(32)})
     _, second, third, hook = await log_of(client)
     masked = {"type": "basic", "password": "**********"}

@@ -1,14 +1,16 @@
 """Can a registry be reached, logged in to, listed, pushed to? Asked of real ones."""
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.api.conftest import Api, Serve, pointers
 from tests.conftest import Namespace
-from tests.support.fake_registry import Quirks, fake_registry
-from tests.support.images import oci_image
+from tests.support.entra_server import APP, TENANT, EntraServer
+from tests.support.fake_registry import ACR, Quirks, fake_registry
+from tests.support.images import oci_image, oci_index
 from tests.support.processes import free_port
 from tests.support.registries import RegistryOptions, RegistryProcess
 from tests.support.token_server import Account, TokenServer
@@ -44,9 +46,12 @@ async def test_a_registry_that_is_well_is_told_so(patient: Api, source: Namespac
     new = await check(patient, {"host": source.host}, repository=source.repository("new"), push=True)
 
     assert listed["ok"] is pushed["ok"] is new["ok"] is True
-    assert told(listed) == [("reach", True, None), ("list", True, None)]
-    assert told(pushed) == [("reach", True, None), ("list", True, None), ("push", True, None)]
+    walked = [("reach", True, None), ("list", True, None), ("read", True, None)]
+    assert told(listed) == walked
+    assert told(pushed) == [*walked, ("push", True, None)]
+    assert told(new) == [("reach", True, None), ("list", True, None), ("push", True, None)]
     assert "1.0" in pushed["steps"][1]["detail"]
+    assert source.host in pushed["steps"][2]["detail"]
     assert source.repository("new") not in source.client.list_repositories()
 
 
@@ -95,10 +100,23 @@ async def test_repositories_are_listed_by_the_registrys_own_api(patient: Api, ki
         registry.change(api_status=403)
         refused = await check(patient, entry)
 
-    assert told(found)[-1] == ("list", True, None)
-    assert "team/app" in found["steps"][-1]["detail"]
+    assert told(found)[-2:] == [("list", True, None), ("read", True, None)]
+    assert "team/app" in found["steps"][-2]["detail"]
     assert told(refused)[-1] == ("list", False, "denied")
-    assert "in the rule" in refused["steps"][-1]["detail"]
+    assert (refused["steps"][-1]["is_needed"], refused["ok"]) == (True, False)
+
+
+async def test_a_robot_that_may_not_list_everything_is_well(patient: Api) -> None:
+    quirks = Quirks(auth="token", realm="same_host", catalog_status=401, api="harbor", api_status=403)
+    async with fake_registry(quirks, accounts={"robot$sync": "secret"}) as registry:
+        registry.load("team/app", oci_image("a"), "1.0")
+        auth = {"type": "basic", "username": "robot$sync", "password": "secret"}
+        everything = await check(patient, {"host": registry.host, "type": "harbor", "auth": auth})
+        named = await check(patient, {"host": registry.host, "type": "harbor", "auth": auth}, repository="team/app")
+
+    assert told(everything)[-1] == ("list", False, "denied")
+    assert (everything["steps"][-1]["is_needed"], everything["ok"]) == (False, True)
+    assert (told(named)[-1], named["ok"]) == (("read", True, None), True)
 
 
 @pytest.mark.parametrize("kind", ["docker_hub", "ghcr", "quay"])
@@ -128,6 +146,27 @@ async def test_a_login_that_is_not_taken_is_told_with_what_the_type_takes(patien
     assert "hunter2" not in str(found)
 
 
+async def test_an_identity_is_told_with_when_its_login_ends_and_a_refused_one_with_why(
+    patient: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EntraServer(tmp_path / "entra") as entra:
+        entra.add_secret(APP, "s3cret")
+        monkeypatch.setenv("AZURE_AUTHORITY_HOST", entra.url)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(entra.ca_file))
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        auth = {"type": "azure", "tenant_id": TENANT, "client_id": APP, "client_secret": "s3cret"}
+        async with fake_registry(ACR, accounts={APP: ""}, entra=entra.owner_of) as registry:
+            entry = {"host": registry.host, "type": "acr", "auth": auth}
+            found = await check(patient, entry)
+            refused = await check(patient, entry | {"auth": auth | {"client_secret": "wrong"}})
+
+    assert ("log_in", True, None) in told(found)
+    assert "lasts until 20" in found["steps"][1]["detail"]
+    assert told(refused)[-1] == ("log_in", False, "unauthorized")
+    assert "AADSTS7000215" in refused["steps"][-1]["detail"]
+    assert "0000-0000" not in refused["steps"][-1]["detail"]
+
+
 async def test_an_upload_that_was_opened_to_see_is_taken_back(patient: Api) -> None:
     async with fake_registry() as registry:
         found = await check(patient, {"host": registry.host}, repository="team/app", push=True)
@@ -136,9 +175,51 @@ async def test_an_upload_that_was_opened_to_see_is_taken_back(patient: Api) -> N
     assert told(found)[-1] == ("push", True, None)
 
 
+async def test_the_way_to_the_storage_is_walked(patient: Api) -> None:
+    quirks = Quirks(auth="token", realm="same_host", blob_redirect="stranger")
+    async with fake_registry(quirks, hostnames={"stranger": "localhost"}) as registry:
+        registry.load("team/app", oci_index([oci_image("a")]), "1.0")
+        auth = {"type": "basic", "username": "ann", "password": "secret"}
+        entry = {"host": registry.host, "auth": auth}
+        for body in ({}, {"repository": "team/app"}, {"namespace": "team"}):
+            refused = await check(patient, entry, **body)
+            assert told(refused)[-1] == ("read", False, "host_not_allowed")
+            assert "add localhost to trusted_hosts of the entry r" in refused["steps"][-1]["detail"]
+            assert refused["ok"] is False
+        walked = await check(patient, entry | {"trusted_hosts": ["localhost"]}, repository="team/app", push=True)
+        registry.check()
+    assert told(walked) == [(name, True, None) for name in ("reach", "log_in", "list", "read", "push")]
+    assert "localhost" in walked["steps"][3]["detail"]
+
+
+@pytest.mark.parametrize("with_login", [True, False])
+async def test_a_token_server_that_is_not_asked_is_no_registry_that_is_not_there(
+    patient: Api,
+    with_login: bool,  # noqa: FBT001
+) -> None:
+    async with fake_registry(Quirks(auth="token", realm_url="https://localhost:1/token")) as registry:
+        auth = {"auth": {"type": "basic", "username": "ann", "password": "secret"}} if with_login else {}
+        found = await check(patient, {"host": registry.host} | auth)
+    assert told(found) == [("reach", True, None), ("log_in", False, "realm_not_trusted")]
+
+
+async def test_a_namespace_is_listed(patient: Api) -> None:
+    async with fake_registry(Quirks(catalog_status=None)) as registry:
+        registry.load("team/app", oci_image("a"), "1.0")
+        found = await check(patient, {"host": registry.host}, namespace="team")
+        none = await check(patient, {"host": registry.host}, namespace="nobody")
+        registry.change(catalog_status=403)
+        refused = await check(patient, {"host": registry.host}, namespace="team")
+    assert (told(found)[-1], found["ok"]) == (("read", True, None), True)
+    assert (told(none)[-1], "below nobody" in none["steps"][-1]["detail"]) == (("list", True, None), True)
+    assert (told(refused)[-1], refused["ok"]) == (("list", False, "denied"), False)
+
+
 @pytest.mark.parametrize(
     ("body", "wrong"),
     [
+        ({"namespace": "elsewhere"}, {"/namespace": "invalid_repository"}),
+        ({"namespace": "team/x", "repository": "team/app"}, {"/namespace": "conflicting_fields"}),
         ({"push": True}, {"/repository": "missing"}),
         ({"repository": "UP"}, {"/repository": "invalid_repository"}),
         ({"repository": "elsewhere/app"}, {"/repository": "invalid_repository"}),

@@ -73,7 +73,8 @@ async def test_a_silent_stream_has_a_heartbeat(api: Api, monkeypatch: pytest.Mon
     job = await api.submit()
 
     async with stream(api, job["id"]) as happening:
-        await anext(happening)
+        while "comment" in await anext(happening):
+            pass  # heartbeats that came before the snapshot was read
         assert "comment" in await anext(happening)
 
 

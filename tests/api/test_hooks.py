@@ -234,7 +234,7 @@ async def test_what_tells_of_layers_and_readers_is_answered_and_not_written_down
         (("DELETE", "policies/mirror", None), "no_policy"),
         (("PATCH", "registries/old", {"host": "moved.example.com"}), "no_policy"),
         (("PATCH", "registries/old", {"host": f"{HOST}/inner"}), "other_repository"),
-        (("DELETE", "registries/old", None), "no_registry"),
+        (("DELETE", "registries/old?force=true", None), "no_registry"),
     ],
 )
 async def test_what_changes_between_the_answer_and_the_job_counts(
@@ -335,9 +335,9 @@ async def test_each_way_to_prove_works_with_its_secret_sealed_and_unseen(
     assert {"header", "algorithm", "prefix", "encoding"} | set(seen["auth"]) >= set(auth) - {"secret"}
     assert SECRET not in json.dumps(seen) + logged.getvalue()
     async with api.service.database.reading() as session:
-        kept = await RegistryStore(session, api.service.registries._sealer).get_kept("old")
-    assert kept.entry.hook is not None
-    assert kept.entry.hook.auth.secret == CLOSED  # type: ignore[union-attr]
+        existing = await RegistryStore(session, api.service.registries._sealer).get_stored("old")
+    assert existing.entry.hook is not None
+    assert existing.entry.hook.auth.secret == CLOSED  # type: ignore[union-attr]
     assert (await send(api, b"{}", **headers)).status_code == 200
 
 

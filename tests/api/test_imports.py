@@ -16,6 +16,7 @@ REGSYNC = (
     "    schedule: '15 3 * * *'\n    hooks: {}\n"
 )
 PASSWORD = "not to be seen"
+PLAIN = {"Content-Type": "text/plain"}
 
 
 async def take_over(client: httpx.AsyncClient, kind: str, body: Any, **query: str) -> httpx.Response:
@@ -41,9 +42,9 @@ async def test_what_a_dry_run_says_is_what_is_made(client: httpx.AsyncClient) ->
     answer = await take_over(client, "regsync", {"config": REGSYNC, "name": "old"})
     assert answer.status_code == 201
     assert answer.json() == said | {"dry_run": False}
-    [kept] = (await client.get("/v1/policies")).json()["items"]
-    assert {name: kept[name] for name in said["policies"][0]} == said["policies"][0]
-    assert kept["next_run_at"]
+    [existing] = (await client.get("/v1/policies")).json()["items"]
+    assert {name: existing[name] for name in said["policies"][0]} == said["policies"][0]
+    assert existing["next_run_at"]
     entered = (await client.get("/v1/registries")).json()["items"]
     shown = [{name: entry[name] for name in said["registries"][0]} for entry in entered]
     assert shown == said["registries"]
@@ -128,8 +129,53 @@ async def test_what_cannot_be_read_is_refused(client: httpx.AsyncClient) -> None
     assert (no_json.status_code, no_json.json()["code"]) == (400, "malformed_json")
     other = await client.post(address, content=b"{}", headers={"Content-Type": "image/png"})
     assert (other.status_code, other.json()["code"]) == (415, "unsupported_media_type")
-    unknown = await client.post("/v1/policies/import?format=dregsy", json={})
+    unknown = await client.post("/v1/policies/import?format=nothing", json={})
     assert unknown.status_code == 422
+
+
+async def test_a_list_becomes_a_job_at_once(client: httpx.AsyncClient) -> None:
+    query = {"format": "list", "as": "job", "destination": "b.example.com/mirror"}
+    said = await client.post(
+        "/v1/policies/import", params=query | {"dry_run": "true"}, content="redis:7\n", headers=PLAIN
+    )
+    assert said.status_code == 200
+    assert said.json()["policies"] == []
+    [planned] = said.json()["jobs"]
+    assert (planned["id"], planned["rules"][0]["source"]) == (None, "docker.io/library/redis:7")
+    assert (await client.get("/v1/jobs")).json()["items"] == []
+
+    made = await client.post(
+        "/v1/policies/import", params=query, content="redis:7\n#\nx:1 c.example.com/x\n", headers=PLAIN
+    )
+    assert made.status_code == 202
+    [job] = made.json()["jobs"]
+    found = (await client.get(made.headers["Location"])).json()
+    assert found["id"] == job["id"]
+    assert [rule["destination"] for rule in found["request"]["rules"]] == [
+        ["b.example.com/mirror/{repository}"],
+        ["c.example.com/x"],
+    ]
+    assert (await client.get("/v1/policies")).json()["items"] == []
+    assert [entry["host"] for entry in made.json()["registries"]] == ["b.example.com", "c.example.com", "docker.io"]
+    assert [item["action"] for item in (await client.get("/v1/audit")).json()["items"]].count("job.submitted") == 1
+
+
+async def test_a_file_with_a_template_may_come_alone(client: httpx.AsyncClient) -> None:
+    pod = "kind: Pod\nspec: {containers: [{image: 'nginx:1'}]}\n"
+    query = {"format": "kubernetes", "dry_run": "true"}
+    without = await client.post("/v1/policies/import", params=query, content=pod, headers=PLAIN)
+    assert (without.status_code, pointers(without)) == (422, {"/destination": "missing"})
+    answer = await client.post(
+        "/v1/policies/import", params=query | {"destination": "b.example.com"}, content=pod, headers=PLAIN
+    )
+    assert answer.json()["policies"][0]["rules"][0]["source"] == "docker.io/library/nginx:1"
+    body = await take_over(client, "kubernetes", {"config": pod}, dry_run="true", destination="b.example.com")
+    assert body.json() == answer.json()
+
+
+async def test_a_list_without_a_destination_says_so(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/policies/import?format=list", content="redis:7\n", headers=PLAIN)
+    assert (answer.status_code, pointers(answer)) == (422, {"/destination": "missing"})
 
 
 async def test_every_example_file_is_taken_over(client: httpx.AsyncClient, data: Path) -> None:
@@ -140,9 +186,13 @@ async def test_every_example_file_is_taken_over(client: httpx.AsyncClient, data:
         "image-syncer": image_syncer,
         "skopeo": {"config": (files / "skopeo/sync.yaml").read_text(), "destination": "127.0.0.1:5002/s"},
         "regsync": {"config": (files / "regsync/regsync.yaml").read_text()},
+        "list": {"config": (files / "list/images.txt").read_text(), "destination": "127.0.0.1:5002/l"},
+        "kubernetes": {"config": (files / "kubernetes/manifests.yaml").read_text(), "destination": "127.0.0.1:5002/k"},
+        "harbor": {"config": json.loads((files / "harbor/policies.json").read_text()), "host": "127.0.0.1:5003"},
+        "dregsy": {"config": (files / "dregsy/config.yaml").read_text()},
     }
     for kind, body in bodies.items():
-        answer = await take_over(client, kind, body | {"environment": {}} if kind != "skopeo" else body)
+        answer = await take_over(client, kind, body)
         assert answer.status_code == 201, answer.text
         assert answer.json()["policies"], kind
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from app.services import plans
 from tests.api.conftest import Api, Serve
 from tests.conftest import Namespace
 from tests.support.images import oci_image, oci_index
@@ -37,7 +38,7 @@ async def test_a_plan_says_what_would_happen_to_each_image_and_copies_nothing(
 
     assert answer.status_code == 200, answer.text
     plan = answer.json()
-    assert (plan["is_complete"], plan["error"], plan["warnings"]) == (True, None, [])
+    assert (plan["is_complete"], plan["warnings"]) == (True, [])
     images = {image["destination"].rpartition(":")[2]: image for image in plan["images"]}
     assert {tag: image["action"] for tag, image in images.items()} == {
         "new": "copy",
@@ -76,22 +77,44 @@ async def test_a_tag_that_is_not_there_is_told_with_the_image(
 
     plan = (await between.client.post("/v1/plan", json=body)).json()
 
-    assert [(image["action"], image["reason"]) for image in plan["images"]] == [("refuse", "reference_not_found")]
+    assert [(image["action"], image["reason"]) for image in plan["images"]] == [("failed", "reference_not_found")]
 
 
-async def test_two_sources_of_one_destination_are_told_before_anything_is_copied(
+async def test_what_cant_be_planned_is_a_row_beside_what_can(
     between: Api, source: Namespace, destination: Namespace
 ) -> None:
-    source.push("a/app", oci_image("a"), "1")
-    source.push("b/app", oci_image("b"), "1")
-    body = {
-        "source": f"{source.host}/{source.prefix}/**",
-        "destination": f"{destination.host}/{destination.prefix}/{{name}}",
-    }
+    for name in ("a/app", "b/app"):
+        source.push(name, oci_image(name), "1")
+    flat = f"{destination.host}/{destination.prefix}/{{name}}"
+    rules = [
+        {"source": f"{source.host}/{source.prefix}/**", "destination": flat},
+        {"source": source.reference("renamed/away"), "destination": flat},
+    ]
 
-    plan = (await between.client.post("/v1/plan", json=body)).json()
+    plan = (await between.client.post("/v1/plan", json={"rules": rules})).json()
 
-    assert (plan["error"]["code"], plan["is_complete"]) == ("destination_conflict", False)
+    assert plan["is_complete"]
+    first, second, third = plan["images"]
+    assert (first["action"], first["kind"], first["source"]) == ("copy", "image", source.reference("a/app", "1"))
+    assert (second["action"], second["kind"], second["reason"]) == ("refused", "refused", "destination_conflict")
+    assert second["error"]["message"].startswith(f"{first['source']} and {second['source']} would both become")
+    assert (third["action"], third["kind"], third["source"]) == ("failed", "listing", source.reference("renamed/away"))
+    assert third["error"]["code"] == "repository_missing"
+
+
+async def test_a_plan_that_runs_out_of_room_says_so(
+    between: Api, source: Namespace, destination: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.push("app", oci_image("a"), *"123")
+    body = {"source": source.reference("app"), "destination": destination.reference("app")}
+    monkeypatch.setattr(plans, "MAX_IMAGES", 2)
+    too_large = (await between.client.post("/v1/plan", json=body)).json()
+    monkeypatch.setattr(plans, "MAX_SECONDS", 0.0)
+    too_long = (await between.client.post("/v1/plan", json=body)).json()
+    for plan, images, why in ((too_large, 2, "after 2 images"), (too_long, 0, "after 0 seconds")):
+        assert (len(plan["images"]), plan["is_complete"]) == (images, False)
+        [warning] = plan["warnings"]
+        assert (warning["code"], warning["first"]) == ("plan_incomplete", [why])
 
 
 async def test_a_registry_that_does_not_answer_is_data(between: Api, destination: Namespace) -> None:
@@ -103,5 +126,6 @@ async def test_a_registry_that_does_not_answer_is_data(between: Api, destination
     )
 
     assert answer.status_code == 200
-    error = answer.json()["error"]
+    [image] = answer.json()["images"]
+    error = image["error"]
     assert (error["code"], error["side"], error["registry"]) == ("registry_unreachable", "source", gone)

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.domain.access import Caller, Scope
+from app.domain.access import Caller, ScopePreset
 from tests.api.conftest import SHORT, Api, Serve, pointers
 from tests.conftest import Namespace
 from tests.support.images import oci_image
@@ -20,11 +20,11 @@ async def put(client: httpx.AsyncClient, body: dict[str, Any] | None = None, **h
 
 
 async def test_a_policy_is_kept_and_shown_with_its_next_run(client: httpx.AsyncClient) -> None:
-    kept = await put(client)
+    existing = await put(client)
     seen = await client.get("/v1/policies/redis")
 
-    assert (kept.status_code, kept.headers["Location"]) == (201, "/v1/policies/redis")
-    assert kept.json() == seen.json()
+    assert (existing.status_code, existing.headers["Location"]) == (201, "/v1/policies/redis")
+    assert existing.json() == seen.json()
     body = seen.json()
     assert (body["name"], body["enabled"], body["on_push"], body["version"]) == ("redis", True, True, 1)
     assert body["schedule"] == {"cron": "17 */6 * * *", "timezone": "UTC", "jitter": "0s", "catch_up": "once"}
@@ -182,7 +182,15 @@ async def test_policies_come_in_pages(client: httpx.AsyncClient) -> None:
     assert second.json()["next_cursor"] is None
 
 
+WITH_A_REGISTRY = """
+version: 1
+creds: [{registry: registry.example.com, user: ci, pass: secret}]
+sync: [{source: registry.example.com/a, target: registry.example.com/b, type: repository}]
+"""
+
+
 async def test_readers_look_and_submitters_change_and_run(api: Api) -> None:
+    await api.enter("docker.io", "registry.example.com")
     await api.make_key("admin")
     assert (await api.client.get("/v1/policies")).status_code == 401
     reader = await _key(api, "read")
@@ -194,12 +202,17 @@ async def test_readers_look_and_submitters_change_and_run(api: Api) -> None:
         await api.client.patch("/v1/policies/p", json={}, headers=reader),
         await api.client.delete("/v1/policies/p", headers=reader),
         await api.client.post("/v1/policies/p/run", headers=reader),
-        await api.client.post("/v1/policies/import?format=regsync", json={"config": ""}, headers=submitter),
+        await api.client.post("/v1/policies/import?format=regsync", json={"config": WITH_A_REGISTRY}, headers=reader),
+        await api.client.post(
+            "/v1/policies/import?format=regsync", json={"config": WITH_A_REGISTRY}, headers=submitter
+        ),
     ):
         assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
 
 
 async def _key(api: Api, scope: str) -> dict[str, str]:
-    caller = Caller("tests", Scope.ADMIN.implied)
-    made = await api.service.keys.create(name=scope, scope=Scope(scope), expires_seconds=None, caller=caller)
+    caller = Caller("tests", ScopePreset.ADMIN.scopes)
+    made = await api.service.keys.create(
+        name=scope, scopes=ScopePreset(scope).scopes, expires_seconds=None, caller=caller
+    )
     return {"Authorization": f"Bearer {made.text}"}

@@ -8,6 +8,9 @@ import pytest
 from app.store.registries import RegistryStore
 from tests.api.conftest import Api, pointers
 
+ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
+AWS = {"type": "aws", "access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "marker"}
+AWS_SECRET_REQUIRED = {"/auth/secret_access_key": "secret_required"}
 HUB = {"host": "hub.example.com", "auth": {"type": "basic", "username": "ann", "password": "first"}}
 
 
@@ -33,7 +36,7 @@ async def test_a_registry_is_entered_and_seen_without_its_secrets(client: httpx.
     assert body["tls"] == {"ca": None, "client_certificate": None, "has_client_key": False, "verify": True}
     assert body["limits"] == {"connections": 16, "requests_per_second": None, "bytes_per_second": None}
     assert (body["name"], body["host"], body["type"], body["insecure"]) == ("hub", "hub.example.com", "auto", False)
-    assert seen.headers["ETag"] == f'"{body["version"]}"'
+    assert seen.headers["ETag"].startswith(f'"{body["version"]}-')
     assert (await client.get("/v1/registries")).json()["items"] == [body]
 
 
@@ -59,7 +62,7 @@ async def test_each_way_to_log_in_is_shown_without_what_opens(
 
 
 @pytest.mark.parametrize(
-    ("host", "kept"),
+    ("host", "existing"),
     [
         ("Registry.Example.COM:5000", "registry.example.com:5000"),
         ("a.example.com/team/x", "a.example.com/team/x"),
@@ -70,11 +73,11 @@ async def test_each_way_to_log_in_is_shown_without_what_opens(
         ("10.0.0.1", "10.0.0.1"),
     ],
 )
-async def test_an_operator_may_enter_hosts_inside(client: httpx.AsyncClient, host: str, kept: str) -> None:
+async def test_an_operator_may_enter_hosts_inside(client: httpx.AsyncClient, host: str, existing: str) -> None:
     answer = await put(client, {"host": host, "insecure": True})
 
     assert answer.status_code == 201, answer.text
-    assert answer.json()["host"] == kept
+    assert answer.json()["host"] == existing
 
 
 async def test_an_entered_host_may_be_named_in_requests(client: httpx.AsyncClient) -> None:
@@ -105,10 +108,23 @@ async def test_an_entered_host_may_be_named_in_requests(client: httpx.AsyncClien
         ({"host": "a.example.com", "auth": {"type": "basic", "username": "x"}}, {"/auth/password": "secret_required"}),
         ({"host": "a.example.com", "auth": {"type": "bearer"}}, {"/auth/token": "secret_required"}),
         ({"host": "a.example.com", "auth": {"type": "none", "password": "x"}}, {"/auth/password": "unknown_field"}),
-        ({"host": "a.example.com", "trusted_hosts": ["https://x"]}, {"/trusted_hosts/0": "invalid_host"}),
+        ({"host": "a.example.com", "auth": AWS}, {"/auth/region": "login_not_allowed"}),
+        ({"host": ECR, "auth": {"type": "aws"}}, {"/auth/access_key_id": "login_not_allowed"}),
+        ({"host": ECR, "auth": {"type": "aws", "access_key_id": "AKIAIOSFODNN7EXAMPLE"}}, AWS_SECRET_REQUIRED),
+        (
+            {"host": ECR, "auth": AWS | {"role_arn": "http://169.254.169.254/"}},
+            {"/auth/role_arn": "string_pattern_mismatch"},
+        ),
+        ({"host": ECR, "auth": AWS | {"region": "x.example.com/#"}}, {"/auth/region": "string_pattern_mismatch"}),
+        ({"host": "a.example.com", "trusted_hosts": ["ftp://x"]}, {"/trusted_hosts/0": "invalid_host"}),
         ({"host": "a.example.com", "limits": {"connections": 0}}, {"/limits/connections": "greater_than_equal"}),
         ({"host": "a.example.com", "proxy": "ftp://x"}, {"/proxy": "invalid_proxy"}),
         ({"host": "a.example.com", "proxy": "http://me:pw@x:1"}, {"/proxy": "secret_in_url"}),
+        ({"host": "old.azurecr.io", "create_missing": True}, {"/create_missing": "creation_unsupported"}),
+        (
+            {"host": "quay.io", "create_missing": {"quota_bytes": 1}},
+            {"/create_missing/quota_bytes": "creation_unsupported"},
+        ),
         ({"host": "a.example.com", "tls": {"ca": "no certificate"}}, {"/tls/ca": "invalid_certificate"}),
     ],
 )
@@ -267,7 +283,17 @@ async def test_registries_are_seen_and_repaired_even_when_the_secret_key_was_los
     )
 
     assert (await api.client.get("/v1/registries")).json()["items"][0]["auth"]["has_password"] is True
-    kept = await api.client.patch("/v1/registries/hub", json={"limits": {"connections": 2}})
-    assert (kept.status_code, kept.json()["code"]) == (503, "secret_unreadable")
+    existing = await api.client.patch("/v1/registries/hub", json={"limits": {"connections": 2}})
+    assert (existing.status_code, existing.json()["code"]) == (503, "secret_unreadable")
     assert (await put(api.client, HUB)).status_code == 200
     assert await stored_password(api) == "first"
+
+
+async def test_what_repositories_are_made_like_is_shown_and_can_be_put_again(client: httpx.AsyncClient) -> None:
+    entry = {"host": "harbor.example.com", "type": "harbor", "create_missing": True}
+    made = {"public": False, "description": "", "scan_on_push": False, "quota_bytes": None}
+    made |= {"immutable_tags": False, "encryption_key": None}
+    shown = (await put(client, entry)).json()
+    assert shown["create_missing"] == made
+    assert (await put(client, shown | {"create_missing": made | {"public": True}})).json()["create_missing"]["public"]
+    assert (await put(client, shown | {"create_missing": False, "version": 2})).json()["create_missing"] is None

@@ -4,6 +4,7 @@ import sqlite3
 from contextlib import closing
 from io import StringIO
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -17,11 +18,17 @@ AUTHS: list[dict[str, Any]] = [
     {"type": "basic", "username": "ann", "password": CANARY},
     {"type": "bearer", "token": CANARY},
     {"type": "identity_token", "token": CANARY},
+    {"type": "aws", "region": "eu-central-1", "access_key_id": "AKIA0123456789ABCDEF", "secret_access_key": CANARY},
+    {"type": "azure", "tenant_id": "a.example.com", "client_id": str(UUID(int=1)), "client_secret": CANARY},
 ]
 WRONG: list[dict[str, Any]] = [
     {"host": "a.example.com", "auth": {"type": "basic", "username": "ann", "password": [CANARY]}},
     {"host": "a.example.com", "auth": {"type": "basic", "username": "ann", "password": CANARY, "extra": 1}},
     {"host": "a.example.com", "auth": {"type": "none", "password": CANARY}},
+    {"host": "a.example.com", "auth": {"type": "aws", "region": "eu-central-1", "secret_access_key": CANARY}},
+    {"host": "a.example.com", "auth": {"type": "azure", "client_secret": CANARY}},
+    {"host": "a.example.com", "auth": {"type": "google", "service_account_key": CANARY}},
+    {"host": "a.example.com", "auth": {"type": "azure", "tenant_id": "a.example.com", "client_certificate": CANARY}},
     {"host": "169.254.169.254", "auth": {"type": "bearer", "token": CANARY}},
     {"host": f"https://ann:{CANARY}@a.example.com"},
     {"host": "a.example.com", "proxy": f"http://ann:{CANARY}@proxy:3128"},

@@ -35,8 +35,8 @@ async def put(client: httpx.AsyncClient, body: dict[str, Any], name: str = "ci",
 
 async def post_all(api: Api) -> None:
     """Send what is due."""
-    await api.service.postman.send_due()
-    await api.service.postman.settle()
+    await api.service.notifier.send_due()
+    await api.service.notifier.settle()
 
 
 async def test_a_subscription_is_entered_and_seen_with_what_it_means(client: httpx.AsyncClient) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.store.database import Database
+from app.store.db.database import Database
 from tests.api.conftest import SHORT, Api, Serve
 from tests.conftest import Namespace
 from tests.support.images import oci_image
@@ -110,6 +110,38 @@ async def test_what_a_job_came_to_is_counted_once(serve: Serve, source: Namespac
     assert grown["registry_sync_transferred_bytes_total"] == progress["bytes"]["transferred"] > 0
     assert grown['registry_sync_registry_requests_total{code="201",method="PUT",registry="counted-to"}'] > 0
     assert grown['registry_sync_registry_requests_total{code="200",method="GET",registry="counted-from"}'] > 0
+    assert grown['registry_sync_registry_bytes_total{direction="received",registry="counted-from"}'] > 0
+    assert (
+        grown['registry_sync_registry_bytes_total{direction="sent",registry="counted-to"}']
+        == (progress["bytes"]["transferred"])
+    )
+    assert grown['registry_sync_registry_request_seconds_total{method="PUT",registry="counted-to"}'] > 0
+
+
+async def test_how_policies_stand_is_told_and_no_more_once_they_are_gone(
+    serve: Serve, source: Namespace, destination: Namespace
+) -> None:
+    source.push("app", oci_image("drift"), "1")
+    async with serve(is_working=True) as api:
+        for name, side in (("drift-from", source), ("drift-to", destination)):
+            await api.client.put(f"/v1/registries/{name}", json={"host": side.host, "insecure": True})
+        for name, tag in (("good", "1"), ("bad", "2")):
+            rules = [{"source": source.reference("app", tag), "destination": destination.reference("app")}]
+            await api.client.put(f"/v1/policies/{name}", json={"rules": rules})
+            job = (await api.client.post(f"/v1/policies/{name}/run")).json()
+            await api.client.get(f"/v1/jobs/{job['id']}", params={"wait": "30s"})
+        told = metrics((await api.client.get("/metrics")).text)
+        await api.client.delete("/v1/policies/bad")
+        after = metrics((await api.client.get("/metrics")).text)
+    assert told['registry_sync_policy_last_run_state{policy="good",state="succeeded"}'] == 1
+    assert told['registry_sync_policy_last_run_state{policy="bad",state="failed"}'] == 1
+    assert told['registry_sync_policy_drift_images{policy="good"}'] == 0
+    assert told['registry_sync_policy_drift_images{policy="bad"}'] == 1
+    assert told['registry_sync_policy_last_success_timestamp_seconds{policy="good"}'] > 0
+    assert 'registry_sync_policy_last_success_timestamp_seconds{policy="bad"}' not in told
+    assert told["registry_sync_workers"] == 1
+    assert told["registry_sync_queue_oldest_seconds"] == told["registry_sync_deliveries_pending"] == 0
+    assert not [name for name in after if 'policy="bad"' in name]
 
 
 async def test_the_access_log_has_the_route_and_no_query(api: Api, logged: StringIO) -> None:

@@ -54,6 +54,17 @@ LONG_TAG = "x" * 129
         (SHORT | {"repositories": {"include": ["v*"]}}, {"/repositories": "selection_without_pattern"}),
         (SHORT | {"source": "redis", "tags": {"include": ["/(/"]}}, {"/tags/include/0": "invalid_matcher"}),
         (SHORT | {"source": "redis", "tags": {"newest": 0}}, {"/tags/newest": "greater_than_equal"}),
+        (
+            SHORT | {"source": "redis", "tags": {"include": [{"all": ["*-alpine", "/(/"]}]}},
+            {"/tags/include/0/all/1": "invalid_matcher"},
+        ),
+        (SHORT | {"source": "redis", "tags": {"newest_by": "created"}}, {"/tags/newest_by": "newest_missing"}),
+        (SHORT | {"min_age": "long"}, {"/min_age": "invalid_duration"}),
+        (SHORT | {"mapping": {"strip_prefix": "Team"}}, {"/mapping/strip_prefix": "invalid_prefix"}),
+        (
+            SHORT | {"mapping": {"substitute": [{"pattern": "a", "replacement": r"\1"}]}},
+            {"/mapping/substitute/0/replacement": "invalid_replacement"},
+        ),
         (SHORT | {"platforms": ["linux"]}, {"/platforms/0": "invalid_platform"}),
         (SHORT | {"platform_mode": "thin"}, {"/platform_mode": "literal_error"}),
         (SHORT | {"labels": {"a b": "c"}}, None),
@@ -176,3 +187,44 @@ async def test_a_body_without_a_length_is_read_no_further_than_the_limit(shared:
     answer = await shared.client.post("/v1/jobs", content=endless(), headers={"Content-Type": "application/json"})
 
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "code"),
+    [
+        ("GET", "/v1/jobs/" + "a" * 60_000, {}, 414, "uri_too_long"),
+        ("GET", "/v1/jobs?policy=" + "a" * 60_000, {}, 414, "uri_too_long"),
+        ("X" * 5_000, "/v1/jobs", {}, 501, "method_not_implemented"),
+        ("GET", "/v1/jobs?since=0001-01-01T00:00:00%2B14:00", {}, 422, "validation_failed"),
+        ("GET", "/v1/jobs?since=9999-12-31T23:59:59-14:00", {}, 422, "validation_failed"),
+        ("GET", "/v1/audit?since=0001-01-01T00:00:00%2B14:00", {}, 422, "validation_failed"),
+        ("GET", "/v1/jobs?policy=a%00b", {}, 422, "validation_failed"),
+        ("GET", "/v1/registries/a%00b", {}, 422, "validation_failed"),
+        ("GET", "/v1/jobs/x/events", {"Last-Event-ID": "9" * 20}, 422, "validation_failed"),
+    ],
+)
+async def test_what_no_caller_sends_in_earnest_is_refused_and_is_no_failure_of_ours(
+    shared: Api, method: str, path: str, headers: dict[str, str], status: int, code: str
+) -> None:
+    answer = await shared.client.request(method, path, headers=headers)
+
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize("labels", [{"a": "b\0"}, {"1" * 5_000: "b"}])
+async def test_labels_that_no_database_takes_are_refused(shared: Api, labels: dict[str, str]) -> None:
+    answer = await shared.client.post("/v1/jobs", json=SHORT | {"labels": labels})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+
+
+@pytest.mark.parametrize("host", ["a..example.com", "0177.0.0.1", "0x7f.1", "2130706433", f"{'a' * 64}.example.com"])
+async def test_a_host_that_can_not_be_resolved_is_refused_wherever_it_is_named(shared: Api, host: str) -> None:
+    as_source = await shared.client.post("/v1/jobs", json={"source": f"{host}:5000/app:1", "destination": TO})
+    as_notify = await shared.client.post(
+        "/v1/jobs", json=SHORT | {"notify": {"url": f"https://{host}/x", "subscription": "ci"}}
+    )
+
+    assert pointers(as_source) == {"/source": "invalid_host"}
+    assert pointers(as_notify) == {"/notify/url": "invalid_url"}

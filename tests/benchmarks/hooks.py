@@ -2,19 +2,19 @@
 
 import asyncio
 import itertools
-import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 
-from tests.benchmarks.jobs import SECRET_KEY, drain, null_registry
-from tests.benchmarks.tables import Row
+from tests.benchmarks.contest import Bench
+from tests.benchmarks.fakes import null_registries
+from tests.benchmarks.jobs import Setup, drain, migrate, on_postgres
+from tests.benchmarks.results import Section, Table, milliseconds
+from tests.benchmarks.service import CONNECTIONS
 from tests.support.postgres import PostgresServer
-from tests.support.service import AppProcess, ServiceProcess
+from tests.support.service import ServiceProcess
 
 SENDERS = 8
 SECONDS = 12.0
@@ -23,41 +23,37 @@ HOOK = {"format": "generic", "auth": {"type": "header", "header": "X-Secret", "s
 _NUMBERS = itertools.count(1)
 
 
-def measure() -> Iterator[Row]:
-    """Yield the times on SQLite and on PostgreSQL, each with the worker inside: idle, then busy."""
-    with null_registry() as host, tempfile.TemporaryDirectory() as folder:
-        yield from one_setup(Path(folder), host, name="SQLite", database_url=None)
-    with null_registry() as host, tempfile.TemporaryDirectory() as folder, PostgresServer(durable=True) as server:
-        yield from one_setup(Path(folder), host, name="PostgreSQL", database_url=server.create_database().url)
+def hooks(bench: Bench, section: Section) -> None:
+    """Send push events from eight connections that never rest, the worker inside: idle, then as busy as can be."""
+    table = section.table("database", "push event", "worker", "answers", "p50 ms", "p99 ms", "longest ms")
+    with tempfile.TemporaryDirectory() as folder:
+        _one_setup(table, Setup("SQLite", Path(folder), bench.settings))
+    with tempfile.TemporaryDirectory() as folder, PostgresServer(durable=True) as server:
+        _one_setup(table, Setup("PostgreSQL", Path(folder), {**bench.settings, **on_postgres(server)}))
 
 
-def one_setup(folder: Path, host: str, *, name: str, database_url: str | None) -> Iterator[Row]:
+def _one_setup(table: Table, setup: Setup) -> None:
     """Measure one way to run the service."""
-    settings = {"DATABASE_URL": database_url, "SECRET_KEYS": SECRET_KEY} if database_url else {}
-    with ExitStack() as stack:
-        if database_url:
-            migrate = AppProcess(folder, "migrate", settings=settings)
-            migrate.start()
-            migrate.running.wait(60)
-        service = stack.enter_context(ServiceProcess(folder, settings=settings))
-        entry = {"host": host, "insecure": True, "limits": {"connections": 64}, "hook": HOOK}
-        service.client.put("/v1/registries/null", json=entry).raise_for_status()
-        rules = [{"source": f"{host}/pushed/**", "destination": f"{host}/mirror"}]
+    migrate(setup)
+    with null_registries() as sides, ServiceProcess(setup.folder, settings=setup.settings) as service:
+        source, destination = (side.host for side in sides)
+        for name, host in (("null", source), ("mirror", destination)):
+            entry = {"host": host, "insecure": True, "hook": HOOK, **CONNECTIONS}
+            service.client.put(f"/v1/registries/{name}", json=entry).raise_for_status()
+        rules = [{"source": f"{source}/pushed/**", "destination": f"{destination}/mirror"}]
         service.client.put("/v1/policies/mirror", json={"rules": rules, "on_push": True}).raise_for_status()
-        for taken, path in (("a policy takes", "pushed"), ("nobody wants", "other")):
+        for taken, path in (("a policy takes it", "pushed"), ("no policy takes it", "other")):
             for busy in (False, True):
-                jobs = [service.submit({"source": f"{host}/**", "destination": host}) for _ in range(6 * busy)]
+                whole = {"source": f"{source}/**", "destination": destination}
+                jobs = [service.submit(whole) for _ in range(6 * busy)]
                 if jobs:
                     service.follow_until(jobs[0]["id"], lambda job: job["progress"]["images"]["up_to_date"] > 0)
-                seconds = sorted(asyncio.run(_send_all(service, path)))
+                seconds = asyncio.run(_send_all(service, path))
                 for job in jobs:
                     service.client.post(f"/v1/jobs/{job['id']}/cancel")
                 drain(service)
-                what = f"push {taken}, worker {'busy' if busy else 'idle'} ({name})"
-                yield Row(f"{what}, answers", len(seconds))
-                cuts = statistics.quantiles(seconds, n=100)
-                for label, value in (("p50", cuts[49]), ("p99", cuts[98]), ("longest", seconds[-1])):
-                    yield Row(f"{what}, {label}", value * 1_000, "ms")
+                cells = (setup.name, taken, "busy" if busy else "idle", f"{len(seconds):,}")
+                table.add(*cells, *milliseconds(seconds))
 
 
 async def _send_all(service: ServiceProcess, path: str) -> list[float]:

@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.null_registry --repositories 50 --tags 200
 
-It answers listings and HEADs as fast as Python can, so that what is measured is the client and the job path.
+It answers listings and manifests as fast as Python can, so that what is measured is the client and the job path. It
+listens on as many ports as it is told, each a registry of its own to whoever asks, and counts requests at `/count`.
 """
 
 import argparse
@@ -10,15 +11,21 @@ import asyncio
 import hashlib
 import json
 import re
+import ssl
+from collections.abc import Callable
 from functools import lru_cache
 
 _MANIFEST = re.compile(rb"/v2/.+/manifests/(?P<reference>[^/?]+)")
 _TAGS = re.compile(rb"/v2/.+/tags/list")
-_MEDIA_TYPE = b"application/vnd.oci.image.manifest.v1+json"
+_MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
+_OK = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n%s\r\n"
 
 
 class NullRegistry(asyncio.Protocol):
     """One connection; requests have no bodies, answers are made from the path alone."""
+
+    answered = 0
+    """Of all connections together."""
 
     def __init__(self, catalog: bytes, tags: bytes) -> None:
         self._catalog = catalog
@@ -36,9 +43,14 @@ class NullRegistry(asyncio.Protocol):
         self._transport.writelines([self._answer(head) for head in heads])
 
     def _answer(self, head: bytes) -> bytes:
-        path = head.split(b" ", 2)[1].partition(b"?")[0]
+        method, target, _ = head.split(b" ", 2)
+        path = target.partition(b"?")[0]
+        if path == b"/count":
+            return _json(str(NullRegistry.answered).encode())
+        NullRegistry.answered += 1
         if manifest := _MANIFEST.fullmatch(path):
-            return _found(manifest["reference"])
+            found, body = _found(manifest["reference"])
+            return found if method == b"HEAD" else found + body
         if path == b"/v2/_catalog":
             return _json(self._catalog)
         if _TAGS.fullmatch(path):
@@ -46,30 +58,29 @@ class NullRegistry(asyncio.Protocol):
         return _json(b"{}")
 
 
-@lru_cache(maxsize=1_000_000)
-def _found(reference: bytes) -> bytes:
-    digest = hashlib.sha256(reference).hexdigest().encode()
-    return (
-        b"HTTP/1.1 200 OK\r\nContent-Length: 512\r\nContent-Type: " + _MEDIA_TYPE + b"\r\n"
-        b"Docker-Content-Digest: sha256:" + digest + b"\r\n\r\n"
-    )
+@lru_cache(maxsize=200_000)
+def _found(reference: bytes) -> tuple[bytes, bytes]:
+    """Return the head and the body for a manifest; one asked for by its digest is not what it says."""
+    config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": _digest(reference), "size": 1_024}
+    body = json.dumps({"schemaVersion": 2, "mediaType": _MEDIA_TYPE, "config": config, "layers": []}).encode()
+    digest = f"Docker-Content-Digest: {_digest(body)}\r\n".encode()
+    return _OK % (_MEDIA_TYPE.encode(), len(body), digest), body
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def _json(body: bytes) -> bytes:
-    length = str(len(body)).encode()
-    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: " + length + b"\r\n\r\n" + body
+    return _OK % (b"application/json", len(body), b"") + body
 
 
-async def serve(repositories: int, tags: int) -> None:
-    """Serve on a free loopback port, print it, and go on until ended."""
-    names = [f"team-{number % 10}/service-{number}" for number in range(repositories)]
-    catalog = json.dumps({"repositories": names}).encode()
-    listed = json.dumps({"name": "any", "tags": [f"v1.{number}.0" for number in range(tags)]}).encode()
+async def serve(make: Callable[[], NullRegistry], *, ports: int, tls: ssl.SSLContext | None) -> None:
+    """Serve on free loopback ports, print them in one line, and go on until ended."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: NullRegistry(catalog, listed), "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    async with server:
-        await server.serve_forever()
+    servers = [await loop.create_server(make, "127.0.0.1", 0, ssl=tls) for _ in range(ports)]
+    print(*(server.sockets[0].getsockname()[1] for server in servers), flush=True)
+    await asyncio.gather(*(server.serve_forever() for server in servers))
 
 
 def main() -> None:
@@ -77,8 +88,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repositories", type=int, default=50)
     parser.add_argument("--tags", type=int, default=200)
-    arguments = parser.parse_args()
-    asyncio.run(serve(arguments.repositories, arguments.tags))
+    parser.add_argument("--ports", type=int, default=1)
+    parser.add_argument("--certificate")
+    parser.add_argument("--key")
+    options = parser.parse_args()
+    names = [f"team-{number % 10}/service-{number}" for number in range(options.repositories)]
+    catalog = json.dumps({"repositories": names}).encode()
+    tags = json.dumps({"name": "any", "tags": [f"v1.{number}.0" for number in range(options.tags)]}).encode()
+    tls = None
+    if options.certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(options.certificate, options.key)
+    asyncio.run(serve(lambda: NullRegistry(catalog, tags), ports=options.ports, tls=tls))
 
 
 if __name__ == "__main__":

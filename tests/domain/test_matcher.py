@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.glob import Glob
-from app.domain.matcher import parse_matcher
+from app.domain.matcher import parse_all_of, parse_matcher
 from app.domain.version import VersionRange, parse_version
 
 PARTS = st.text("ab.-1", min_size=1, max_size=4)
@@ -29,6 +29,9 @@ GLOBS = st.lists(PIECES, max_size=8).map("".join)
         ("[0-9].[!0-9]", ["1.x"], ["1.2", "x.x", "1./"]),
         ("{alpine,debian-{11,12}}", ["alpine", "debian-11", "debian-12"], ["debian", "debian-"]),
         ("[{,}]", ["{", ","], ["a"]),
+        ("{a/,b/}**/c", ["a/c", "b/x/c"], ["a/xc", "c"]),
+        ("{**/a,b}", ["a", "x/a", "b"], ["x/b"]),
+        ("{a,b}" * 9, ["ababababa"], ["abababab"]),
         (r"\*", ["*"], ["a"]),
         ("[]]", ["]"], ["["]),
         ("**/**/a", ["a", "x/a", "x/y/a"], ["xa"]),
@@ -67,7 +70,8 @@ def test_a_glob_full_of_stars_is_quick_where_trying_would_take_for_ever() -> Non
         ("{a", "no }"),
         ("a}", "no {"),
         ("a\\", "backslash"),
-        ("{a,b}" * 9, "256"),
+        ("a}{b,c}", "no {"),
+        (r"/\pL{300}/", "too large a program"),
         ("/(/", "regular expression"),
         ("/a{1001}/", "regular expression"),
         ("/(?=a)/", "regular expression"),
@@ -134,12 +138,52 @@ def test_a_regular_expression_is_searched_anywhere() -> None:
         (">=1.2.3-beta.2", ["1.2.3-beta.2", "1.2.3-rc.1", "1.2.4"], ["1.2.3-beta.1", "1.2.4-rc.1"]),
         (">1.2.3-alpha.3", ["1.2.3-alpha.7", "3.4.5"], ["1.2.3-alpha.3", "3.4.5-alpha.9"]),
         ("1.2.3-alpine", ["1.2.3-alpine"], ["1.2.3", "1.2.3-debian"]),
+        (">=1.2.0 <2", ["1.2.3", "1.2.4_build5", "v1.2.4_build5"], ["1.2.4-rc.1_build5", "2.0.0_1", "1.2.4_b_c"]),
+        (">=24.04", ["24.04", "24.10", "2024.01.02"], ["22.04"]),
+        ("01.02", ["1.2.0"], ["1.3.0"]),
     ],
 )
 def test_a_range_reads_as_in_npm(text: str, yes: list[str], no: list[str]) -> None:
     matches = parse_matcher(f"semver:{text}")
     assert [version for version in yes if not matches(version)] == []
     assert [version for version in no if matches(version)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "yes", "no"),
+    [
+        (">=1.2 <2", ["1.2.0", "1.2.1-rc.1", "1.9.9-alpine"], ["1.2.0-rc.1", "2.0.0-rc.1", "2.0.0"]),
+        (">=1.2.0-0 <2.0.0", ["1.2.0-rc.1", "2.0.0-rc.1"], ["2.0.0"]),
+        ("1.x", ["1.0.0", "1.5.0-beta"], ["1.0.0-beta", "2.0.0-beta"]),
+    ],
+)
+def test_a_range_with_prereleases_takes_those_between_its_bounds(text: str, yes: list[str], no: list[str]) -> None:
+    matches = parse_matcher(f"semver-pre:{text}")
+    assert [version for version in yes if not matches(version)] == []
+    assert [version for version in no if matches(version)] == []
+
+
+@pytest.mark.parametrize(
+    ("matchers", "yes", "no"),
+    [
+        (["semver:>=1.2", "*-alpine"], ["1.2-alpine", "v1.3.0-alpine"], ["1.1-alpine", "1.3.0", "1.3.0-rc1-alpine"]),
+        (["semver:15.x", "*-alpine*"], ["15.4-alpine", "15.4-alpine3.18"], ["16-alpine", "15.4", "x-alpine"]),
+        (["semver:15.x", "*alpine*"], ["15.4-alpine"], ["16-alpine"]),
+        (["semver:1.x", "1.*"], ["1.2.3"], ["1.2.3-alpine", "2.0.0"]),
+        (["semver:>=1.7", "app-1.*"], ["app-1.7.1"], ["app-1.6", "1.7.1"]),
+        (["semver:>=1.7", "[12].*-slim"], ["1.7-slim", "2.0-slim"], ["1.6-slim", "3.0-slim"]),
+        (["semver:>=1.2", "*-{alpine,slim}", "1.*"], ["1.3.0-alpine", "1.2-slim"], ["2.0-alpine", "1.1-slim"]),
+        (["semver:>=1", "semver:<2", "*"], ["1.5"], ["2.0", "0.9"]),
+        (["semver:>=1", "/^v/"], ["v1.2.3"], ["1.2.3", "v1.2.3-alpine"]),
+        (["semver-pre:>=1", "/-alpine$/"], ["1.2.3-alpine"], ["1.2.3"]),
+        (["v*", "/[0-9]$/"], ["v1"], ["v1a", "1"]),
+        (["semver:24.x", "{24,25}*"], ["24.04"], ["25.04"]),
+    ],
+)
+def test_all_of_several_matchers_must_match(matchers: list[str], yes: list[str], no: list[str]) -> None:
+    matches = parse_all_of(matchers)
+    assert [tag for tag in yes if not matches(tag)] == []
+    assert [tag for tag in no if matches(tag)] == []
 
 
 NUMBERS = st.integers(0, 3)
@@ -157,7 +201,7 @@ def test_bounds_order_as_numbers_do(low: str, high: str, version: str) -> None:
     assert VersionRange.parse(f">={low} <{high}").takes(parsed) == wanted
 
 
-@pytest.mark.parametrize("tag", ["latest", "1.2.3.4", "01.2", "v", "", "1.2.3_4", "2024.01.02", "sha256-" + "0" * 64])
+@pytest.mark.parametrize("tag", ["latest", "1.2.3.4", "v", "", "1.2.3_4_5", "1.2.3-01", "V1.2", "sha256-" + "0" * 64])
 def test_a_tag_that_is_no_version_matches_no_range(tag: str) -> None:
     assert parse_version(tag) is None
     assert not parse_matcher("semver:*")(tag)

@@ -7,11 +7,9 @@ from itertools import pairwise
 import pytest
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from app.domain.address import Notify
 from app.domain.job import Job, JobState
 from app.domain.notification import (
-    LONGEST_REST,
-    MAX_ATTEMPTS,
+    NOTIFICATION_RETRIES,
     EventFilter,
     EventType,
     Outcome,
@@ -21,9 +19,11 @@ from app.domain.notification import (
     event_of,
     rest_after,
 )
+from app.domain.notify_url import Notify
 from app.domain.request import Rule, SyncRequest
 
 REFUSED = Outcome(status=500)
+ATTEMPTS = NOTIFICATION_RETRIES.attempts or 0
 REQUEST = SyncRequest(rules=(Rule(source="src.example.com/app:1", destination=("dst.example.com/app",)),))
 
 
@@ -32,17 +32,17 @@ def job(policy: str | None = None, **labels: str) -> Job:
 
 
 def rests(chance: float) -> list[timedelta]:
-    found = [rest_after(attempt, REFUSED, chance=chance) for attempt in range(1, MAX_ATTEMPTS)]
+    found = [rest_after(attempt, REFUSED, chance=chance) for attempt in range(1, ATTEMPTS)]
     return [rest for rest in found if rest is not None]
 
 
 def test_rests_grow_to_half_a_day_and_last_almost_three_days_in_all() -> None:
     usual = rests(0.5)
     assert usual[0] == timedelta(seconds=5)
-    assert usual[-1] == LONGEST_REST
+    assert usual[-1] == timedelta(hours=12)
     assert all(one <= other for one, other in pairwise(usual))
     assert timedelta(days=2.5) < sum(usual, timedelta()) < timedelta(days=3)
-    assert rest_after(MAX_ATTEMPTS, REFUSED, chance=0.5) is None
+    assert rest_after(ATTEMPTS, REFUSED, chance=0.5) is None
 
 
 def test_chance_spreads_rests_to_both_sides() -> None:

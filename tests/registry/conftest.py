@@ -1,6 +1,7 @@
 """What the tests of the road share: a pool that loses no time, and clients of whatever registry a test runs."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from app.domain.manifest import Descriptor, Manifest, parse_manifest
 from app.domain.reference import Digest, Repository
 from app.domain.registry import RegistryEntry
 from app.registry.client import RegistryClient
-from app.registry.limits import RoadSettings
+from app.registry.limits import REQUEST_RETRIES, ClientSettings
 from app.registry.pool import ClientPool
 from tests.support import images
 from tests.support.clock import SettableClock
@@ -18,9 +19,9 @@ from tests.support.fake_registry import FakeRegistry
 from tests.support.registries import RegistryProcess
 
 ACCOUNT = ("ann", "secret")
-SETTINGS = RoadSettings(
-    retry_first_seconds=0.01,
-    retry_max_seconds=0.02,
+QUICK = replace(REQUEST_RETRIES, first_delay=0.01, max_delay=0.02)
+SETTINGS = ClientSettings(
+    retry_policy=QUICK,
     cancel_seconds=0.3,
     settle_seconds=0.01,
     chunk_bytes=2 * 1024 * 1024,
@@ -30,13 +31,13 @@ Connect = Callable[..., RegistryClient]
 
 
 @pytest.fixture
-def settings() -> RoadSettings:
+def settings() -> ClientSettings:
     """Return what the pool is made with; a test module may say otherwise."""
     return SETTINGS
 
 
 @pytest.fixture
-async def pool(clock: SettableClock, settings: RoadSettings) -> AsyncIterator[ClientPool]:
+async def pool(clock: SettableClock, settings: ClientSettings) -> AsyncIterator[ClientPool]:
     """Return a pool that is closed after the test."""
     pool = ClientPool(settings=settings, clock=clock)
     yield pool

@@ -1,15 +1,15 @@
 """Blobs: is it there, its bytes from anywhere in it, and redirects to storage without credentials."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from app.domain.errors import ContentError, RegistryError
-from app.domain.reference import Digest
 from app.registry.client import RegistryClient
-from app.registry.limits import RoadSettings
-from tests.registry.conftest import Connect, basic, descriptor
+from app.registry.limits import ClientSettings
+from tests.registry.conftest import QUICK, Connect, basic, descriptor
 from tests.support.fake_registry import Quirks, Respond, fake_registry, on
 from tests.support.images import Blob, blob
 
@@ -32,14 +32,14 @@ async def test_a_byte_is_asked_for_where_head_does_not_answer(connect: Connect, 
     async with fake_registry(Quirks(head_blob_status=status)) as registry:
         registry.content.put_blob("team/app", LAYER.data)
         client = connect(registry)
-        assert await client.has_blob("team/app", Digest(LAYER.digest))
-        assert not await client.has_blob("team/app", Digest(blob("missing").digest))
+        assert await client.has_blob("team/app", descriptor(LAYER))
+        assert not await client.has_blob("team/app", descriptor(blob("missing")))
         assert registry.journal.sent_bytes("blob") < 1000
 
 
 async def test_a_missing_blob_may_be_a_403(connect: Connect) -> None:
     async with fake_registry(Quirks(missing_blob_status=403)) as registry:
-        assert not await connect(registry).has_blob("team/app", Digest(LAYER.digest))
+        assert not await connect(registry).has_blob("team/app", descriptor(LAYER))
 
 
 @pytest.mark.parametrize("offset", [0, 1, 150_000, 299_999])
@@ -96,11 +96,38 @@ async def test_a_length_is_not_needed(connect: Connect) -> None:
         assert await read(connect(registry), offset=7) == (7, LAYER.data[7:])
 
 
-async def test_an_encoded_blob_is_refused(connect: Connect) -> None:
+@pytest.mark.parametrize("encoding", ["x-gzip", "gzip", "br"])
+async def test_a_label_of_an_encoding_changes_no_byte(connect: Connect, encoding: str) -> None:
+    async with fake_registry(Quirks(blob_labelled=encoding)) as registry:
+        registry.content.put_blob("team/app", LAYER.data)
+        assert await read(connect(registry)) == (0, LAYER.data)
+
+
+async def test_a_blob_that_was_really_encoded_does_not_fit_and_says_why(connect: Connect) -> None:
     async with fake_registry(Quirks(blob_gzip=True)) as registry:
         registry.content.put_blob("team/app", LAYER.data)
-        with pytest.raises(ContentError, match="encoding"):
+        with pytest.raises(ContentError, match="Content-Encoding gzip") as refusal:
             await read(connect(registry))
+        assert refusal.value.code == "size_mismatch"
+
+
+async def test_the_length_of_what_is_there_is_looked_at_twice(connect: Connect) -> None:
+    async with fake_registry(Quirks(head_blob_length=7)) as registry:
+        registry.content.put_blob("team/app", LAYER.data)
+        client = connect(registry)
+        assert await client.has_blob("team/app", descriptor(LAYER))
+        assert registry.journal.count("blob", method="GET") == 1  # which knows better
+        registry.change(range_total=7)
+        with pytest.raises(ContentError, match="7 bytes") as refusal:
+            await client.has_blob("team/app", descriptor(LAYER))
+        assert refusal.value.code == "size_mismatch"
+
+
+async def test_the_length_of_an_encoded_body_says_nothing(connect: Connect) -> None:
+    async with fake_registry(Quirks(head_blob_length=7, blob_labelled="gzip")) as registry:
+        registry.content.put_blob("team/app", LAYER.data)
+        assert await connect(registry).has_blob("team/app", descriptor(LAYER))
+        assert registry.journal.count("blob", method="GET") == 0
 
 
 @pytest.mark.parametrize("with_length", [True, False])
@@ -121,8 +148,8 @@ class TestStalls:
     """Bodies that stand still; answers may take longer."""
 
     @pytest.fixture
-    def settings(self) -> RoadSettings:
-        return RoadSettings(idle_seconds=0.2, answer_seconds=100)
+    def settings(self) -> ClientSettings:
+        return ClientSettings(idle_seconds=0.2, answer_seconds=100)
 
     async def test_a_blob_that_stands_still_is_a_timeout(self, connect: Connect) -> None:
         async with fake_registry(Quirks(blob_stall_after_bytes=100_000)) as registry:
@@ -137,14 +164,14 @@ class TestSilence:
     """Registries that do not answer at all."""
 
     @pytest.fixture
-    def settings(self) -> RoadSettings:
-        return RoadSettings(idle_seconds=100, answer_seconds=0.2, retry_first_seconds=0.01, attempts=2)
+    def settings(self) -> ClientSettings:
+        return ClientSettings(idle_seconds=100, answer_seconds=0.2, retry_policy=replace(QUICK, attempts=2))
 
     async def test_a_registry_that_does_not_answer_is_a_timeout(self, connect: Connect) -> None:
         async with fake_registry(Quirks(latency_seconds=30)) as registry:
             async with asyncio.timeout(50):
                 with pytest.raises(RegistryError) as refusal:
-                    await connect(registry).has_blob("team/app", Digest(LAYER.digest))
+                    await connect(registry).has_blob("team/app", descriptor(LAYER))
             assert (refusal.value.code, refusal.value.temporary) == ("timeout", True)
 
 
@@ -152,8 +179,8 @@ class TestTrickles:
     """Bodies that come, but too slowly."""
 
     @pytest.fixture
-    def settings(self) -> RoadSettings:
-        return RoadSettings(trickle_seconds=0.2, trickle_bytes_per_second=100_000_000)
+    def settings(self) -> ClientSettings:
+        return ClientSettings(trickle_seconds=0.2, trickle_bytes_per_second=100_000_000)
 
     async def test_a_blob_that_trickles_is_broken_off(self, connect: Connect) -> None:
         async with fake_registry(Quirks(blob_piece_bytes=10, blob_pause_seconds=0.01)) as registry:
@@ -201,7 +228,7 @@ async def test_redirects_are_followed_letter_for_letter_and_without_credentials(
         registry.content.put_blob("team/app", LAYER.data)
         client = connect(registry, auth=basic())
         assert await read(client, offset=1000) == (1000, LAYER.data[1000:])
-        assert await client.has_blob("team/app", Digest(LAYER.digest))
+        assert await client.has_blob("team/app", descriptor(LAYER))
         registry.check()
 
 
@@ -225,13 +252,19 @@ async def test_a_redirect_that_leads_nowhere_ends(connect: Connect, target: Any)
         assert registry.journal.count("blob") <= 6
 
 
-async def test_a_redirect_from_https_to_http_is_not_followed(connect: Connect) -> None:
-    async with fake_registry(Quirks(blob_redirect="plain_http"), tls=True) as registry:
+async def test_a_redirect_from_https_to_http_is_followed_where_its_host_was_named_so(connect: Connect) -> None:
+    quirks = Quirks(auth="basic", blob_redirect="plain_http")
+    async with fake_registry(quirks, tls=True, hostnames={"plain": "localhost"}) as registry:
         registry.content.put_blob("team/app", LAYER.data)
-        with pytest.raises(RegistryError) as refusal:
-            await read(connect(registry))
-        assert refusal.value.status == 307
+        for trusted in ([], ["localhost"]):
+            with pytest.raises(RegistryError, match="add http://localhost to trusted_hosts of") as refusal:
+                await read(connect(registry, auth=basic(), trusted_hosts=trusted))
+            assert (refusal.value.code, refusal.value.temporary) == ("host_not_allowed", False)
         assert registry.journal.count(origin="plain") == 0
+        registry.change(auth="none")
+        client = connect(registry, auth=basic(), trusted_hosts=["http://localhost"])
+        assert await read(client) == (0, LAYER.data)
+        assert [entry.secrets for entry in registry.journal.find(origin="plain")] == [()]
 
 
 @pytest.mark.parametrize("target", ["link_local", "stranger"])
@@ -242,6 +275,9 @@ async def test_a_redirect_to_an_address_that_is_not_public_is_refused(connect: C
         with pytest.raises(RegistryError) as refusal:
             await read(connect(registry))
         assert (refusal.value.code, refusal.value.temporary) == ("host_not_allowed", False)
+        assert ("add localhost to trusted_hosts of the entry registry" in refusal.value.message) is (
+            target == "stranger"
+        )
         assert registry.journal.count(origin="stranger") == 0
 
 

@@ -10,8 +10,8 @@ import pytest
 from app.domain.errors import ContentError, RegistryError
 from app.domain.manifest import digest_of, parse_manifest
 from app.domain.reference import Digest, Tag
-from app.registry.failures import Asked
-from app.registry.wire import _inflate
+from app.registry.http.client import _inflate
+from app.registry.http.errors import ErrorContext
 from tests.registry.conftest import Connect, basic, parsed
 from tests.support.fake_registry import Cut, CutAnswer, Quirks, Respond, fake_registry, on
 from tests.support.images import docker_image, docker_list, oci_image, oci_index
@@ -41,6 +41,7 @@ async def test_every_kind_is_accepted_in_one_header(connect: Connect, manifest: 
         {"head_manifest_status": 405},
         {"head_manifest_status": 400},
         {"head_manifest_status": 403},
+        {"head_manifest_status": 401},
         {"head_manifest_status": 500},
         {"head_manifest_without_digest": True},
         {"head_manifest_without_length": True},
@@ -141,7 +142,7 @@ def test_a_bomb_is_not_inflated_beyond_the_limit() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(RegistryError) as refusal:
-            _inflate(bomb, {"content-encoding": "gzip"}, asked=Asked("registry", "get_manifest"), limit=1024)
+            _inflate(bomb, {"content-encoding": "gzip"}, context=ErrorContext("registry", "get_manifest"), limit=1024)
         assert refusal.value.code == "limit_exceeded"
         assert tracemalloc.get_traced_memory()[1] < 1024 * 1024
     finally:

@@ -7,12 +7,11 @@ from typing import get_args
 import pytest
 
 from app.domain.registry import RegistryEntry, RegistryType
-from app.registry.habits import UploadHabits
+from app.registry.http.message import Url
 from app.registry.limits import MIB
-from app.registry.quirks import quirks_of, quirks_of_token_server
-from app.registry.url import Url
+from app.registry.quirks import UploadStrategy, quirks_of, quirks_of_token_server
 
-README = Path(__file__).parents[2] / "README.md"
+DOCUMENTS = Path(__file__).parents[2] / "docs" / "registries"
 
 
 def of(host: str, type: RegistryType = "auto") -> RegistryEntry:  # noqa: A002 — the contract's word
@@ -70,10 +69,13 @@ def test_amazons_public_registry_lists_nothing_and_takes_no_chunks() -> None:
     assert (private.lists_by, private.takes_chunks) == ("catalog", False)
 
 
-def test_the_readme_tells_of_every_type() -> None:
-    rows = [line.split("|")[1] for line in README.read_text().splitlines() if line.startswith("| `")]
-    told = {word for row in rows for word in re.findall(r"`([a-z_]+)`", row)}
-    assert set(get_args(RegistryType)) - {"auto"} <= told
+def test_every_type_has_a_row_and_a_page() -> None:
+    rows = re.findall(r"^\| `([a-z_]+)` \|.*\|$", (DOCUMENTS / "README.md").read_text(), re.MULTILINE)
+    documented = [name for name in rows if name in get_args(RegistryType)]
+    assert sorted(documented) == sorted(set(get_args(RegistryType)) - {"auto"})
+    for name in documented:
+        page = DOCUMENTS / f"{'distribution' if name == 'generic' else name.replace('_', '-')}.md"
+        assert f"Type `{name}`" in " ".join(page.read_text().split()), page
 
 
 @pytest.mark.parametrize(
@@ -81,8 +83,8 @@ def test_the_readme_tells_of_every_type() -> None:
     [("generic", 32 * MIB, False), ("ghcr", 4 * MIB, False), ("ecr", 32 * MIB, True), ("gar", 32 * MIB, True)],
 )
 def test_uploads_begin_with_what_is_known(kind: RegistryType, chunk_bytes: int, refuses: bool) -> None:  # noqa: FBT001
-    habits = UploadHabits.of(of("registry.example.com", kind), 32 * MIB)
-    assert (habits.chunk_bytes, habits.refuses_chunks) == (chunk_bytes, refuses)
+    strategy = UploadStrategy.of(of("registry.example.com", kind), 32 * MIB)
+    assert (strategy.chunk_bytes, strategy.refuses_chunks) == (chunk_bytes, refuses)
 
 
 @pytest.mark.parametrize(

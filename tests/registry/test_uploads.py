@@ -10,11 +10,21 @@ import pytest
 from app.domain.errors import ContentError, RegistryError
 from app.domain.manifest import digest_of
 from app.domain.reference import Digest
-from app.registry.limits import RoadSettings
+from app.registry.limits import ClientSettings
 from app.registry.pool import ClientPool
-from tests.registry.conftest import Connect, basic, descriptor, pieces, upload
+from tests.registry.conftest import QUICK, Connect, basic, descriptor, pieces, upload
 from tests.support.clock import SettableClock
-from tests.support.fake_registry import ECR, GHCR, Call, Cut, FakeRegistry, Quirks, Respond, fake_registry, on
+from tests.support.fake_registry import (
+    ECR,
+    GHCR,
+    Call,
+    Cut,
+    FakeRegistry,
+    Quirks,
+    Respond,
+    fake_registry,
+    on,
+)
 from tests.support.images import Blob, blob
 
 MIB = 1024 * 1024
@@ -500,8 +510,8 @@ class TestPatience:
     """The end of an upload may take longer than other answers."""
 
     @pytest.fixture
-    def settings(self) -> RoadSettings:
-        return RoadSettings(answer_seconds=0.3, commit_seconds=20, retry_first_seconds=0.01)
+    def settings(self) -> ClientSettings:
+        return ClientSettings(answer_seconds=0.3, commit_seconds=20, retry_policy=QUICK)
 
     async def test_a_registry_may_take_its_time_to_put_a_blob_away(self, connect: Connect) -> None:
         async with fake_registry() as registry:
@@ -516,8 +526,8 @@ class TestLargeChunks:
     """Chunks as large as they are outside of tests."""
 
     @pytest.fixture
-    def settings(self) -> RoadSettings:
-        return RoadSettings(retry_first_seconds=0.01)
+    def settings(self) -> ClientSettings:
+        return ClientSettings(retry_policy=QUICK)
 
     async def test_ghcr_never_gets_more_than_it_takes(self, connect: Connect) -> None:
         layer = blob("ghcr", size=9 * MIB)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.store.database import Database
+from app.store.db.database import Database
 
 
 @pytest.fixture

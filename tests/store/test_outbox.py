@@ -16,15 +16,15 @@ from app.domain.notification import (
     DeliveryFilter,
     DeliveryState,
     EventType,
-    KeptSecret,
     Outcome,
+    StoredSecret,
     Subscription,
 )
 from app.security import Sealer
 from app.store.audit import AuditStore
-from app.store.database import Database
+from app.store.db.database import Database
+from app.store.db.paging import PageRequest
 from app.store.deliveries import ClaimedDelivery, DeliveryStore
-from app.store.paging import PageRequest
 from app.store.subscriptions import SubscriptionStore, open_secrets, seal_secret
 from tests.support.clock import START
 
@@ -39,7 +39,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     async with opened.transaction() as session:
         for name in ("ci", "ops"):
             subscription = Subscription(name=name, url=f"https://{name}.example.com/hook")
-            await SubscriptionStore(session).put(subscription, [KeptSecret("sealed")], now=START)
+            await SubscriptionStore(session).put(subscription, [StoredSecret("sealed")], now=START)
     yield opened
     await opened.aclose()
 
@@ -220,23 +220,23 @@ async def test_two_jobs_end_and_a_subscription_changes_without_waiting_for_each_
         await SubscriptionStore(one).list_for_writing()
         await SubscriptionStore(other).list_for_writing()
         async with database.transaction() as third:
-            await SubscriptionStore(third).get("ci", is_held=True)
+            await SubscriptionStore(third).get("ci", for_update=True)
             await SubscriptionStore(third).note_failure("ci", now=START)
 
 
 async def test_secrets_lie_sealed_and_end_when_they_should(database: Database) -> None:
     sealer = Sealer([Sealer.make_key()])
     subscription = Subscription(name="ci", url="https://ci.example.com/hook")
-    new = KeptSecret(seal_secret(sealer, "ci", "whsec_new"))
-    old = KeptSecret(seal_secret(sealer, "ci", "whsec_old"), START + LEASE)
+    new = StoredSecret(seal_secret(sealer, "ci", "whsec_new"))
+    old = StoredSecret(seal_secret(sealer, "ci", "whsec_old"), START + LEASE)
     async with database.transaction() as session:
         await SubscriptionStore(session).put(subscription, [new, old], now=START)
     async with database.reading() as session:
-        kept = await SubscriptionStore(session).get("ci")
+        existing = await SubscriptionStore(session).get("ci")
         stored = (await session.execute(text("SELECT * FROM subscriptions"))).all()
-    assert kept.version == 2
-    assert open_secrets(sealer, kept, now=START) == ("whsec_new", "whsec_old")
-    assert open_secrets(sealer, kept, now=START + LEASE) == ("whsec_new",)
+    assert existing.version == 2
+    assert open_secrets(sealer, existing, now=START) == ("whsec_new", "whsec_old")
+    assert open_secrets(sealer, existing, now=START + LEASE) == ("whsec_new",)
     assert "whsec_" not in str(stored)
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from app.domain.errors import ConflictError, NotFoundError, UnavailableError
 from app.domain.registry import BasicAuth, BearerAuth, NoAuth, RegistryEntry, RegistryLimits, TlsSettings
 from app.security import Sealer
-from app.store.database import Database
+from app.store.db.database import Database
 from app.store.registries import RegistryStore
 from tests.support.clock import START
 

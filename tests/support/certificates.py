@@ -55,11 +55,14 @@ def make_authority(name: str = "registry-sync tests") -> KeyPair:
     return KeyPair(key, builder.sign(key, hashes.SHA256()))
 
 
-def make_server_certificate(folder: Path, *, authority: KeyPair | None = None) -> ServerCertificate:
+def make_server_certificate(
+    folder: Path, *, authority: KeyPair | None = None, more_names: tuple[str, ...] = ()
+) -> ServerCertificate:
     """Write a certificate for loopback names and addresses into a folder, of a new authority unless one is given."""
     authority = authority or make_authority()
     key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1")), x509.IPAddress(ip_address("::1"))]
+    names: list[x509.GeneralName] = [x509.IPAddress(ip_address("127.0.0.1")), x509.IPAddress(ip_address("::1"))]
+    names += [x509.DNSName(name) for name in ("localhost", *more_names)]
     issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
     builder = (
         _builder(_name("localhost"), issuer=authority.certificate.subject, public_key=key.public_key())

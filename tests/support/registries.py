@@ -65,6 +65,8 @@ class RegistryOptions:
     allowed_foreign_urls: tuple[str, ...] = ()
     """Regular expressions of layer URLs that manifests may name (none: a manifest with URLs is refused)."""
     port: int = 0
+    program: str = PROGRAM
+    """Another build of Distribution to run: a name on the PATH, or a path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,9 @@ class RegistryProcess:
         config.write_text(yaml.safe_dump(self._config()))
         begin = self.log.stat().st_size if self.log.exists() else 0
         self._program = Program(
-            _command(self.folder, config), log=self.log, environment={"OTEL_TRACES_EXPORTER": "none"}
+            _command(self.folder, config, program=self.options.program),
+            log=self.log,
+            environment={"OTEL_TRACES_EXPORTER": "none"},
         )
         self._program.wait_until(lambda: self._finds_its_port(begin), seconds=READY_SECONDS)
         with httpx.Client(verify=self.verify, trust_env=False) as client:
@@ -155,7 +159,7 @@ class RegistryProcess:
     def kill(self) -> None:
         """End it at once (SIGKILL); its content stays as it was."""
         self._running().kill()
-        if shutil.which(PROGRAM) is None:  # killing Docker's client leaves the container
+        if shutil.which(self.options.program) is None:  # killing Docker's client leaves the container
             subprocess.run(["docker", "kill", self.folder.name], check=False, capture_output=True)  # noqa: S607
 
     def close(self) -> None:
@@ -249,9 +253,9 @@ _LISTENING = re.compile(r"listening on 127\.0\.0\.1:(?P<port>\d+)")
 _ACCESS_LINE = re.compile(r'\] "(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[\d.]+" (?P<status>\d+) (?P<size>\d+)')
 
 
-def _command(folder: Path, config: Path) -> list[str]:
-    if program := shutil.which(PROGRAM):
-        return [program, "serve", str(config)]
+def _command(folder: Path, config: Path, *, program: str) -> list[str]:
+    if found := shutil.which(program):
+        return [found, "serve", str(config)]
     if docker := shutil.which("docker"):
         # The host's network and the same paths inside as outside: everything else then is as with the plain program.
         user = f"{os.getuid()}:{os.getgid()}"

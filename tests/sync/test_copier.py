@@ -1,15 +1,26 @@
 """One planned copy: compared, brought, tagged; what goes wrong is a result."""
 
+from dataclasses import replace
+
 import pytest
 
 from app.domain.reference import Reference
 from app.domain.registry import RegistryEntry
-from app.registry.limits import RoadSettings
-from app.sync.patience import Patience
+from app.registry.limits import REQUEST_RETRIES, ClientSettings
 from app.sync.rewrite import MAX_DEPTH
-from tests.support.fake_registry import Call, Entry, FakeRegistry, Respond, TooMany, on
+from tests.support.fake_registry import (
+    Call,
+    CutAnswer,
+    Entry,
+    FakeRegistry,
+    Quirks,
+    Respond,
+    TooMany,
+    fake_registry,
+    on,
+)
 from tests.support.images import blob, docker_image, oci_image, oci_index
-from tests.sync.workbench import UNKNOWN_PART, Workbench, asked, workbench
+from tests.sync.workbench import QUICK, REQUEST_QUICK, UNKNOWN_PART, Workbench, asked, workbench
 from tests.sync.zoo import foreign_layer, sha512, sha512_image
 
 IMAGE = oci_image("one", layers=[blob("a", size=5_000), blob("b", size=3_000)])
@@ -22,7 +33,8 @@ async def test_an_unchanged_tag_costs_one_head_on_each_side_and_no_get(
     here.load("app", oci_index([IMAGE, OTHER]), "1")
     there.load("mirror", oci_index([IMAGE, OTHER]), "1")
 
-    [result] = await bench.copy(here.reference("app", "1"), there.reference("mirror", "1"))
+    source, place = here.reference("app", "1"), there.reference("mirror", "1")
+    [result] = await bench.copy(source, place, companions="on_change")
 
     assert (result.outcome, result.reason) == ("up_to_date", None)
     assert result.digest == result.destination_digest == result.previous_digest
@@ -88,6 +100,7 @@ async def test_a_source_that_is_not_there_fails_every_destination(
         assert result.outcome == "failed"
         assert result.error is not None
         assert (result.error.code, result.error.side, result.error.status) == ("reference_not_found", "source", 404)
+        assert result.error.message.endswith("has no 2 in app")
         assert result.attempts == 1
 
 
@@ -130,19 +143,19 @@ async def test_what_the_road_has_given_up_on_is_for_a_later_attempt(
     here.load("app", IMAGE, "1")
     there.faults.add(Respond(502), matching=on("manifest", method="PUT"), times=5)  # as often as the road tries
     [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
-    assert (result.outcome, result.attempts, result.may_pass) == ("failed", 1, True)
+    assert (result.outcome, result.attempts, result.retry_later) == ("failed", 1, True)
     [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
-    assert (result.outcome, result.may_pass) == ("copied", False)
+    assert (result.outcome, result.retry_later) == ("copied", False)
     assert there.journal.count("manifest", method="PUT") == 6
 
 
 async def test_a_registry_that_never_answered_is_not_waited_for(there: FakeRegistry) -> None:
-    road = RoadSettings(attempts=2, retry_first_seconds=0.01)
+    road = ClientSettings(retry_policy=replace(REQUEST_QUICK, attempts=2))
     nobody = RegistryEntry(name="nobody", host="127.0.0.1:1", insecure=True)
     async with workbench(there, settings=road, entries=[nobody]) as bench:
         [result] = await bench.copy("127.0.0.1:1/app:1", there.reference("app", "1"))
     assert result.error is not None
-    assert (result.error.code, result.attempts, result.may_pass) == ("registry_unreachable", 1, False)
+    assert (result.error.code, result.attempts, result.retry_later) == ("registry_unreachable", 1, False)
 
 
 async def test_what_is_temporary_is_tried_again_and_the_attempts_are_told(
@@ -158,22 +171,26 @@ async def test_what_is_temporary_is_tried_again_and_the_attempts_are_told(
 async def test_a_long_pause_is_waited_for_and_no_failure(here: FakeRegistry, there: FakeRegistry) -> None:
     here.load("app", IMAGE, "1")
     here.faults.add(TooMany("1"), matching=on("manifest", method="HEAD"))
-    road = RoadSettings(pause_max_seconds=0.01, rate_limit_attempts=1)
+    road = ClientSettings(retry_policy=replace(REQUEST_RETRIES, max_pause=0.01), rate_limit_attempts=1)
     async with workbench(here, there, settings=road) as bench:
-        bench.patience = Patience(attempts=1, first_seconds=0.01)
+        bench.retry_policy = replace(QUICK, attempts=1)
         [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
     assert (result.outcome, result.attempts) == ("copied", 2)
 
 
-async def test_a_registry_that_always_wants_a_pause_is_given_up(here: FakeRegistry, there: FakeRegistry) -> None:
+async def test_a_registry_that_always_wants_a_pause_is_left_alone_and_the_copy_made_later(
+    here: FakeRegistry, there: FakeRegistry
+) -> None:
     here.load("app", IMAGE, "1")
     here.faults.add(TooMany("1"), matching=on("manifest", method="HEAD"), times=None)
-    road = RoadSettings(pause_max_seconds=0.01, rate_limit_attempts=1)
+    road = ClientSettings(retry_policy=replace(REQUEST_RETRIES, max_pause=0.01), rate_limit_attempts=1)
     async with workbench(here, there, settings=road) as bench:
-        bench.patience = Patience(pause_seconds=0.5)
+        bench.retry_policy = replace(QUICK, max_pause=0.5)
         [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
     assert result.error is not None
     assert (result.error.code, result.error.temporary) == ("rate_limited", True)
+    assert result.retry_after is not None
+    assert 0 < result.retry_after <= 1
 
 
 async def test_rate_limits_without_a_word_of_when_are_not_tried_for_ever(
@@ -181,12 +198,12 @@ async def test_rate_limits_without_a_word_of_when_are_not_tried_for_ever(
 ) -> None:
     here.load("app", IMAGE, "1")
     here.faults.add(TooMany("0"), matching=on("manifest", method="HEAD"), times=None)
-    road = RoadSettings(pause_max_seconds=0.01, rate_limit_attempts=1)
+    road = ClientSettings(retry_policy=replace(REQUEST_RETRIES, max_pause=0.01), rate_limit_attempts=1)
     async with workbench(here, there, settings=road) as bench:
         [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
     assert result.error is not None
     assert (result.error.code, result.attempts) == ("rate_limited", 1)
-    assert here.journal.count("manifest", status=429) == road.attempts
+    assert here.journal.count("manifest", status=429) == road.retry_policy.attempts
 
 
 @pytest.mark.parametrize(("wish", "there_after"), [("skip", False), ("copy", True)])
@@ -210,6 +227,41 @@ async def test_a_foreign_layer_that_is_asked_for_and_not_there_fails_the_image(
     assert result.error is not None
     assert (result.error.code, result.error.side) == ("reference_not_found", "source")
     assert there.content.tags("app") == {}
+
+
+async def test_a_foreign_layer_comes_from_its_urls_anonymously_and_goes_on_where_it_broke(there: FakeRegistry) -> None:
+    layer = foreign_layer()
+    async with fake_registry(Quirks(auth="basic")) as here, fake_registry() as elsewhere:
+        elsewhere.content.put_blob("layers", layer.data)
+        elsewhere.faults.add(CutAnswer(len(layer.data) // 2), matching=on("blob", repository="layers"))
+        places = (f"{elsewhere.url}/v2/{name}/blobs/{layer.digest}" for name in ("none", "layers"))
+        urls = ("ftp://example.com/x", *places)
+        here.load("app", docker_image("windows", layers=[replace(layer, urls=urls)]), "1")
+        async with workbench(here, there, elsewhere, accounts=True) as bench:
+            [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"), foreign_layers="copy")
+        assert (result.outcome, result.error) == ("copied", None)
+        assert there.content.blob("app", layer.digest) == layer.data
+        assert {entry.authorization for entry in elsewhere.journal} == {None}
+        assert len(elsewhere.journal.find("blob", status=206)) == 1
+        here.check()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://169.254.169.254/latest/meta-data", "169.254.169.254"),
+        ("file:///etc/passwd", "no URL of http"),
+        ("http://127.0.0.1:1/x", "no connection"),
+    ],
+)
+async def test_a_foreign_layer_that_no_url_has_fails_the_image_and_says_what_each_said(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, url: str, words: str
+) -> None:
+    here.load("app", docker_image("windows", layers=[replace(foreign_layer(), urls=(url,))]), "1")
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"), foreign_layers="copy")
+    assert result.error is not None
+    assert (result.error.code, result.error.side) == ("reference_not_found", "source")
+    assert words in result.error.message
 
 
 async def test_an_index_that_is_there_without_its_children_gets_them(

@@ -1,6 +1,7 @@
 """One source, several destinations: read once, written to all that lack it, each on its own account."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from app.domain.reference import Reference
 from app.domain.report import CopyResult
 from tests.support.fake_registry import FakeRegistry, Respond, Stall, fake_registry, on
 from tests.support.images import blob, oci_image, oci_index
-from tests.sync.workbench import QUICK, ROAD, UNKNOWN_PART, Workbench, workbench
+from tests.sync.workbench import QUICK, REQUEST_QUICK, ROAD, UNKNOWN_PART, Workbench, workbench
 
 MIB = 1024 * 1024
 LARGE = blob("large", size=3 * MIB)
@@ -26,7 +27,7 @@ async def copy_to_all(here: FakeRegistry, *destinations: FakeRegistry, attempts:
     """Copy `app:1` of one registry to all others."""
     places = tuple(Reference.parse(registry.reference("app", "1")) for registry in destinations)
     async with workbench(here, *destinations, settings=ROAD) as bench:
-        bench.patience = type(QUICK)(attempts=attempts, first_seconds=0.01, max_seconds=0.01)
+        bench.retry_policy = replace(QUICK, attempts=attempts)
         return await bench.copy_planned(PlannedCopy(Reference.parse(here.reference("app", "1")), places))
 
 
@@ -92,10 +93,11 @@ async def test_a_destination_that_falls_silent_is_left_behind(
 ) -> None:
     here.load("app", IMAGE, "1")
     there.faults.add(Stall(), matching=on("upload_close"), times=None)
-    settings = type(ROAD)(commit_seconds=0.2, idle_seconds=0.2, answer_seconds=0.5, attempts=1)
+    once = replace(REQUEST_QUICK, attempts=1)
+    settings = type(ROAD)(commit_seconds=0.2, idle_seconds=0.2, answer_seconds=0.5, retry_policy=once)
     places = tuple(Reference.parse(registry.reference("app", "1")) for registry in (there, third))
     async with workbench(here, there, third, settings=settings) as bench:
-        bench.patience = type(QUICK)(attempts=1)
+        bench.retry_policy = replace(QUICK, attempts=1)
         copy = PlannedCopy(Reference.parse(here.reference("app", "1")), places)
         first, second = await bench.copy_planned(copy)
     assert (first.outcome, second.outcome) == ("failed", "copied")

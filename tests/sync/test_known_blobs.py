@@ -6,7 +6,16 @@ import pytest
 
 from app.domain.manifest import digest_of
 from app.domain.reference import Repository
-from app.sync.known_blobs import DECLINED_MOUNTS, FRESH_SECONDS, MAX_BLOBS, MAX_NEWS, MAX_PLACES, KnownBlobs
+from app.sync.known_blobs import (
+    ABSENCES_BEFORE_TRYING,
+    CONFIRMED_SECONDS,
+    DECLINED_MOUNTS,
+    FRESH_SECONDS,
+    MAX_BLOBS,
+    MAX_NEWS,
+    MAX_PLACES,
+    KnownBlobs,
+)
 
 APP, OTHER, FAR = (Repository.parse(text) for text in ("a.io/app", "a.io/other", "b.io/app"))
 BLOB = digest_of(b"blob")
@@ -160,3 +169,25 @@ async def test_the_next_one_goes_on_when_the_first_breaks_off(known: KnownBlobs)
             raise ZeroDivisionError
     async with asyncio.timeout(5), known.sending([APP], BLOB):
         pass
+
+
+def test_what_is_known_of_a_repository_is_confirmed_by_whatever_is_seen_there(known: KnownBlobs, clock: Clock) -> None:
+    assert not known.is_confirmed(APP)
+    known.add(APP, BLOB)
+    assert known.is_confirmed(APP)
+    assert not known.is_confirmed(OTHER)
+    clock.now = CONFIRMED_SECONDS
+    assert known.is_present(APP, BLOB)
+    assert not known.is_confirmed(APP)
+
+
+def test_how_a_registry_answers_a_mount_is_not_known_before_it_was_tried(known: KnownBlobs) -> None:
+    for _ in range(ABSENCES_BEFORE_TRYING):
+        assert not known.is_mount_to_be_tried(APP.registry)
+        known.note_absence(APP.registry)
+    assert known.is_mount_to_be_tried(APP.registry)
+    assert known.answers_by_mount(APP.registry) is None
+    known.note_answers_by_mount(APP.registry, does=True)
+    assert known.answers_by_mount(APP.registry) is True
+    assert not known.is_mount_to_be_tried(APP.registry)
+    assert known.answers_by_mount(FAR.registry) is None

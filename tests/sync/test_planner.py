@@ -2,26 +2,25 @@
 
 import asyncio
 from contextlib import aclosing
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
-from app.domain.errors import CopyError, InvalidRequestError
 from app.domain.manifest import Platform
-from app.domain.plan import CopyPreview, PlannedCopy
-from app.domain.reference import Digest, Reference
+from app.domain.plan import FailedListing, Listing, PlannedCopy, RefusedCopy
+from app.domain.reference import Reference
 from app.domain.registry import RegistryEntry
-from app.domain.request import Options, SyncRequest
+from app.domain.report import JobWarning
+from app.domain.request import SyncRequest
+from app.sync.plan_scope import DestinationClaims, PlanScope
 from app.sync.planner import LISTS_AT_ONCE
-from tests.support.fake_registry import Call, Entry, FakeRegistry, Quirks, Stall, fake_registry, on
+from tests.support.fake_registry import Call, Entry, FakeRegistry, Quirks, Respond, Stall, fake_registry, on
 from tests.support.images import (
-    Manifest,
     cosign_signature,
     cosign_tag,
     fallback_index,
     fallback_tag,
     oci_image,
-    oci_index,
 )
 from tests.sync.workbench import Workbench, asked, workbench
 
@@ -31,6 +30,11 @@ IMAGE = oci_image("one")
 def pairs(copies: list[PlannedCopy]) -> list[str]:
     """Write copies down without the hosts."""
     return [f"{short(copy.source)} → {', '.join(map(short, copy.destinations))}" for copy in copies]
+
+
+def failures(bench: Workbench) -> list[FailedListing]:
+    """List the lists that could not be had."""
+    return [failed for failed in bench.failed if isinstance(failed, FailedListing)]
 
 
 def short(reference: Reference) -> str:
@@ -104,12 +108,14 @@ async def test_a_namespace_is_listed_and_copied_by_the_registrys_own_api(there: 
         there.check()
 
 
-async def test_a_registry_that_lists_nothing_fails_the_plan_with_what_to_do(there: FakeRegistry) -> None:
+async def test_a_registry_that_lists_nothing_is_a_list_that_failed_with_what_to_do(there: FakeRegistry) -> None:
     entry = RegistryEntry(name="here", host="127.0.0.1:1", insecure=True, type="ghcr")
     async with workbench(there, entries=(entry,)) as bench:
-        with pytest.raises(CopyError, match="name the repositories in the rule") as failed:
-            await bench.plan({"source": "127.0.0.1:1/team/**", "destination": there.host})
-    assert (failed.value.code, failed.value.side) == ("listing_unsupported", "source")
+        assert await bench.plan({"source": "127.0.0.1:1/team/**", "destination": there.host}) == []
+    [failed] = failures(bench)
+    assert "log in with a classic token" in failed.error.message
+    assert failed.listing == Listing(0, "127.0.0.1:1/team/**")
+    assert (failed.error.code, failed.error.side) == ("listing_unsupported", "source")  # type: ignore[attr-defined]
 
 
 async def test_a_namespace_is_what_lies_below_it(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
@@ -139,36 +145,115 @@ async def test_a_rule_that_matches_nothing_is_a_warning(
     assert pairs(copies) == ["app:1 → y:1"]
     assert [warning.code for warning in bench.warnings] == ["no_match", "no_match"]
     assert "none/**" in bench.warnings[0].message
+    assert [warning.rule for warning in bench.warnings] == [0, 1]
 
 
-async def test_a_repository_of_the_catalog_without_tags_is_nothing(
+async def test_a_repository_of_the_catalog_that_is_not_there_is_a_warning(
     bench: Workbench, here: FakeRegistry, there: FakeRegistry
 ) -> None:
     here.load("app", IMAGE, "1")
     here.load("emptied", IMAGE)
     copies = await bench.plan({"source": f"{here.host}/**", "destination": there.host})
     assert pairs(copies) == ["app:1 → app:1"]
+    assert bench.warnings == [JobWarning("repository_gone", (f"{here.host}/emptied",), rule=0)]
+
+
+async def test_a_repository_that_is_named_and_not_there_is_a_list_that_failed_and_the_rest_is_planned(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    for name in ("good/a", "good/b"):
+        here.load(name, IMAGE, "1")
+    copies = await bench.plan(
+        {"source": f"{here.host}/good/a", "destination": there.host},
+        {"source": f"{here.host}/renamed/away", "destination": there.host},
+        {"source": here.reference("good/b", "1"), "destination": there.host},
+    )
+    assert pairs(copies) == ["good/a:1 → good/a:1", "good/b:1 → good/b:1"]
+    [failed] = failures(bench)
+    assert (failed.listing, failed.destination) == (Listing(1, here.reference("renamed/away")), there.host)
+    assert failed.error.code == "repository_missing"
     assert bench.warnings == []
 
 
-async def test_a_repository_that_is_named_and_not_there_fails_the_plan(
-    bench: Workbench, here: FakeRegistry, there: FakeRegistry
-) -> None:
-    with pytest.raises(CopyError) as failed:
-        await bench.plan({"source": f"{here.host}/app", "destination": there.host})
-    assert (failed.value.code, failed.value.side) == ("repository_missing", "source")
-
-
-async def test_a_list_that_is_denied_fails_the_plan_and_leaves_nothing_running(
+async def test_a_list_that_is_denied_is_one_failure_among_many_lists(
     bench: Workbench, here: FakeRegistry, there: FakeRegistry
 ) -> None:
     for number in range(20):
+        here.load(f"r{number:02}", IMAGE, "1")
+    here.faults.add(Respond(403), matching=on("tags", repository="r07"), times=None)
+    copies = await bench.plan({"source": f"{here.host}/**", "destination": there.host})
+    assert [copy.source.repository.path for copy in copies] == [f"r{n:02}" for n in range(20) if n != 7]
+    [failed] = failures(bench)
+    assert (failed.listing.source, failed.error.code) == (here.reference("r07"), "denied")
+
+
+async def test_a_catalog_that_breaks_off_keeps_what_it_gave(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.change(page_cap=3)
+    for number in range(9):
         here.load(f"r{number}", IMAGE, "1")
-    here.change(tags_status=403)
-    with pytest.raises(CopyError) as failed:
-        await bench.plan({"source": f"{here.host}/**", "destination": there.host})
-    assert (failed.value.code, failed.value.side) == ("denied", "source")
-    assert [task for task in asyncio.all_tasks() if "_list_tags" in repr(task)] == []
+    here.faults.add(Respond(403), matching=on("catalog"), number=3, times=None)
+    copies = await bench.plan({"source": f"{here.host}/**", "destination": there.host})
+    assert [copy.source.repository.path for copy in copies] == [f"r{number}" for number in range(6)]
+    [failed] = failures(bench)
+    assert (failed.listing, failed.error.code) == (Listing(0, f"{here.host}/**"), "denied")
+
+
+async def test_only_the_lists_that_failed_are_had_again_and_claims_stay(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    for name in ("a/x", "b/x", "b/y"):
+        here.load(name, IMAGE, "1")
+    rules = [{"source": f"{here.host}/{name}/**", "destination": f"{there.host}/{{name}}"} for name in "ab"]
+    request = SyncRequest.model_validate({"rules": rules})
+    claims = DestinationClaims()
+    first, place = Reference.parse(here.reference("a/x", "1")), Reference.parse(there.reference("x", "1"))
+    claims.recall(PlannedCopy(first, (place,)))
+    scope = PlanScope(claims, only=frozenset({Listing(1, here.reference("b/x")), Listing(1, here.reference("b/y"))}))
+    found = [item async for item in bench.planner.plan(request, scope)]
+    assert [type(item) for item in found] == [RefusedCopy, PlannedCopy]
+    assert asked(here) == {"GET tags": 2}
+
+
+async def test_entries_that_cant_be_used_are_told_with_the_first_names(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("ok/app", IMAGE, "1")
+    here.load("Team/App", IMAGE, "1")
+    here.change(extra_tags=(None, f"sha256:{'0' * 64}", "../x"))
+    copies = await bench.plan({"source": f"{here.host}/**", "destination": there.host})
+    assert pairs(copies) == ["ok/app:1 → ok/app:1"]
+    assert [(warning.code, warning.count, warning.first, warning.rule) for warning in bench.warnings] == [
+        ("repository_unusable", 1, (f"{here.host}/Team/App",), 0),
+        ("tag_unusable", 1, (f"{here.host}/ok/app:../x",), 0),
+    ]
+    assert "Team/App" in bench.warnings[0].message
+
+
+async def test_a_catalog_cut_without_a_link_is_read_on_and_told(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.change(page_cap=100, link_missing=True)
+    for number in range(230):
+        here.load(f"r{number:03}", IMAGE, "1")
+    copies = await bench.plan({"source": f"{here.host}/**", "destination": there.host})
+    assert len(copies) == 230
+    assert [(warning.code, warning.first) for warning in bench.warnings] == [
+        ("page_without_link", (f"{here.host}/v2/_catalog",))
+    ]
+    assert here.journal.count("catalog") == 3
+
+
+async def test_a_name_that_no_destination_takes_is_one_refused_copy(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", IMAGE, "UPPER", "lower")
+    copies = await bench.plan({"source": f"{here.host}/app", "destination": f"{there.host}/{{name}}/{{tag}}"})
+    assert pairs(copies) == ["app:lower → app/lower:lower"]
+    [refused] = bench.failed
+    assert isinstance(refused, RefusedCopy)
+    assert (refused.source, refused.error.code) == (here.reference("app", "UPPER"), "invalid_destination")
 
 
 async def test_leaving_early_leaves_nothing_running(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
@@ -181,14 +266,17 @@ async def test_leaving_early_leaves_nothing_running(bench: Workbench, here: Fake
     assert [task for task in asyncio.all_tasks() if "_list_tags" in repr(task)] == []
 
 
-async def test_two_sources_for_one_destination_tag_end_the_plan(
+async def test_the_second_source_of_a_destination_tag_is_refused_and_the_first_is_planned(
     bench: Workbench, here: FakeRegistry, there: FakeRegistry
 ) -> None:
     here.load("a/app", IMAGE, "1")
-    here.load("b/app", IMAGE, "1")
-    with pytest.raises(InvalidRequestError, match=r"a/app:1 and .*b/app:1 would both become") as refused:
-        await bench.plan({"source": f"{here.host}/**", "destination": f"{there.host}/{{name}}"})
-    assert refused.value.code == "destination_conflict"
+    here.load("b/app", IMAGE, "1", "2")
+    copies = await bench.plan({"source": f"{here.host}/**", "destination": f"{there.host}/{{name}}"})
+    assert pairs(copies) == ["a/app:1 → app:1", "b/app:2 → app:2"]
+    [refused] = bench.failed
+    assert isinstance(refused, RefusedCopy)
+    assert (refused.source, refused.destination) == (here.reference("b/app", "1"), there.reference("app", "1"))
+    assert refused.error.code == "destination_conflict"
 
 
 async def test_rules_that_overlap_plan_each_copy_once(
@@ -250,47 +338,3 @@ async def test_a_repository_with_plain_tags_only_has_nothing_to_look_for(
     here.load("app", IMAGE, "v1", "sha256-abc")
     copies = await bench.plan({"source": f"{here.host}/app", "destination": there.host, "tags": {"include": ["v*"]}})
     assert [copy.digest_tags for copy in copies] == ["apart"]
-
-
-@pytest.mark.parametrize(
-    ("held", "options", "action", "reason"),
-    [
-        (None, {}, "copy", None),
-        (IMAGE, {}, "up_to_date", None),
-        (oci_index([IMAGE]), {}, "update", None),
-        (oci_index([IMAGE]), {"overwrite": "never"}, "up_to_date", "exists_different_digest"),
-        (oci_index([IMAGE]), {"overwrite": "fail"}, "refuse", "tag_immutable"),
-    ],
-)
-async def test_a_preview_says_what_would_be_done_and_does_nothing(
-    bench: Workbench,
-    here: FakeRegistry,
-    there: FakeRegistry,
-    held: Manifest | None,
-    options: dict[str, object],
-    action: Literal["copy", "update", "up_to_date", "refuse"],
-    reason: str | None,
-) -> None:
-    here.load("app", IMAGE, "1")
-    if held is not None:
-        there.load("app", held, "1")
-    source, place = Reference.parse(here.reference("app", "1")), Reference.parse(there.reference("app", "1"))
-    [preview] = await bench.planner.preview(PlannedCopy(source, (place,)), Options.model_validate(options))
-    assert preview == CopyPreview(
-        source=source,
-        destination=place,
-        action=action,
-        digest=Digest(IMAGE.digest),
-        previous_digest=Digest(held.digest) if held else None,
-        media_type=IMAGE.media_type,
-        reason=reason,
-    )
-    assert asked(here) == asked(there) == {"HEAD manifest": 1}
-
-
-async def test_a_preview_of_what_is_not_there_fails(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
-    here.load("app", IMAGE, "1")
-    source, place = Reference.parse(here.reference("app", "2")), Reference.parse(there.reference("app", "1"))
-    with pytest.raises(CopyError) as failed:
-        await bench.planner.preview(PlannedCopy(source, (place,)), Options())
-    assert (failed.value.code, failed.value.side) == ("reference_not_found", "source")

@@ -169,3 +169,41 @@ async def test_a_destination_that_refuses_sparse_indexes_is_told_of_the_other_mo
     assert refused.attempts == 1
     assert (taken.outcome, taken.error) == ("copied", None)
     assert destination.tags("app") == {"1": taken.destination_digest}
+
+
+@pytest.mark.parametrize("mode", ["sparse", "rewrite"])
+async def test_a_platform_that_an_image_has_not_got_is_told(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, mode: str
+) -> None:
+    here.load("app", INDEX, "1")
+    result = await choose(bench, here, there, "linux/amd64", "linux/s390x", mode=mode)
+    assert result.outcome == "copied"
+    [warning] = result.warnings
+    assert (warning.code, warning.first) == ("platform_missing", (f"{here.reference('app', '1')} (linux/s390x)",))
+
+
+@pytest.mark.parametrize(
+    ("is_for", "asked", "reason"),
+    [
+        ("linux/arm64", "linux/amd64", "platform_mismatch"),
+        ("linux/arm/v6", "linux/arm/v7", "platform_mismatch"),
+        ("linux/amd64", "linux/amd64", None),
+        ("linux/arm64/v8", "linux/arm64", None),
+    ],
+)
+async def test_a_single_image_for_another_platform_is_copied_and_told(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, is_for: str, asked: str, reason: str | None
+) -> None:
+    here.load("app", oci_image("single", platform=is_for), "1")
+    result = await choose(bench, here, there, asked, mode="sparse")
+    assert (result.outcome, result.reason, result.platforms) == ("copied", reason, (is_for,))
+    told = [("platform_missing", (f"{here.reference('app', '1')} (it is {is_for})",))] if reason else []
+    assert [(warning.code, warning.first) for warning in result.warnings] == told
+
+
+async def test_nothing_is_missing_where_entries_do_not_say_what_they_are_for(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", without_platform(), "1")
+    result = await choose(bench, here, there, "linux/amd64", mode="sparse")
+    assert (result.outcome, result.warnings) == ("copied", ())

@@ -7,8 +7,8 @@ import pytest
 
 from app.domain.manifest import Platform
 from app.domain.plan import DigestTags, PlannedCopy
-from app.domain.reference import Reference
-from app.sync.known_blobs import KnownBlobs
+from app.domain.reference import Reference, Registry
+from app.sync.known_blobs import ABSENCES_BEFORE_TRYING, CONFIRMED_SECONDS, KnownBlobs
 from tests.support.fake_registry import FakeRegistry
 from tests.support.images import Manifest, artifact, blob, oci_image, oci_index
 from tests.sync.workbench import Workbench, asked
@@ -43,9 +43,11 @@ class Case:
         self.bench, self.here, self.there = bench, here, there
         self._figures = table(project)
 
-    async def cost(self, case: str, planned: PlannedCopy, *, outcome: str, values: dict[str, int]) -> None:
+    async def cost(
+        self, case: str, planned: PlannedCopy, *, outcome: str, values: dict[str, int], **options: object
+    ) -> None:
         marks = self.here.journal.mark(), self.there.journal.mark()
-        [result] = await self.bench.copy_planned(planned)
+        [result] = await self.bench.copy_planned(planned, **options)
         assert (result.outcome, result.error) == (outcome, None)
         found = [
             sum(asked(registry, since=mark).values())
@@ -61,7 +63,7 @@ class Case:
 
 @pytest.fixture
 async def case(bench: Workbench, here: FakeRegistry, there: FakeRegistry, project: Path) -> Case:
-    here.load("warm-up", image("warm-up", 1), "1")
+    here.load("warm-up", image("warm-up", 2 * ABSENCES_BEFORE_TRYING), "1")  # more than are asked for by HEAD
     case = Case(bench, here, there, project)
     await bench.copy_planned(case.planned("warm-up"))
     return case
@@ -73,6 +75,8 @@ async def test_images_cost_what_the_table_says(case: Case, here: FakeRegistry, t
     values = {"k": k}
     await case.cost("new image, found by listing", case.planned(), outcome="copied", values=values)
     await case.cost("unchanged tag", case.planned(), outcome="up_to_date", values=values)
+    on_change = "unchanged tag, companions: on_change"
+    await case.cost(on_change, case.planned(), outcome="up_to_date", values=values, companions="on_change")
     same = case.planned(tag="2")
     await case.cost("another tag of an image that is there", same, outcome="copied", values=values)
     here.load("named", image("named", k), "1")
@@ -128,6 +132,8 @@ async def test_a_referrer_costs_what_the_table_says(case: Case, here: FakeRegist
     here.load("app", artifact("of it", subject=signed))
     with_referrer = "new image with one referrer, API on both sides"
     await case.cost(with_referrer, case.planned(), outcome="copied", values={"k": 4})
+    unchanged = "unchanged tag of an image with one referrer"
+    await case.cost(unchanged, case.planned(), outcome="up_to_date", values={})
 
 
 async def test_leaving_existing_tags_alone_costs_nothing_more(
@@ -139,3 +145,36 @@ async def test_leaving_existing_tags_alone_costs_nothing_more(
     [result] = await case.bench.copy_planned(case.planned(), overwrite="never")
     assert result.outcome == "up_to_date"
     assert asked(here, since=marks[0]) == asked(there, since=marks[1]) == {"HEAD manifest": 1}
+
+
+@pytest.mark.parametrize("answer", ["session", "refused"])
+async def test_where_a_mount_finds_nothing_blobs_are_asked_for_first(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, answer: str
+) -> None:
+    there.change(mount=answer)
+    here.load("app", image("app", 2 * ABSENCES_BEFORE_TRYING), "1")
+    here.load("more", image("more", 5), "1")
+    for name in ("app", "more"):
+        [result] = await bench.copy(here.reference(name, "1"), there.reference("app", name))
+        assert result.outcome == "copied"
+    assert (
+        there.journal.count("blob", method="HEAD") == there.journal.count("upload_close") > 2 * ABSENCES_BEFORE_TRYING
+    )
+
+
+async def test_a_destination_that_was_emptied_costs_one_wrong_belief(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    now = 0.0
+    bench.known = KnownBlobs(clock=lambda: now)
+    bench.known.note_answers_by_mount(Registry(there.host), does=True)
+    here.load("app", image("app", 6), "1", "2")
+    await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    there.content.repositories.clear()
+    now = 2 * CONFIRMED_SECONDS
+    mark = there.journal.mark()
+    [result] = await bench.copy(here.reference("app", "2"), there.reference("app", "2"))
+    assert (result.outcome, result.attempts) == ("copied", 1)
+    assert asked(there, since=mark)["PUT manifest"] == 1
+    assert there.journal.count("upload_close", since=mark) == 6
+    assert there.journal.count("blob", since=mark) == 0

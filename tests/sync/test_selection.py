@@ -2,15 +2,16 @@
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.manifest import Platform, digest_of, parse_manifest
+from app.domain.manifest import Manifest, Platform, digest_of, parse_manifest
 from app.domain.reference import Tag
-from app.domain.request import RepositorySelection, TagSelection
+from app.domain.selection import RepositorySelection, TagSelection
 from app.domain.version import parse_version
 from app.sync.selection import select_children, select_tags, takes_repository
-from tests.support.images import OCI_INDEX, oci_image, oci_index
+from tests.support.images import OCI_INDEX, oci_image
 from tests.sync.zoo import with_attestation
 
 TAGS = st.lists(st.from_regex(r"[a-z0-9_][a-z0-9._-]{0,6}", fullmatch=True).map(Tag), max_size=12)
@@ -50,6 +51,25 @@ def test_the_newest_are_the_highest_versions_and_then_what_sorts_last() -> None:
     assert select("v1 v2 v3", exclude=["v3"], newest=1) == "v2"
 
 
+def test_the_newest_may_be_counted_in_natural_order() -> None:
+    assert select("1.9 build-10 build-9", newest=1) == "1.9"
+    assert select("1.9 build-10 build-9", newest=1, newest_by="natural") == "build-10"
+
+
+def test_what_is_always_kept_stands_beside_the_newest() -> None:
+    assert select("1.0 1.1 1.2 latest stable", newest=2, always=["latest"]) == "1.1 1.2 latest"
+    assert select("1.0 1.1 1.2", newest=1, always=["1.2"]) == "1.1 1.2"
+    assert select("1.0 1.1 latest", include=["semver:*"], newest=1, always=["latest"]) == "1.1 latest"
+    assert select("1.0 latest", exclude=["latest"], newest=1, always=["latest"]) == "1.0"
+
+
+def test_matchers_may_have_to_match_together() -> None:
+    both = {"all": ["semver:>=1.2", "*-alpine"]}
+    assert select("1.1-alpine 1.2-alpine 1.3.0-alpine 1.3.0 latest", include=[both]) == "1.2-alpine 1.3.0-alpine"
+    assert select("1.1-alpine 1.2-alpine 1.2", include=["1.2", both]) == "1.2 1.2-alpine"
+    assert select("1.1-alpine 1.2-alpine 1.2", exclude=[both]) == "1.1-alpine 1.2"
+
+
 @given(found=TAGS, selection=SELECTIONS)
 def test_what_is_selected_was_there_once_each_in_order(found: list[Tag], selection: TagSelection) -> None:
     chosen = select_tags(found, selection)
@@ -65,22 +85,22 @@ def test_include_and_exclude_decide_about_each_tag_alone(found: list[Tag], selec
     each = TagSelection(include=selection.include, exclude=selection.exclude)
     alone = {tag for tag in found if select_tags([tag], each)}
     assert set(select_tags(found, each)) == alone
-    kept = select_tags(found, selection)
-    assert set(kept) <= alone
-    assert selection.newest is None or len(kept) == min(selection.newest, len(alone))
+    existing = select_tags(found, selection)
+    assert set(existing) <= alone
+    assert selection.newest is None or len(existing) == min(selection.newest, len(alone))
 
 
 @given(found=st.lists(VERSIONS, min_size=1, max_size=10), newest=st.integers(1, 4))
 def test_no_version_left_out_is_newer_than_one_kept(found: list[Tag], newest: int) -> None:
-    kept = select_tags(found, TagSelection(newest=newest))
-    left = set(found) - set(kept)
+    existing = select_tags(found, TagSelection(newest=newest))
+    left = set(found) - set(existing)
 
     def version(tag: Tag) -> tuple[int, ...]:
         parsed = parse_version(tag)
         assert parsed is not None
         return (parsed.major, parsed.minor)
 
-    assert all(version(one) <= version(other) for one in left for other in kept)
+    assert all(version(one) <= version(other) for one in left for other in existing)
 
 
 def test_repositories_are_matched_by_their_whole_path() -> None:
@@ -90,13 +110,40 @@ def test_repositories_are_matched_by_their_whole_path() -> None:
     assert [path for path in taken + left if takes_repository(path, selection)] == taken
 
 
-def test_a_platform_without_a_variant_takes_every_variant() -> None:
-    images = {name: oci_image("x", platform=name) for name in ("linux/arm/v6", "linux/arm/v7", "linux/amd64")}
-    index = oci_index(list(images.values()))
-    parsed = parse_manifest(index.raw, media_type=OCI_INDEX, digest=digest_of(index.raw))
-    for wanted, count in {"linux/arm": 2, "linux/arm/v7": 1, "linux/amd64": 1, "linux/arm64": 0}.items():
-        assert len(select_children(parsed, [Platform.parse(wanted)])) == count
+@pytest.mark.parametrize(
+    ("wanted", "taken"),
+    [
+        ("linux/amd64", "linux/amd64"),
+        ("linux/amd64/v1", "linux/amd64"),
+        ("linux/amd64/v3", "linux/amd64/v3"),
+        ("linux/arm64", "linux/arm64/v8"),
+        ("linux/arm", "linux/arm/v6 linux/arm/v7"),
+        ("linux/arm/v7", "linux/arm/v7"),
+        ("linux/riscv64", "linux/riscv64/rva23u64"),
+        ("windows/amd64", "windows/amd64:10.0.17763.6189 windows/amd64:10.0.20348.1"),
+        ("windows/amd64:10.0.17763", "windows/amd64:10.0.17763.6189"),
+        ("windows/amd64:10.0.1776", ""),
+        ("linux/s390x", ""),
+    ],
+)
+def test_a_platform_takes_its_baseline_or_what_is_named(wanted: str, taken: str) -> None:
+    names = "linux/amd64 linux/amd64/v3 linux/arm64/v8 linux/arm64/v9 linux/arm/v6 linux/arm/v7 linux/riscv64/rva23u64"
+    entries = [
+        Platform.parse(name) for name in f"{names} windows/amd64:10.0.17763.6189 windows/amd64:10.0.20348.1".split()
+    ]
+    parsed = index_of(entries)
+    assert " ".join(str(child.platform) for child in select_children(parsed, [Platform.parse(wanted)])) == taken
     assert select_children(parsed, []) == parsed.children
+
+
+def index_of(platforms: list[Platform]) -> Manifest:
+    entries = []
+    for platform in platforms:
+        named = {"os": platform.os, "architecture": platform.architecture, "variant": platform.variant}
+        child = oci_image(str(platform)).descriptor()
+        entries.append({**child, "platform": {**named, "os.version": platform.os_version}})
+    raw = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
+    return parse_manifest(raw, media_type=OCI_INDEX, digest=digest_of(raw))
 
 
 def test_an_attestation_is_chosen_with_its_image_only() -> None:

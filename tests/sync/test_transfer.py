@@ -9,14 +9,14 @@ import pytest
 from app.domain.errors import CopyError
 from app.domain.manifest import Descriptor
 from app.domain.reference import Digest, Repository
-from app.registry.limits import RoadSettings
-from app.sync.open_uploads import MIN_BYTES, UploadNotes
-from app.sync.patience import Patience
-from app.sync.stream import SourceBlob
+from app.domain.retry_policy import RetryPolicy
+from app.registry.limits import ClientSettings
+from app.sync.known_blobs import MIN_NOTED_BYTES, UploadNotes
+from app.sync.source_blob import SourceBlob
 from app.sync.transfer import MAX_SESSIONS
 from tests.support.fake_registry import FakeRegistry, Respond, Stall, TooMany, on
 from tests.support.images import OCI_EMPTY, Blob, artifact, blob, oci_image
-from tests.sync.workbench import QUICK, Workbench, asked, workbench
+from tests.sync.workbench import QUICK, REQUEST_QUICK, Workbench, asked, workbench
 from tests.sync.zoo import image_of
 
 MIB = 1024 * 1024
@@ -88,8 +88,8 @@ async def test_a_broken_upload_goes_on_where_the_destination_stands(
     assert there.content.blob("app", LARGE.digest) == LARGE.data
     assert there.journal.count("upload_start") == 2  # one for the config: no fresh session was needed
     assert there.journal.count("upload_status") >= 1
-    kept = sum(entry.received_bytes for entry in there.journal if entry.kind.startswith("upload"))
-    assert kept < LARGE.size + MIB // 2
+    existing = sum(entry.received_bytes for entry in there.journal if entry.kind.startswith("upload"))
+    assert existing < LARGE.size + MIB // 2
 
 
 async def test_an_upload_that_gets_on_each_time_may_break_often(
@@ -104,7 +104,7 @@ async def test_fresh_sessions_for_one_blob_are_bounded(
     bench: Workbench, here: FakeRegistry, there: FakeRegistry
 ) -> None:
     there.change(upload_cut_after_bytes=MIB, upload_cut_times=None, cut_uploads="killed")
-    bench.patience = Patience(attempts=8, first_seconds=0.001, max_seconds=0.001)
+    bench.retry_policy = RetryPolicy(attempts=8, first_delay=0.001, max_delay=0.001)
     here.load("app", IMAGE, "1")
     [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
     assert (result.outcome, result.attempts) == ("failed", 8)
@@ -126,7 +126,7 @@ async def test_a_source_whose_bytes_change_between_two_readings_is_found_out(
     here.load("app", IMAGE, "1")
     repository = Repository.parse(f"{here.host}/app")
     descriptor = Descriptor("layer", Digest(LARGE.digest), LARGE.size)
-    source = SourceBlob(bench.clients.for_repository(repository), "app", descriptor, patience=QUICK)
+    source = SourceBlob(bench.clients.for_repository(repository), "app", descriptor, retry_policy=QUICK)
     async with aclosing(source.read(0)) as chunks:
         first = [await anext(chunks) for _ in range(4)]
     resumed = sum(map(len, first[:2])) + 100
@@ -135,14 +135,15 @@ async def test_a_source_whose_bytes_change_between_two_readings_is_found_out(
     here.content.put_blob("app", bytes(damaged), digest=LARGE.digest)
     async with aclosing(source.read(resumed)) as chunks:
         with pytest.raises(CopyError, match="not the same when read again"):
-            await anext(chunks)
+            async for _ in chunks:  # at the latest where the first reading ended
+                pass
 
 
 async def test_a_blob_can_be_read_on_from_anywhere(bench: Workbench, here: FakeRegistry) -> None:
     here.load("app", IMAGE, "1")
     repository = Repository.parse(f"{here.host}/app")
     descriptor = Descriptor("layer", Digest(LARGE.digest), LARGE.size)
-    source = SourceBlob(bench.clients.for_repository(repository), "app", descriptor, patience=QUICK)
+    source = SourceBlob(bench.clients.for_repository(repository), "app", descriptor, retry_policy=QUICK)
     for start in (0, 2 * MIB + 17, 5, LARGE.size - 1, LARGE.size):
         async with aclosing(source.read(start)) as chunks:
             assert b"".join([chunk async for chunk in chunks]) == LARGE.data[start:]
@@ -328,12 +329,13 @@ async def test_within_one_registry_blobs_are_mounted_from_the_source(
 async def test_a_silent_source_is_given_up(here: FakeRegistry, there: FakeRegistry) -> None:
     here.load("app", IMAGE, "1")
     here.faults.add(Stall(), matching=on("blob", method="GET"), times=None)
-    road = RoadSettings(answer_seconds=0.05, attempts=2, retry_first_seconds=0.01, retry_max_seconds=0.01)
+    attempts = 2
+    road = ClientSettings(answer_seconds=0.05, retry_policy=replace(REQUEST_QUICK, attempts=attempts))
     async with workbench(here, there, settings=road) as bench:
         [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
     assert result.error is not None
     assert (result.error.code, result.error.side, result.error.temporary) == ("timeout", "source", True)
-    assert (result.attempts, here.journal.count("blob", method="GET")) == (1, 2 * road.attempts)
+    assert (result.attempts, here.journal.count("blob", method="GET")) == (1, 2 * attempts)
 
 
 class Notebook:
@@ -362,7 +364,7 @@ class Notebook:
         self.locations.pop((repository, digest), None)
 
 
-HUGE = blob("huge", size=MIN_BYTES + 1)
+HUGE = blob("huge", size=MIN_NOTED_BYTES + 1)
 
 
 async def leave_half_sent(bench: Workbench, there: FakeRegistry, notebook: Notebook, *names: str) -> None:
@@ -445,7 +447,7 @@ async def test_a_copy_that_is_cut_off_leaves_its_upload_to_who_goes_on_with_it(
     here.load("app", oci_image("huge", layers=[HUGE]), "1")
     there.faults.add(Stall(), matching=lambda entry: entry.header("content-length") == str(HUGE.size))
     notebook = Notebook()
-    bench.notes = replace(notebook.notes, hands_on=lambda: left == 1)
+    bench.notes = replace(notebook.notes, will_be_resumed=lambda: left == 1)
     copying = asyncio.create_task(bench.copy(here.reference("app", "1"), there.reference("one", "1")))
     await bench.bytes_moved(1000)
     copying.cancel()

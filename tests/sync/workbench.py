@@ -3,33 +3,34 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from app.domain.plan import PlannedCopy
+from app.domain.plan import FailedListing, PlannedCopy, RefusedCopy
 from app.domain.reference import Reference
 from app.domain.registry import BasicAuth, RegistryEntry
 from app.domain.report import CopyResult, JobWarning, Tally
 from app.domain.request import Options, SyncRequest
-from app.registry.limits import RoadSettings
+from app.domain.retry_policy import RetryPolicy
+from app.registry.limits import REQUEST_RETRIES, ClientSettings
 from app.registry.pool import ClientPool, RegistryClients
-from app.sync.copier import Copier
-from app.sync.known_blobs import KnownBlobs
-from app.sync.open_uploads import UploadNotes
-from app.sync.patience import Patience
+from app.sync.copier import SYNC_RETRIES, Copier
+from app.sync.destination import DestinationNotes
+from app.sync.dry_run import DryRun
+from app.sync.known_blobs import KnownBlobs, UploadNotes
 from app.sync.planner import Planner
 from tests.support.fake_registry import FakeRegistry
 
 UNKNOWN_PART = b'{"errors": [{"code": "MANIFEST_UNKNOWN"}]}'
 LOGINS = {"GET ping", "GET token", "POST token"}
-QUICK = Patience(first_seconds=0.01, max_seconds=0.02)
-ROAD = RoadSettings(
+QUICK = replace(SYNC_RETRIES, first_delay=0.01, max_delay=0.02)
+REQUEST_QUICK = replace(REQUEST_RETRIES, first_delay=0.01, max_delay=0.02)
+ROAD = ClientSettings(
     connect_seconds=5,
     answer_seconds=10,
     idle_seconds=10,
-    retry_first_seconds=0.01,
-    retry_max_seconds=0.02,
+    retry_policy=REQUEST_QUICK,
     settle_seconds=0.01,
 )
 
@@ -48,10 +49,13 @@ class Workbench:
 
     clients: RegistryClients
     known: KnownBlobs = field(default_factory=KnownBlobs)
-    patience: Patience = QUICK
+    retry_policy: RetryPolicy = QUICK
     notes: UploadNotes | None = None
+    dry_run: DryRun | None = None
+    destination_notes: DestinationNotes = field(default_factory=DestinationNotes.in_memory)
     tallies: list[tuple[Reference, Tally]] = field(default_factory=list)
     warnings: list[JobWarning] = field(default_factory=list)
+    failed: list[FailedListing | RefusedCopy] = field(default_factory=list)
     _waiting: dict[int, asyncio.Event] = field(default_factory=dict)
 
     @property
@@ -60,18 +64,27 @@ class Workbench:
 
     @property
     def copier(self) -> Copier:
-        return Copier(self.clients, self.known, patience=self.patience, notes=self.notes)
+        return Copier(
+            self.clients,
+            self.known,
+            retry_policy=self.retry_policy,
+            notes=self.notes,
+            destination_notes=self.destination_notes,
+            dry_run=self.dry_run,
+        )
 
     async def plan(self, *rules: dict[str, object], **options: object) -> list[PlannedCopy]:
-        """Plan; warnings go to `warnings`."""
+        """Plan; warnings go to `warnings`, what can't be planned to `failed`."""
         request = SyncRequest.model_validate({"rules": rules, "options": options})
         copies = []
         async with aclosing(self.planner.plan(request)) as found:
             async for item in found:
                 if isinstance(item, PlannedCopy):
                     copies.append(item)
-                else:
+                elif isinstance(item, JobWarning):
                     self.warnings.append(item)
+                else:
+                    self.failed.append(item)
         return copies
 
     async def copy(self, source: str, *destinations: str, **options: object) -> tuple[CopyResult, ...]:
@@ -106,7 +119,7 @@ class Workbench:
 
 @asynccontextmanager
 async def workbench(
-    *registries: Running, settings: RoadSettings = ROAD, accounts: bool = False, entries: Iterable[RegistryEntry] = ()
+    *registries: Running, settings: ClientSettings = ROAD, accounts: bool = False, entries: Iterable[RegistryEntry] = ()
 ) -> AsyncIterator[Workbench]:
     """Enter registries that speak plain http under their hosts, with the fake's account if wanted."""
     auth = {"auth": BasicAuth.model_validate({"username": "ann", "password": "secret"})} if accounts else {}

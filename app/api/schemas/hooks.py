@@ -1,17 +1,16 @@
-"""Hooks: how a registry's push events are proven, and what became of those that arrived."""
+"""Hooks: how a sender of push events proves itself, and what became of each event."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from app.api.schemas.pages import PageOut
-from app.desk.push_events import Receipt
+from app.api.schemas.shown_again import without_flags
 from app.domain.hook_event import HookEvent, HookEventState
-from app.domain.registry import CLOSED
-from app.domain.trigger import (
+from app.domain.push_event import (
     MIN_URL_TOKEN_LENGTH,
     BasicProof,
     BearerProof,
@@ -23,6 +22,8 @@ from app.domain.trigger import (
     HookSettings,
     UrlTokenProof,
 )
+from app.domain.registry import CLOSED
+from app.services.push_events import Receipt
 
 HOOK: dict[str, Any] = {
     "format": "acr",
@@ -55,38 +56,38 @@ HOOK_EVENT: dict[str, Any] = {
 
 
 def _without_default(schema: dict[str, Any]) -> None:
-    schema.pop("default", None)  # it only says that the one kept stays
+    schema.pop("default", None)  # it only says that the stored one stays
 
 
 _MAY_STAY = Field(json_schema_extra=_without_default, description="Write-only.")
 
 
 class HeaderProofIn(HeaderProof):
-    """One fixed value in one header, compared whole; without `secret` the one kept stays."""
+    """One fixed value in one header, compared whole; without `secret` the stored one stays."""
 
     secret: Annotated[HeaderSecret, _MAY_STAY] = CLOSED
 
 
 class BearerProofIn(BearerProof):
-    """A token after `Bearer` in `Authorization`; without `secret` the one kept stays."""
+    """A token after `Bearer` in `Authorization`; without `secret` the stored one stays."""
 
     secret: Annotated[HeaderSecret, _MAY_STAY] = CLOSED
 
 
 class BasicProofIn(BasicProof):
-    """User name and password; without `secret` the one kept stays."""
+    """User name and password; without `secret` the stored one stays."""
 
     secret: Annotated[SecretStr, Field(min_length=8, max_length=4_096), _MAY_STAY] = CLOSED
 
 
 class HmacProofIn(HmacProof):
-    """A signature of the body, as the format's sender makes it; without `secret` the one kept stays."""
+    """A signature of the body, as the format's sender makes it; without `secret` the stored one stays."""
 
     secret: Annotated[SecretStr, Field(min_length=8, max_length=4_096), _MAY_STAY] = CLOSED
 
 
 class UrlTokenProofIn(UrlTokenProof):
-    """A token at the end of the address, for senders that can do no better; without `secret` the one kept stays."""
+    """A token at the end of the address, for senders that can do no better; without `secret` the stored one stays."""
 
     secret: Annotated[SecretStr, Field(min_length=MIN_URL_TOKEN_LENGTH, max_length=256), _MAY_STAY] = CLOSED
 
@@ -102,7 +103,7 @@ class HookIn(HookSettings):
 
     model_config = ConfigDict(json_schema_extra={"examples": [HOOK]})
 
-    auth: HookAuthIn
+    auth: Annotated[HookAuthIn, BeforeValidator(without_flags)]
 
     @property
     def settings(self) -> HookSettings:

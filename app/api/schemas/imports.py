@@ -1,7 +1,8 @@
-"""Imports: what other tools were told, and what it comes to here."""
+"""Imports: other tools' configuration, and the policies and registries it becomes."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Annotated, Any, Literal, Self
 
@@ -9,13 +10,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from app.api.schemas.policies import POLICY_NAME_PATTERN, POLICY_SEEN, PolicyFieldsOut
 from app.api.schemas.registries import REGISTRY_SEEN, RegistryFieldsOut, shown_entry
-from app.desk.imports import Import
-from app.imports.image_syncer import ImageSyncerFlags, read_image_syncer
-from app.imports.regsync import read_regsync
-from app.imports.result import ImportResult
-from app.imports.skopeo import SkopeoFlags, read_skopeo
+from app.domain.request import Options, Rule
+from app.importers.dregsy import read_dregsy
+from app.importers.harbor import read_harbor
+from app.importers.image_list import read_image_list
+from app.importers.image_syncer import ImageSyncerFlags, read_image_syncer
+from app.importers.kubernetes import read_kubernetes
+from app.importers.regsync import read_regsync
+from app.importers.result import ImportResult
+from app.importers.skopeo import SkopeoFlags, read_skopeo
+from app.services.importing import Import
 
-ImportFormat = Literal["image-syncer", "skopeo", "regsync"]
+ImportFormat = Literal["image-syncer", "skopeo", "regsync", "list", "kubernetes", "harbor", "dregsy"]
+ImportAs = Literal["policies", "job"]
 IMAGE_SYNCER: dict[str, Any] = {
     "images": "quay.io/coreos/kube-rbac-proxy:v1.0,v2.0: registry.example.com/mirror/kube-rbac-proxy\n",
     "auth": {"registry.example.com": {"username": "pusher", "password": "${MIRROR_PASSWORD}"}},
@@ -31,6 +38,34 @@ REGSYNC: dict[str, Any] = {
     "    type: repository\n    schedule: '15 01 * * *'\n",
     "environment": {},
 }
+LIST: dict[str, Any] = {
+    "config": "# one image a line, or a source and its destination\nredis:7\nquay.io/coreos/etcd:v3.5.9\n",
+    "destination": "registry.example.com/mirror/{repository}",
+    "as": "job",
+}
+KUBERNETES: dict[str, Any] = {
+    "config": "kind: Pod\nspec:\n  containers:\n    - image: nginx:1.27\n",
+    "destination": "registry.example.com/mirror/{registry}/{repository}",
+}
+HARBOR: dict[str, Any] = {
+    "config": [
+        {
+            "name": "to-the-edge",
+            "dest_registry": {"id": 1, "name": "edge", "type": "harbor", "url": "https://edge.example.com"},
+            "dest_namespace": "mirror",
+            "dest_namespace_replace_count": 1,
+            "filters": [{"type": "name", "value": "library/**"}, {"type": "tag", "value": "v*"}],
+            "trigger": {"type": "scheduled", "trigger_settings": {"cron": "0 0 3 * * *"}},
+            "override": True,
+            "enabled": True,
+        }
+    ],
+    "host": "harbor.example.com",
+}
+DREGSY: dict[str, Any] = {
+    "config": "tasks:\n  - name: nightly\n    interval: 86400\n    source: {registry: registry.example.com}\n"
+    "    target: {registry: mirror.example.com}\n    mappings:\n      - {from: team/app, tags: ['semver: >=1.0.0']}\n",
+}
 _IMPORTED: dict[str, Any] = {
     "dry_run": True,
     "policies": [
@@ -40,8 +75,13 @@ _IMPORTED: dict[str, Any] = {
             if name not in {"next_run_at", "last_job", "created_at", "updated_at", "version"}
         }
     ],
+    "jobs": [],
     "registries": [
-        {name: value for name, value in REGISTRY_SEEN.items() if name not in {"created_at", "updated_at", "version"}}
+        {
+            name: value
+            for name, value in REGISTRY_SEEN.items()
+            if name not in {"state", "created_at", "updated_at", "version"}
+        }
     ],
     "notes": [
         {
@@ -64,7 +104,10 @@ FileText = Annotated[
     str,
     BeforeValidator(_as_text),
     WithJsonSchema(
-        {"anyOf": [{"type": "string"}, {"type": "object"}], "description": "YAML or JSON, as text; or the JSON itself."}
+        {
+            "anyOf": [{"type": "string"}, {"type": "object"}, {"type": "array", "items": {}}],
+            "description": "YAML or JSON, as text; or the JSON itself.",
+        }
     ),
 ]
 Environment = Annotated[
@@ -82,6 +125,11 @@ class _In(BaseModel):
         max_length=57,
         description="What to call the policy; else as the tool.",
     )
+    as_: ImportAs = Field(
+        default="policies",
+        alias="as",
+        description="`job`: what the rules say is done once, now, by a job for all rules with the same options.",
+    )
 
 
 class ImageSyncerIn(_In):
@@ -90,7 +138,7 @@ class ImageSyncerIn(_In):
     model_config = ConfigDict(json_schema_extra={"examples": [IMAGE_SYNCER]})
 
     images: FileText
-    auth: FileText = ""
+    auth: FileText = Field(default_factory=str)
     environment: Environment = Field(default_factory=dict)
     os: list[str] = Field(default_factory=list, max_length=32, description="As `--os`.")
     arch: list[str] = Field(default_factory=list, max_length=32, description="As `--arch`.")
@@ -143,16 +191,84 @@ class RegsyncIn(_In):
         return read_regsync(self.config, environment=self.environment, name=self.name or "regsync")
 
 
-IMPORTS: dict[ImportFormat, type[ImageSyncerIn | SkopeoIn | RegsyncIn]] = {
+Template = Annotated[
+    str,
+    Field(max_length=512, description="Where images go; without template words the repository's path is put below it."),
+]
+
+
+class ImageListIn(_In):
+    """One image a line, or a source and its destination; `#` begins a comment."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [LIST]})
+
+    config: str
+    destination: Template = ""
+
+    def read(self) -> ImportResult:
+        """Read the list."""
+        return read_image_list(self.config, destination=self.destination, name=self.name or "list")
+
+
+class KubernetesIn(_In):
+    """What `kubectl get pods -A -o json` says, or manifests as YAML, of a chart as `helm template` renders them."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [KUBERNETES]})
+
+    config: FileText
+    destination: Template
+
+    def read(self) -> ImportResult:
+        """Read the images of all containers."""
+        return read_kubernetes(self.config, destination=self.destination, name=self.name or "kubernetes")
+
+
+class HarborIn(_In):
+    """Harbor's replication policies, as its API gives them."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [HARBOR]})
+
+    config: FileText
+    registries: FileText | None = Field(default=None, description="`GET /api/v2.0/registries`, for their addresses.")
+    host: str = Field(min_length=1, max_length=255, description="The Harbor they come from.")
+
+    def read(self) -> ImportResult:
+        """Read the policies."""
+        return read_harbor(self.config, host=self.host, registries=self.registries or "", name=self.name or "harbor")
+
+
+class DregsyIn(_In):
+    """dregsy's configuration."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [DREGSY]})
+
+    config: FileText
+    platform: str = Field(default="linux/amd64", max_length=64, description="Where dregsy ran.")
+
+    def read(self) -> ImportResult:
+        """Read the file."""
+        return read_dregsy(self.config, platform=self.platform, name=self.name or "dregsy")
+
+
+ImportIn = ImageSyncerIn | SkopeoIn | RegsyncIn | ImageListIn | KubernetesIn | HarborIn | DregsyIn
+IMPORTS: dict[ImportFormat, type[ImportIn]] = {
     "image-syncer": ImageSyncerIn,
     "skopeo": SkopeoIn,
     "regsync": RegsyncIn,
+    "list": ImageListIn,
+    "kubernetes": KubernetesIn,
+    "harbor": HarborIn,
+    "dregsy": DregsyIn,
 }
-
-
-def import_schema(body: type[BaseModel]) -> dict[str, Any]:
-    """Describe one of these bodies for OpenAPI, all in one piece."""
-    return body.model_json_schema()
+EXAMPLES: dict[ImportFormat, dict[str, Any]] = {
+    "image-syncer": IMAGE_SYNCER,
+    "skopeo": SKOPEO,
+    "regsync": REGSYNC,
+    "list": LIST,
+    "kubernetes": KUBERNETES,
+    "harbor": HARBOR,
+    "dregsy": DREGSY,
+}
 
 
 class NoteOut(BaseModel):
@@ -168,6 +284,14 @@ class NoteOut(BaseModel):
     reason: str
 
 
+class ImportedJobOut(BaseModel):
+    """A job that was made of a file's rules, or would be."""
+
+    id: str | None = Field(description="Null where nothing was made; else `/v1/jobs/{id}` has the job.")
+    rules: list[Rule]
+    options: Options
+
+
 class ImportOut(BaseModel):
     """What was made, or would be."""
 
@@ -175,6 +299,7 @@ class ImportOut(BaseModel):
 
     dry_run: bool
     policies: list[PolicyFieldsOut]
+    jobs: list[ImportedJobOut] = Field(description="Instead of policies, where `as` is `job`.")
     registries: list[RegistryFieldsOut] = Field(description="Without their secrets.")
     notes: list[NoteOut] = Field(description="Every line that was not carried over, or behaves differently here.")
 
@@ -185,6 +310,10 @@ class ImportOut(BaseModel):
         return cls(
             dry_run=not done.is_made,
             policies=[PolicyFieldsOut.model_validate(policy) for policy in result.policies],
+            jobs=[
+                ImportedJobOut(id=job.id if job else None, rules=list(request.rules), options=request.options)
+                for request, job in itertools.zip_longest(done.requests, done.jobs)
+            ],
             registries=[RegistryFieldsOut.model_validate(shown_entry(entry)) for entry in result.registries],
             notes=[NoteOut.model_validate(note) for note in result.notes],
         )

@@ -1,85 +1,22 @@
-"""Jobs: what a caller asks for, and what became of it."""
+"""Jobs: requests, and what became of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    GetJsonSchemaHandler,
-    ModelWrapValidatorHandler,
-    model_validator,
 )
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
 
-from app.api.schemas.examples import FULL_FORM, IMAGE, JOB, SHORT_FORM
+from app.api.schemas.examples import IMAGE, IMAGE_LOG, JOB
 from app.api.schemas.pages import PageOut
-from app.domain.address import Notify
-from app.domain.job import Image, ImageState, Job, JobState, Priority
-from app.domain.request import Labels, Rule, SyncRequest
-
-_RULE_FIELDS = frozenset(Rule.model_fields)
-
-
-class JobIn(SyncRequest):
-    """A sync request, in its short form (one rule, its fields at the top) or its full form (`rules`); never both."""
-
-    labels: Labels = Field(default_factory=dict, description="Yours to find the job by: `?label=key:value`.")
-    priority: Priority = Field(default=Priority.NORMAL, description="Which of two waiting jobs goes first.")
-    notify: Notify | None = Field(
-        default=None, description="Where to tell of this job's end, signed with that subscription's secret."
-    )
-
-    @property
-    def request(self) -> SyncRequest:
-        """What the job does."""
-        return SyncRequest.model_construct(rules=self.rules, options=self.options)
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _from_either_form(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        if not isinstance(value, dict) or "rules" in value:
-            _refuse_mixture(value)
-            return handler(value)
-        rule = {name: value[name] for name in value if name in _RULE_FIELDS}
-        return handler({**{name: value[name] for name in value if name not in _RULE_FIELDS}, "rules": [rule]})
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Describe both forms."""
-        schema = handler.resolve_ref_schema(handler(core))
-        rule = handler.resolve_ref_schema(schema["properties"]["rules"]["items"])
-        shared = {name: schema["properties"][name] for name in ("options", "labels", "priority", "notify")}
-        described = {"type": "object", "additionalProperties": False}
-        short = {
-            **described,
-            "title": "Short form",
-            "properties": rule["properties"] | shared,
-            "required": ["source", "destination"],
-            "examples": [SHORT_FORM],
-        }
-        full = {
-            **described,
-            "title": "Full form",
-            "properties": {"rules": schema["properties"]["rules"]} | shared,
-            "required": ["rules"],
-            "examples": [FULL_FORM],
-        }
-        for key in ("type", "properties", "required", "additionalProperties"):
-            schema.pop(key, None)
-        schema["oneOf"] = [short, full]
-        return schema
-
-
-def _refuse_mixture(value: Any) -> None:
-    for name in value if isinstance(value, dict) else ():
-        if name in _RULE_FIELDS:
-            message = "`{name}` belongs to the short form; beside `rules` it goes into a rule"
-            raise PydanticCustomError("mixed_forms", message, {"name": name, "field": (name,)})
+from app.domain.job import Image, ImageState, Job, JobKind, JobState, Priority
+from app.domain.report import CopyStep, PlanAction, RowKind
+from app.domain.request import SyncRequest
 
 
 class _Out(BaseModel):
@@ -100,6 +37,7 @@ class ImageCountsOut(_Out):
     queued: int
     running: int
     copied: int
+    planned: int
     up_to_date: int
     failed: int
     cancelled: int
@@ -114,10 +52,11 @@ class BlobCountsOut(_Out):
 
 
 class ByteCountsOut(_Out):
-    """Bytes of blobs: needed, dealt with in any way, sent; and how fast now."""
+    """Bytes of blobs: needed, dealt with in any way, left to send, sent; and how fast now."""
 
     total: int
     done: int
+    to_send: int = Field(description="Of a plan: what a copy would send.")
     transferred: int
     per_second: int
 
@@ -131,6 +70,30 @@ class ProgressOut(_Out):
     planned: bool = Field(description="Whether all images of the job are known.")
 
 
+ACTION = (
+    "What was found to be done: `copy` (it is not there), `update` (something else is there, or something is missing "
+    "below it), `up_to_date`; `refused` is not copied whatever the registries say, `failed` is unknown."
+)
+COMPANIONS = "Referrers (signatures, SBOMs) and digest tags that come along."
+RULE = "Which rule of the request took it, or needed the list; counted from 0."
+KIND = (
+    "`image` is a copy; `listing` stands for a list that could not be had (`source` says of what), `refused` for a "
+    "copy that planning refused because its destination is another's, or no name."
+)
+
+
+class FailureCountOut(_Out):
+    """How many rows of a job failed alike, and the first of them."""
+
+    kind: RowKind = Field(description=KIND)
+    code: str
+    side: Literal["source", "destination"] | None
+    count: int
+    source: str = Field(description="Of the first of them.")
+    destination: str
+    message: str
+
+
 class ExecutionErrorOut(_Out):
     """Why an image or a whole job failed: data, never an HTTP status of this service."""
 
@@ -141,6 +104,9 @@ class ExecutionErrorOut(_Out):
     operation: str | None = None
     status: int | None = Field(default=None, description="HTTP status of the registry's answer.")
     temporary: bool = Field(default=False, description="Whether trying again may help.")
+    failures: list[FailureCountOut] = Field(
+        default=[], description="Of a job's `images_failed`: how many failed for what, the most frequent first."
+    )
 
 
 class JobWarningOut(_Out):
@@ -148,10 +114,41 @@ class JobWarningOut(_Out):
 
     code: str
     message: str
+    count: int = Field(description="How often it came up.")
+    first: list[str] = Field(description="What it was about, the first of them.")
+    rule: int | None = Field(description="Which rule, counted from 0, where it is about one.")
+
+
+class JobPauseOut(_Out):
+    """What work of the job waits for, while other work of it may go on."""
+
+    registry: str = Field(description="The registry that asked to be left alone.")
+    until: datetime
+    reason: str
+
+
+class PlanTotalsOut(_Out):
+    """How many images that have ended were to be copied, updated and so on, and companions beside them."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    copy_: int = Field(alias="copy")
+    update: int
+    up_to_date: int
+    refused: int
+    failed: int
+    companions: int
+
+
+class CompanionsOut(_Out):
+    """How many companions an image has, and the first of their tags or digests."""
+
+    count: int
+    first: list[str]
 
 
 class NotifyOut(_Out):
-    """Where this job's end is told."""
+    """Where this job's end is reported."""
 
     origin: str = Field(description="The address up to its path, which may be all that is needed to write there.")
     subscription: str = Field(description="Whose secret signs.")
@@ -163,11 +160,13 @@ class JobOut(_Out):
     model_config = ConfigDict(json_schema_extra={"examples": [JOB]})
 
     id: str
+    kind: JobKind = Field(description="`copy`, or `plan`: a dry run, whose images say what a copy would do.")
     state: JobState
     done: bool = Field(description="Whether the job will not move any more.")
     cancel_requested: bool
     trigger: TriggerOut
     policy: str | None
+    plan: str | None = Field(description="The plan that it carries out, and nothing else.")
     retry_of: str | None
     priority: Priority
     labels: dict[str, str]
@@ -175,8 +174,10 @@ class JobOut(_Out):
     created_by: str
     request: SyncRequest
     progress: ProgressOut
+    totals: PlanTotalsOut
     error: ExecutionErrorOut | None
     warnings: list[JobWarningOut]
+    waiting_for: JobPauseOut | None = Field(description="Set while work of it is put off for a registry's pause.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -198,9 +199,12 @@ class ImageOut(_Out):
     model_config = ConfigDict(json_schema_extra={"examples": [IMAGE]})
 
     id: str
+    kind: RowKind = Field(description=KIND)
+    rule: int | None = Field(description=RULE)
     source: str
     destination: str
     state: ImageState
+    action: PlanAction | None = Field(description=ACTION)
     reason: str | None = Field(description="Why it is `up_to_date`, where there is more to say.")
     digest: str | None = Field(description="At the source.")
     destination_digest: str | None = Field(
@@ -209,6 +213,7 @@ class ImageOut(_Out):
     previous_digest: str | None = Field(description="What the destination tag pointed to before.")
     media_type: str | None
     platforms: list[str]
+    companions: CompanionsOut = Field(description=COMPANIONS)
     blobs: BlobCountsOut
     bytes: ByteCountsOut
     attempts: int
@@ -226,9 +231,25 @@ class ImagePage(PageOut[ImageOut]):
     """Images of one job, in the order they were planned."""
 
 
-class RetryIn(BaseModel):
-    """What of the job to do again."""
+class CopyStepOut(_Out):
+    """One step of a copy."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"only": "failed"}]})
+    at: datetime
+    event: str = Field(
+        description="`compared`, `blob_present`, `blob_mounted`, `blob_transferred`, `upload_resumed`, "
+        "`transfer_interrupted`, `manifest_put`, `attempt_failed`; there may be others."
+    )
+    details: dict[str, str | int | None] = Field(description="What belongs to the step: digest, bytes, offset, code, …")
 
-    only: Literal["failed", "all"] = "failed"
+
+class ImageLogOut(BaseModel):
+    """What was done for an image that failed: the first 50 steps of its last attempt, and the last 150."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [IMAGE_LOG]})
+
+    steps: list[CopyStepOut]
+
+    @classmethod
+    def of(cls, steps: Sequence[CopyStep]) -> Self:
+        """Show a log."""
+        return cls(steps=[CopyStepOut.model_validate(step) for step in steps])

@@ -1,56 +1,120 @@
-"""What a request would do."""
+"""Plans: what a request would do."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from app.api.schemas.jobs import ExecutionErrorOut, JobWarningOut
-from app.desk.previews import Preview
-from app.domain.plan import CopyPreview
+from app.api.schemas.examples import FULL_FORM, SHORT_FORM
+from app.api.schemas.job_requests import SubmittedFields, SubmittedRequest, described_by
+from app.api.schemas.jobs import (
+    ACTION,
+    COMPANIONS,
+    KIND,
+    RULE,
+    CompanionsOut,
+    ExecutionErrorOut,
+    JobWarningOut,
+)
+from app.domain.plan import PlanResult
+from app.domain.report import PlanAction, RowKind
+from app.domain.request import Options, Rule, SyncRequest
+from app.services.plans import Preview
 
+AS_JOB = "Make a job of the kind `plan` instead, of any size: its images are the rows."
 PLAN: dict[str, Any] = {
     "images": [
         {
             "source": "docker.io/library/redis:7",
             "destination": "registry.example.com/mirror/redis:7",
+            "kind": "image",
+            "rule": 0,
             "action": "copy",
             "reason": None,
             "digest": "sha256:e25cd2645ee52a743b9bcad840273e6f31c0e3908e4eaca90229d5098bfa6df1",
+            "destination_digest": "sha256:e25cd2645ee52a743b9bcad840273e6f31c0e3908e4eaca90229d5098bfa6df1",
             "previous_digest": None,
             "media_type": "application/vnd.oci.image.index.v1+json",
+            "platforms": [],
+            "companions": {"count": 0, "first": []},
+            "bytes": {"total": 104334882, "there": 6000770, "to_send": 98334112},
+            "error": None,
         }
     ],
     "is_complete": True,
     "warnings": [],
-    "error": None,
 }
+
+
+class _PlanFields(SubmittedFields):
+    options: Options = Field(default_factory=Options)
+    as_job: bool = Field(default=False, description=AS_JOB)
+
+
+class PlanShortForm(_PlanFields, Rule):
+    """A request of one rule, to be planned."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [SHORT_FORM]})
+
+
+class PlanFullForm(_PlanFields, SyncRequest):
+    """A request of any number of rules, to be planned."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [FULL_FORM]})
+
+
+class PlanIn(SubmittedRequest):
+    """A sync request to be planned, in its short or its full form, as `POST /v1/jobs` takes it."""
+
+    as_job: bool = Field(default=False, description=AS_JOB)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describe both forms."""
+        return described_by(core, handler, PlanShortForm, PlanFullForm)
+
+
+class PlannedBytesOut(BaseModel):
+    """Bytes of blobs: needed, there already (or mounted from another repository), and to be sent."""
+
+    total: int
+    there: int
+    to_send: int
 
 
 class PlannedImageOut(BaseModel):
     """What would happen to one image."""
 
+    kind: RowKind = Field(description=KIND)
+    rule: int | None = Field(description=RULE)
     source: str
     destination: str
-    action: Literal["copy", "update", "up_to_date", "refuse"]
+    action: PlanAction = Field(description=ACTION)
     reason: str | None
-    digest: str | None
-    previous_digest: str | None
+    digest: str | None = Field(description="At the source.")
+    destination_digest: str | None = Field(
+        description="What the destination would have; another one where platforms are rewritten."
+    )
+    previous_digest: str | None = Field(description="What the destination tag points to now.")
     media_type: str | None
+    platforms: list[str]
+    companions: CompanionsOut = Field(description=COMPANIONS)
+    bytes: PlannedBytesOut
+    error: ExecutionErrorOut | None = Field(description="Why it is `failed`, or `refused` whatever the registries say.")
 
     @classmethod
-    def of(cls, preview: CopyPreview) -> Self:
-        """Show a preview."""
-        return cls(
-            source=str(preview.source),
-            destination=str(preview.destination),
-            action=preview.action,
-            reason=preview.reason,
-            digest=preview.digest,
-            previous_digest=preview.previous_digest,
-            media_type=preview.media_type,
+    def of(cls, row: PlanResult) -> Self:
+        """Show a row."""
+        tally = row.tally
+        amounts = PlannedBytesOut(
+            total=tally.bytes_total, there=tally.bytes_done, to_send=tally.bytes_total - tally.bytes_done
         )
+        shown = {name: getattr(row, name) for name in cls.model_fields if name not in {"bytes", "companions", "error"}}
+        error = ExecutionErrorOut.model_validate(row.error) if row.error else None
+        return cls(**shown, bytes=amounts, companions=CompanionsOut.model_validate(row.companions), error=error)
 
 
 class PlanOut(BaseModel):
@@ -61,14 +125,12 @@ class PlanOut(BaseModel):
     images: list[PlannedImageOut]
     is_complete: bool = Field(description="False when there were more images, or it took longer, than a preview may.")
     warnings: list[JobWarningOut]
-    error: ExecutionErrorOut | None = Field(description="Why planning ended early; a job would fail with it.")
 
     @classmethod
     def of(cls, preview: Preview) -> Self:
         """Show a preview."""
         return cls(
-            images=[PlannedImageOut.of(image) for image in preview.images],
+            images=[PlannedImageOut.of(row) for row in preview.images],
             is_complete=preview.is_complete,
             warnings=[JobWarningOut.model_validate(warning) for warning in preview.warnings],
-            error=ExecutionErrorOut.model_validate(preview.error) if preview.error else None,
         )

@@ -1,4 +1,4 @@
-"""Policies: syncs that stand."""
+"""Policies: recurring syncs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.schemas.pages import PageOut
+from app.api.schemas.shown_again import ShownAgainIn
 from app.domain.job import JobState
-from app.domain.policy import KeptPolicy
+from app.domain.policy import Policy, StoredPolicy
 from app.domain.request import Labels, Options, Rule, SyncRequest
-from app.domain.trigger import Policy, Schedule
+from app.domain.schedule import Schedule
 
 POLICY_NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
 POLICY: dict[str, Any] = {
@@ -34,14 +35,27 @@ POLICY_SEEN: dict[str, Any] = {
             "source": "old.azurecr.io/platform/**",
             "destination": ["registry.example.com/mirror"],
             "repositories": {"include": [], "exclude": []},
-            "tags": {"include": [], "exclude": ["*-rc*"], "newest": None},
+            "tags": {
+                "include": [],
+                "exclude": ["*-rc*"],
+                "always": [],
+                "newest": None,
+                "newest_by": "version",
+                "min_matches": None,
+            },
             "platforms": [],
-            "platform_mode": "sparse",
+            "platform_mode": "auto",
+            "artifact_types": {"include": [], "exclude": []},
+            "created_since": None,
+            "min_age": None,
+            "mapping": {"strip_prefix": None, "substitute": []},
         }
     ],
     "options": {
         "referrers": True,
         "digest_tags": True,
+        "companions": "always",
+        "force": False,
         "overwrite": "always",
         "foreign_layers": "skip",
         "max_bytes_per_second": None,
@@ -64,8 +78,10 @@ POLICY_SEEN: dict[str, Any] = {
 }
 
 
-class PolicyIn(SyncRequest):
+class PolicyIn(ShownAgainIn, SyncRequest):
     """A policy to be kept: what to copy, when by itself, and whether pushes set it off."""
+
+    SHOWN_ONLY = frozenset({"next_run_at", "last_job", "created_at", "updated_at"})
 
     model_config = ConfigDict(json_schema_extra={"examples": [POLICY]})
 
@@ -81,7 +97,9 @@ class PolicyIn(SyncRequest):
 
     def policy(self, name: str) -> Policy:
         """Return the policy."""
-        fields: dict[str, Any] = {field: getattr(self, field) for field in type(self).model_fields}
+        fields: dict[str, Any] = {
+            field: getattr(self, field) for field in type(self).model_fields if field != "version"
+        }
         return Policy(**(fields | {"name": name}))
 
 
@@ -123,15 +141,15 @@ class PolicyOut(PolicyFieldsOut):
     version: int = Field(description="Raised by each change; the `ETag` begins with it.")
 
     @classmethod
-    def of(cls, kept: KeptPolicy) -> Self:
+    def of(cls, existing: StoredPolicy) -> Self:
         """Show a policy."""
         return cls(
-            **dict(PolicyFieldsOut.model_validate(kept.policy)),
-            next_run_at=kept.next_run_at,
-            last_job=None if kept.last_job is None else LastJobOut.model_validate(kept.last_job),
-            created_at=kept.created_at,
-            updated_at=kept.updated_at,
-            version=kept.version,
+            **dict(PolicyFieldsOut.model_validate(existing.policy)),
+            next_run_at=existing.next_run_at,
+            last_job=None if existing.last_job is None else LastJobOut.model_validate(existing.last_job),
+            created_at=existing.created_at,
+            updated_at=existing.updated_at,
+            version=existing.version,
         )
 
 

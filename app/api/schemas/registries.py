@@ -1,4 +1,4 @@
-"""Registries as operators enter and see them: secrets go in and never come out."""
+"""Registry entries as operators write and read them: secrets are write-only."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from cryptography.x509 import load_pem_x509_certificates
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 from app.api.schemas.hooks import HOOK, HOOK_SEEN, HookIn, HookOut, shown_hook
 from app.api.schemas.jobs import ExecutionErrorOut
 from app.api.schemas.pages import PageOut
-from app.domain.reference import InvalidReferenceError, Repository, split_host_prefix
+from app.api.schemas.registry_auth import AuthIn, AuthOut, plain_auth, shown_auth
+from app.api.schemas.registry_states import REGISTRY_STATE, RegistryStateOut
+from app.api.schemas.shown_again import ShownAgainIn, without_flags
+from app.domain.reference import InvalidReferenceError, Repository, refuse_foreign_notation, split_host_prefix
 from app.domain.registry import (
-    Auth,
-    BasicAuth,
-    BearerAuth,
-    DockerConfigAuth,
-    IdentityTokenAuth,
     NoAuth,
     RegistryEntry,
     RegistryLimits,
     RegistryType,
+    RepositoryTemplate,
+    StoredRegistry,
     TlsSettings,
 )
+from app.domain.registry_state import RegistryState
 
 REGISTRY_NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
 REGISTRY: dict[str, Any] = {
@@ -45,16 +46,21 @@ REGISTRY_SEEN: dict[str, Any] = {
     "trusted_hosts": ["*.blob.core.windows.net"],
     "limits": {"connections": 16, "requests_per_second": None, "bytes_per_second": None},
     "proxy": None,
+    "create_missing": None,
     "hook": HOOK_SEEN,
+    "state": REGISTRY_STATE,
     "created_at": "2026-11-23T08:31:02Z",
     "updated_at": "2026-11-23T08:31:02Z",
     "version": 1,
 }
-_HOST_PATTERN = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:\d{1,5})?")
+_HOST_PATTERN = re.compile(
+    r"(https?://)?(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:\d{1,5})?"
+)
 
 
 def _host(text: str) -> str:
     try:
+        refuse_foreign_notation(text, may_have_digest=False)
         registry, prefix = split_host_prefix(text)
         if prefix:
             Repository(registry, prefix)
@@ -65,7 +71,10 @@ def _host(text: str) -> str:
 
 def _trusted_host(text: str) -> str:
     if not _HOST_PATTERN.fullmatch(text.lower()):
-        message = "a trusted host is a name such as auth.example.com, or a pattern such as *.example.com"
+        message = (
+            "a trusted host is a name such as auth.example.com, or a pattern such as *.example.com; with http:// "
+            "before it for storage without TLS"
+        )
         raise PydanticCustomError("invalid_host", message)
     return text.lower()
 
@@ -80,6 +89,13 @@ def _proxy(text: str) -> str:
     return text.rstrip("/")
 
 
+def _template(wanted: object) -> RepositoryTemplate | None:
+    """Return what `true` stands for, repositories that are made with nothing special; `false` is none at all."""
+    if isinstance(wanted, RepositoryTemplate):
+        return wanted
+    return RepositoryTemplate() if wanted else None
+
+
 def _certificates(text: str) -> str:
     try:
         load_pem_x509_certificates(text.encode())
@@ -89,8 +105,6 @@ def _certificates(text: str) -> str:
 
 
 Certificates = Annotated[str, Field(max_length=262_144), AfterValidator(_certificates)]
-NOT_SENT = SecretStr("")
-"""A secret left out: the one kept so far stays."""
 
 
 class _In(BaseModel):
@@ -98,39 +112,20 @@ class _In(BaseModel):
 
 
 class TlsIn(_In):
-    """How the registry's certificate is checked, and ours shown."""
+    """How the registry's certificate is checked, and a client certificate shown."""
 
     ca: Certificates | None = Field(default=None, description="Certificates (PEM) to trust beside the system's.")
-    client_certificate: Certificates | None = Field(default=None, description="Ours (PEM), for registries that ask.")
+    client_certificate: Certificates | None = Field(
+        default=None, description="The client certificate (PEM), for registries that ask for one."
+    )
     client_key: SecretStr | None = Field(default=None, description="Its key (PEM); write-only.", max_length=65_536)
     verify: bool = True
 
 
-class BasicAuthIn(BasicAuth):
-    """User name and password, used directly or to fetch tokens; without `password` the one kept stays."""
-
-    password: SecretStr = Field(default=NOT_SENT, max_length=65_536)
-
-
-class BearerAuthIn(BearerAuth):
-    """A registry token sent as it is; without `token` the one kept stays."""
-
-    token: SecretStr = Field(default=NOT_SENT, max_length=65_536)
-
-
-class IdentityTokenAuthIn(IdentityTokenAuth):
-    """An OAuth2 refresh token (docker's identity token); without `token` the one kept stays."""
-
-    token: SecretStr = Field(default=NOT_SENT, max_length=65_536)
-
-
-AuthIn = Annotated[
-    NoAuth | BasicAuthIn | BearerAuthIn | IdentityTokenAuthIn | DockerConfigAuth, Field(discriminator="type")
-]
-
-
-class RegistryIn(_In):
+class RegistryIn(ShownAgainIn, _In):
     """A registry to be entered: a reference uses the entry with the longest `host[/prefix]` that fits it."""
+
+    SHOWN_ONLY = frozenset({"state", "created_at", "updated_at"})
 
     model_config = ConfigDict(json_schema_extra={"examples": [REGISTRY]})
 
@@ -143,13 +138,20 @@ class RegistryIn(_In):
         description="Whose quirks to expect; `auto` goes by the host, and by where its tokens come from.",
     )
     insecure: bool = Field(default=False, description="Speak plain http.")
-    tls: TlsIn = TlsIn()
-    auth: AuthIn = NoAuth()
+    tls: Annotated[TlsIn, BeforeValidator(without_flags)] = Field(default_factory=TlsIn)
+    auth: Annotated[AuthIn, BeforeValidator(without_flags)] = Field(default_factory=NoAuth)
     trusted_hosts: tuple[Annotated[str, AfterValidator(_trusted_host)], ...] = Field(
-        default=(), max_length=64, description="Hosts that may issue tokens or hold blobs, beside the registry's own."
+        default=(),
+        max_length=64,
+        description="Hosts that may issue tokens, hold blobs, and have private addresses, beside the registry's own; "
+        "`http://host` for storage that is reached without TLS. Storage never gets credentials.",
     )
     limits: RegistryLimits = RegistryLimits()
     proxy: Annotated[str, AfterValidator(_proxy)] | None = None
+    create_missing: Annotated[RepositoryTemplate | bool | None, AfterValidator(_template)] = Field(
+        default=None,
+        description="Make repositories that a copy finds missing here: `true`, or what they are to be like.",
+    )
     hook: HookIn | None = Field(default=None, description="Take in this registry's push events at `/v1/hooks/{name}`.")
 
     def entry(self, name: str) -> RegistryEntry:
@@ -160,24 +162,13 @@ class RegistryIn(_In):
             type=self.type,
             insecure=self.insecure,
             tls=TlsSettings(**dict(self.tls)),
-            auth=_plain_auth(self.auth),
+            auth=plain_auth(self.auth),
             trusted_hosts=self.trusted_hosts,
             limits=self.limits,
             proxy=self.proxy,
+            create_missing=_template(self.create_missing),
             hook=self.hook.settings if self.hook else None,
         )
-
-
-def _plain_auth(auth: AuthIn) -> Auth:
-    match auth:
-        case BasicAuthIn():
-            return BasicAuth(username=auth.username, password=auth.password)
-        case BearerAuthIn():
-            return BearerAuth(token=auth.token)
-        case IdentityTokenAuthIn():
-            return IdentityTokenAuth(username=auth.username, token=auth.token)
-        case NoAuth() | DockerConfigAuth():
-            return auth
 
 
 class _Out(BaseModel):
@@ -193,47 +184,6 @@ class TlsOut(_Out):
     verify: bool
 
 
-class NoAuthOut(_Out):
-    """Asked anonymously."""
-
-    type: Literal["none"]
-
-
-class BasicAuthOut(_Out):
-    """User name; the password stays here."""
-
-    type: Literal["basic"]
-    username: str
-    has_password: bool
-
-
-class BearerAuthOut(_Out):
-    """A token, which stays here."""
-
-    type: Literal["bearer"]
-    has_token: bool
-
-
-class IdentityTokenAuthOut(_Out):
-    """A token, which stays here."""
-
-    type: Literal["identity_token"]
-    username: str | None
-    has_token: bool
-
-
-class DockerConfigAuthOut(_Out):
-    """Where the docker configuration lies."""
-
-    type: Literal["docker_config"]
-    path: str
-
-
-AuthOut = Annotated[
-    NoAuthOut | BasicAuthOut | BearerAuthOut | IdentityTokenAuthOut | DockerConfigAuthOut, Field(discriminator="type")
-]
-
-
 class RegistryFieldsOut(_Out):
     """What is said of a registry, without its secrets."""
 
@@ -246,6 +196,7 @@ class RegistryFieldsOut(_Out):
     trusted_hosts: list[str]
     limits: RegistryLimits
     proxy: str | None
+    create_missing: RepositoryTemplate | None
     hook: HookOut | None
 
 
@@ -254,16 +205,17 @@ class RegistryOut(RegistryFieldsOut):
 
     model_config = ConfigDict(json_schema_extra={"examples": [REGISTRY_SEEN]})
 
+    state: RegistryStateOut | None = Field(description="Null where no worker asked it anything lately.")
     created_at: datetime
     updated_at: datetime
-    version: int = Field(description="Also the `ETag`; send it as `If-Match` to change just this version.")
+    version: int = Field(description="The `ETag` begins with it; send it as `If-Match` to change just this version.")
 
     @classmethod
-    def of(cls, entry: RegistryEntry, *, created_at: datetime, updated_at: datetime, version: int) -> Self:
-        """Show an entry."""
-        return cls.model_validate(
-            shown_entry(entry) | {"created_at": created_at, "updated_at": updated_at, "version": version}
-        )
+    def of(cls, stored: StoredRegistry, state: RegistryState | None) -> Self:
+        """Show an entry, and how the workers stand with it."""
+        shown = shown_entry(stored.entry) | {"state": None if state is None else RegistryStateOut.model_validate(state)}
+        moments = {"created_at": stored.created_at, "updated_at": stored.updated_at}
+        return cls.model_validate(shown | moments | {"version": stored.version})
 
 
 class RegistryPage(PageOut[RegistryOut]):
@@ -276,21 +228,7 @@ def shown_entry(entry: RegistryEntry) -> dict[str, Any]:
         mode="json", exclude={"is_registered": True, "tls": {"client_key"}, "auth": True, "hook": True}
     )
     document["tls"]["has_client_key"] = bool(entry.tls.client_key)
-    return document | {"auth": _shown_auth(entry.auth), "hook": shown_hook(entry.hook)}
-
-
-def _shown_auth(auth: Auth) -> dict[str, Any]:
-    match auth:
-        case NoAuth():
-            return {"type": auth.type}
-        case BasicAuth():
-            return {"type": auth.type, "username": auth.username, "has_password": bool(auth.password)}
-        case BearerAuth():
-            return {"type": auth.type, "has_token": bool(auth.token)}
-        case IdentityTokenAuth():
-            return {"type": auth.type, "username": auth.username, "has_token": bool(auth.token)}
-        case DockerConfigAuth():
-            return {"type": auth.type, "path": auth.path}
+    return document | {"auth": shown_auth(entry.auth), "hook": shown_hook(entry.hook)}
 
 
 class CheckIn(BaseModel):
@@ -301,7 +239,10 @@ class CheckIn(BaseModel):
     )
 
     repository: str | None = Field(
-        default=None, max_length=255, description="A repository to list the tags of, and to push to."
+        default=None, max_length=255, description="A repository to list the tags of, to read from, and to push to."
+    )
+    namespace: str | None = Field(
+        default=None, max_length=255, description="Instead of a repository: what to list, and read the first of."
     )
     push: bool = Field(default=False, description="Open an upload to `repository`, and take it back.")
 
@@ -309,14 +250,17 @@ class CheckIn(BaseModel):
 class CheckStepOut(_Out):
     """One thing tried."""
 
-    name: Literal["reach", "log_in", "list", "push"]
+    name: Literal["reach", "log_in", "list", "read", "push"]
     ok: bool
     detail: str
     error: ExecutionErrorOut | None
+    is_needed: bool = Field(
+        description="False for a list of all repositories that this login may not have: it copies what rules name."
+    )
 
 
 class CheckOut(_Out):
-    """What works; it ends with the first step that doesn't."""
+    """What works along the way a copy goes; nothing is tried beyond a registry that is not reached or logged in to."""
 
     ok: bool
     steps: list[CheckStepOut]

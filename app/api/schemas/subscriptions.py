@@ -1,4 +1,4 @@
-"""Subscriptions and deliveries: who is told of what, and what became of telling them."""
+"""Subscriptions and deliveries: who is notified of what, and what became of each notification."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from app.api.schemas.pages import PageOut
-from app.domain.address import NotifyUrl
+from app.api.schemas.shown_again import ShownAgainIn
+from app.domain.duration import parse_duration
 from app.domain.notification import (
     ENDINGS,
     Delivery,
@@ -17,12 +18,12 @@ from app.domain.notification import (
     EventFilter,
     EventType,
     JobEventType,
-    KeptSubscription,
     MessageFormat,
     SigningSecret,
+    StoredSubscription,
     Subscription,
 )
-from app.domain.trigger import parse_duration
+from app.domain.notify_url import NotifyUrl
 
 MAX_OVERLAP_SECONDS = 30 * 86_400
 SUBSCRIPTION: dict[str, Any] = {
@@ -71,8 +72,10 @@ def _overlap(text: str) -> str:
     return text
 
 
-class SubscriptionIn(BaseModel):
-    """Somebody who wants to be told."""
+class SubscriptionIn(ShownAgainIn):
+    """An address that is notified of jobs."""
+
+    SHOWN_ONLY = frozenset({"disabled_reason", "disabled_at", "failing_since", "secrets", "created_at", "updated_at"})
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [SUBSCRIPTION]})
 
@@ -85,7 +88,9 @@ class SubscriptionIn(BaseModel):
         default=EventFilter(), description="Jobs of any of these policies, with all of these labels; empty means all."
     )
     format: MessageFormat = Field(
-        default="standard", description="The body: Standard Webhooks' own, or a structured CloudEvent."
+        default="standard",
+        description="The body: Standard Webhooks' own, a structured CloudEvent, a message for an incoming webhook of "
+        "Slack, or a card for a workflow of Microsoft Teams.",
     )
     enabled: bool = Field(default=True, description="True also switches one on again that had been switched off.")
     secret: SigningSecret | None = Field(
@@ -145,18 +150,18 @@ class SubscriptionOut(_Out):
     version: int = Field(description="Also the `ETag`; send it as `If-Match` to change just this version.")
 
     @classmethod
-    def of(cls, kept: KeptSubscription, *, now: datetime, secret: str | None = None) -> Self:
+    def of(cls, existing: StoredSubscription, *, now: datetime, secret: str | None = None) -> Self:
         """Show a subscription."""
         return cls(
-            **kept.subscription.model_dump(),
-            disabled_reason=kept.disabled_reason,
-            disabled_at=kept.disabled_at,
-            failing_since=kept.failing_since,
-            secrets=[SecretOut(ends_at=one.ends_at) for one in kept.secrets if one.is_good(now)],
+            **existing.subscription.model_dump(),
+            disabled_reason=existing.disabled_reason,
+            disabled_at=existing.disabled_at,
+            failing_since=existing.failing_since,
+            secrets=[SecretOut(ends_at=one.ends_at) for one in existing.secrets if one.is_good(now)],
             secret=secret,
-            created_at=kept.created_at,
-            updated_at=kept.updated_at,
-            version=kept.version,
+            created_at=existing.created_at,
+            updated_at=existing.updated_at,
+            version=existing.version,
         )
 
 

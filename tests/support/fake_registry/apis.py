@@ -1,4 +1,4 @@
-"""The APIs by which Docker Hub, Harbor, Quay and GitLab list repositories, as their references have them."""
+"""The APIs by which Docker Hub, GitHub, Harbor, Quay and GitLab list repositories, as their references have them."""
 
 import json
 from collections.abc import Sequence
@@ -35,6 +35,10 @@ class Apis:
         if quirks.api_status is not None:
             return error(quirks.api_status, "UNKNOWN", "the API would rather not")
         account = self._account(request)
+        if quirks.api == "harbor" and request.path == "/api/v2.0/users/current":
+            return self._current(account)
+        if account is None and quirks.api_serves_strangers:
+            account = ""
         if account is None:
             return error(401, "UNAUTHORIZED", "no such login")
         prefix = self._prefix(request)
@@ -43,6 +47,14 @@ class Apis:
         held = sorted(name for name in self.site.content.repositories if f"{name}/".startswith(prefix))
         names = [name for name in held if account or name not in quirks.api_private]
         return self._answer(request, [*map(self._item, names), *quirks.api_extra])
+
+    def _current(self, account: str | None) -> Answer:
+        """Answer who asks, as Harbor does: robots are nobody, though they are known."""
+        if not account:
+            return error(401, "UNAUTHORIZED", "unauthorized")
+        if account.startswith("robot$"):
+            return error(412, "PRECONDITION", "get current user not available for security context: robot")
+        return json_answer({"username": account})
 
     def _prefix(self, request: Request) -> str | None:
         """Return what the names of the repositories begin with; None for a path that is nowhere."""
@@ -55,6 +67,9 @@ class Apis:
                 return ""
             case "quay", ["api", "v1", "repository"]:
                 return f"{request.query['namespace']}/"
+            case "github", [kind, owner, "packages"]:
+                is_person = owner in self.site.quirks.github_people
+                return f"{owner}/" if (kind == "users") == is_person else None
             case "gitlab", ["api", "v4", *_]:
                 return self._gitlab_prefix(request)
             case _:
@@ -78,6 +93,8 @@ class Apis:
             case "docker_hub":
                 hub_tokens = {f"hub-{name}": name for name in accounts}
                 return hub_tokens.get(shown) if shown else ""
+            case "github":
+                return next((name for name in accounts if shown and accounts[name] == shown), None)
             case "quay":
                 return "$oauthtoken" if shown and accounts.get("$oauthtoken") == shown else None if shown else ""
             case _:
@@ -91,6 +108,8 @@ class Apis:
         match self.site.quirks.api:
             case "harbor":
                 return {"id": 1, "name": name, "artifact_count": 1}
+            case "github":
+                return {"id": 1, "name": name.partition("/")[2], "package_type": "container", "visibility": "private"}
             case "gitlab":
                 return {"id": 1, "name": "", "path": name, "location": f"registry.example.com/{name}"}
             case _:

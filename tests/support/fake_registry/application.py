@@ -10,9 +10,12 @@ from typing import assert_never
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from tests.support.fake_registry.acr import exchange
 from tests.support.fake_registry.apis import Apis
 from tests.support.fake_registry.auth import Auth
 from tests.support.fake_registry.blobs import Blobs
+from tests.support.fake_registry.creation import Creation
+from tests.support.fake_registry.digest_lists import DigestLists
 from tests.support.fake_registry.faults import (
     Call,
     Cut,
@@ -59,6 +62,8 @@ class Application:
         self.pressure = Pressure(self.site)
         self.lists = Lists(self.site)
         self.apis = Apis(self.site, self.lists)
+        self.creation = Creation(self.site)
+        self.digest_lists = DigestLists(self.site, self.lists)
         self.manifests = Manifests(self.site, self.lists)
         self.blobs = Blobs(self.site)
         self.uploads = Uploads(self.site)
@@ -161,15 +166,20 @@ class Application:
         quirks, entry = self.site.quirks, request.entry
         if entry.kind == "token":
             return await self.auth.give_token(request)
+        if entry.kind == "exchange" and self.site.entra is not None:
+            return await exchange(request, self.site)
         if entry.kind == "api_login":
             return await self.apis.log_in(request)
         if entry.kind == "api":
-            return self.apis.list(request)
+            made = await self.creation.answer(request)
+            return made or self.digest_lists.answer(request) or self.apis.list(request)
         if entry.kind == "storage":
             return self.blobs.read_storage(request)
         if quirks.accepts_everything:
             await request.read()
             return page_answer()
+        if entry.repository and (refusal := self.creation.refuse(entry.repository)):
+            return refusal
         refusal = self._refuse(request) if entry.origin in {"registry", "plain"} else None
         return refusal or await self._dispatch(request)
 
@@ -260,4 +270,5 @@ def _entry(scope: Scope, origin: Origin) -> Entry:
         path=scope["path"],
         query=scope["query_string"].decode("latin-1"),
         headers=tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]),
+        connection=(scope.get("client") or ("", 0))[1],
     )

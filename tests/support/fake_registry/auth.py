@@ -199,6 +199,8 @@ class Auth:
                 return f"{self.site.urls['auth']}/token"
             case "same_host":
                 return f"{self.site.urls['registry']}/token"
+            case "acr":
+                return f"{self.site.urls['registry']}/oauth2/token"
             case "relative":
                 return "/token"
             case "plain_http":

@@ -85,8 +85,10 @@ class Blobs:
         if quirks.ranges != "ignored":
             answer.headers.append(("Accept-Ranges", "bytes"))
         answer.with_length = not quirks.blob_without_length
+        if quirks.blob_labelled:
+            answer.headers.append(("Content-Encoding", quirks.blob_labelled))
         if request.method == "HEAD":
-            answer.length = len(data)
+            answer.length = len(data) if quirks.head_blob_length is None else quirks.head_blob_length
             return answer
         answer.body = self._wrong(quirks, digest, data)
         self._cut_to_range(request, answer, quirks=quirks)
@@ -131,7 +133,7 @@ class Blobs:
         answer.status, answer.body = 206, answer.body[begin:end]
         told = begin + 7 if quirks.ranges == "wrong_header" else begin
         if quirks.ranges != "no_header":
-            answer.set_header("Content-Range", f"bytes {told}-{end - 1}/{size}")
+            answer.set_header("Content-Range", f"bytes {told}-{end - 1}/{quirks.range_total or size}")
 
     def _slow_down(self, answer: Answer, digest: str, *, quirks: Quirks) -> None:
         answer.piece_bytes, answer.pause_seconds = quirks.blob_piece_bytes, quirks.blob_pause_seconds

@@ -22,6 +22,7 @@ Kind = Literal[
     "upload_close",
     "upload_cancel",
     "token",
+    "exchange",
     "storage",
     "api",
     "api_login",
@@ -44,6 +45,8 @@ class Entry:
     """As it came, still encoded."""
     headers: tuple[tuple[str, str], ...]
     """Names in lower case, in the order they came."""
+    connection: int = 0
+    """The client's port: requests of one connection have the same."""
     kind: Kind = "other"
     repository: str = ""
     reference: str = ""
@@ -203,9 +206,11 @@ def classify(method: str, path: str) -> tuple[Kind, str, str]:
         return "catalog", "", ""
     if path in _TOKEN_PATHS:
         return "token", "", ""
+    if path == "/oauth2/exchange":
+        return "exchange", "", ""
     if path == "/v2/auth/token":
         return "api_login", "", ""
-    if path.startswith(("/api/", "/v2/namespaces/")):
+    if path.startswith(("/api/", "/acr/v1/", "/gitlab/v1/", "/v2/namespaces/", "/orgs/", "/users/")):
         return "api", "", ""
     if path.startswith("/storage/"):
         return "storage", "", path.removeprefix("/storage/")
@@ -218,8 +223,8 @@ def classify(method: str, path: str) -> tuple[Kind, str, str]:
     return "other", "", ""
 
 
-_TOKEN_PATHS = frozenset({"/token", "/service/token", "/jwt/auth", "/v2/auth"})
-"""Ours, and those of Harbor, GitLab and Quay."""
+_TOKEN_PATHS = frozenset({"/token", "/service/token", "/jwt/auth", "/v2/auth", "/oauth2/token"})
+"""Ours, and those of Harbor, GitLab, Quay and ACR."""
 _UPLOAD = re.compile(r"/v2/(?P<name>.+)/blobs/uploads/?(?P<id>[^/]*)")
 _CONTENT = re.compile(r"/v2/(?P<name>.+)/(?P<what>manifests|blobs|referrers)/(?P<reference>[^/]+)")
 _TAGS = re.compile(r"/v2/(?P<name>.+)/tags/list")

@@ -34,7 +34,10 @@ class Lists:
         page, link = self._page(request, tags)
         body: dict[str, Any] = {"name": name, "tags": None if quirks.tags_null and not page else page}
         if quirks.tags_extra_fields:
-            body |= {"child": [], "manifest": {digest: {"tag": [tag]} for tag, digest in self._pairs(name)}}
+            manifests: dict[str, dict[str, list[str]]] = {}
+            for tag, digest in self._pairs(name):
+                manifests.setdefault(digest, {"tag": []})["tag"].append(tag)
+            body |= {"child": [], "manifest": manifests}
         return self._with_link(self._swell(json_answer(body)), link)
 
     def catalog(self, request: Request) -> Answer:
@@ -127,8 +130,8 @@ class Lists:
     def next_url(self, request: Request, following: dict[str, str]) -> str:
         """Name the next page of a list as this registry names it."""
         quirks, path = self.site.quirks, request.path
-        if kept := request.query.get("artifactType"):
-            following = {"artifactType": kept, **following}
+        if existing := request.query.get("artifactType"):
+            following = {"artifactType": existing, **following}
         target = f"{path}?{urlencode(following)}"
         match quirks.link:
             case "relative" | "unquoted":

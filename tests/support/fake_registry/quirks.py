@@ -27,8 +27,9 @@ class AuthQuirks:
     but `/v2/`, `negotiate_first` is behind a company proxy, `quoted` has commas and escaped quotes in its values."""
     challenge_from_stranger: bool = False
     """The realm lies on the `stranger` server: a hostile registry that collects credentials (CVE-2026-48978)."""
-    realm: Literal["other_port", "same_host", "relative", "plain_http"] = "other_port"
-    """`same_host` is Quay, GHCR, ACR; `relative` is resolved against the request (regclient); `plain_http` is http."""
+    realm: Literal["other_port", "same_host", "acr", "relative", "plain_http"] = "other_port"
+    """`same_host` is Quay and GHCR, `acr` has a path of its own there; `relative` is resolved against the request
+    (regclient); `plain_http` is http."""
     realm_url: str = ""
     """The realm, word for word, instead: `http://169.254.169.254/token` …"""
     service: str = "fake.registry"
@@ -144,14 +145,26 @@ class ListQuirks:
     """Tags and catalog are gzip'd whatever `Accept-Encoding` says; with padding, a bomb."""
     catalog_status: int | None = None
     """`_catalog` answers this: 404, 401 or 403 on nearly all hosted registries."""
-    api: Literal["none", "docker_hub", "harbor", "quay", "gitlab"] = "none"
+    api: Literal["none", "docker_hub", "github", "harbor", "quay", "gitlab"] = "none"
     """Whose API lists repositories too. Its pages are those of the other lists, in their sizes and their links."""
+    digest_list: Literal["none", "acr", "docker_hub", "gitlab", "harbor", "quay"] = "none"
+    """Whose list of all tags with their digests there is; `tags_extra_fields` is Google's."""
+    digest_list_lies: int = 0
+    """So many of its first tags have another digest there."""
     api_status: int | None = None
     """That API answers this."""
+    projects_needed: bool = False
+    """Repositories lie in projects that have to be made first: Harbor."""
+    creation_refused: bool = False
+    """Nobody may make anything by that API."""
     api_private: tuple[str, ...] = ()
     """Repositories it shows to nobody who has not logged in to it."""
+    api_serves_strangers: bool = False
+    """It takes a wrong login for nobody in particular and shows what is public: Harbor, for public projects."""
     api_extra: tuple[Any, ...] = ()
     """Entries beside the real ones."""
+    github_people: tuple[str, ...] = ()
+    """Who is a person on GitHub; every other owner is an organization."""
     gitlab_projects: tuple[str, ...] = ()
     """What is a project on GitLab; what a project lies below is a group."""
     referrers: Literal["api", "missing", "html", "json_error", "manifest"] = "api"
@@ -206,7 +219,7 @@ GHCR = Quirks(auth="token", realm="same_host", catalog_status=404, referrers="mi
 GITLAB = Quirks(auth="token", only_last_scope=True, fallback_tag_is_image=True, referrers="missing", catalog_status=401)
 ACR = Quirks(
     auth="token",
-    realm="same_host",
+    realm="acr",
     token_fields=("access_token",),
     tags_need_metadata_read=True,
     blob_redirect="storage",

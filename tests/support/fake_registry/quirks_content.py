@@ -84,6 +84,12 @@ class BlobQuirks:
     """403 on some."""
     blob_gzip: bool = False
     """The body is gzip'd in transfer, `Content-Encoding: gzip`."""
+    blob_labelled: str = ""
+    """The stored bytes come with this `Content-Encoding`: a storage that was told `x-gzip` when it took them."""
+    head_blob_length: int | None = None
+    """HEAD tells this length."""
+    range_total: int | None = None
+    """`Content-Range` tells this length of the whole."""
     blob_bytes: Literal["right", "flipped", "short", "long"] = "right"
     """What arrives: one bit flipped; one byte less, or one more, with a `Content-Length` that agrees."""
     blob_bytes_wrong_times: int | None = None

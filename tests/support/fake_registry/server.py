@@ -61,6 +61,9 @@ class Options(TypedDict, total=False):
     """Refresh token → name."""
     anonymous_actions: frozenset[str]
     """What a token without credentials is good for; `pull` unless given."""
+    entra: Callable[[str], str | None]
+    """Whose a token of Microsoft Entra is (`EntraServer.owner_of`); makes it a registry of ACR that exchanges them for
+    accounts that it has."""
     clock: Callable[[], datetime]
     """Tells when tokens end and windows roll; the real time unless given."""
     hostnames: Mapping[Origin, str]
@@ -79,8 +82,9 @@ class FakeRegistry:
             quirks or Quirks(),
             clock=options.get("clock", _now),
             accounts=options.get("accounts", dict([ACCOUNT])),
-            identity_tokens=options.get("identity_tokens", {}),
+            identity_tokens=dict(options.get("identity_tokens", {})),
             anonymous_actions=options.get("anonymous_actions", frozenset({"pull"})),
+            entra=options.get("entra"),
         )
         self.application = Application(self.site)
         self._certificate = _certificate() if options.get("tls") else None
@@ -96,6 +100,11 @@ class FakeRegistry:
     def content(self) -> Content:
         """What it holds, to read and to change."""
         return self.site.content
+
+    @property
+    def made(self) -> dict[str, Any]:
+        """What was made by the registry's own API."""
+        return self.application.site.made
 
     @property
     def journal(self) -> Journal:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from tests.support.fake_registry.content import Content
 from tests.support.fake_registry.journal import Journal, Origin
@@ -22,11 +23,15 @@ class Site:
     clock: Callable[[], datetime]
     accounts: Mapping[str, str]
     """Name → password; an account may do everything."""
-    identity_tokens: Mapping[str, str]
-    """Refresh token → name."""
+    identity_tokens: dict[str, str]
+    """Refresh token → name; those that ACR gives for tokens of Entra are put here."""
     anonymous_actions: frozenset[str]
+    entra: Callable[[str], str | None] | None = None
+    """Whose a token of Entra is, None for one that is worth nothing; without it the registry is none of ACR."""
     content: Content = field(default_factory=Content)
     journal: Journal = field(default_factory=Journal)
+    made: dict[str, Any] = field(default_factory=dict)
+    """What was made by the registry's own API: project or repository → what was asked for."""
     urls: dict[Origin, str] = field(default_factory=dict)
     """Base URL of each server, without a slash at the end."""
     tallies: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -75,8 +80,8 @@ class Site:
             case "huge":
                 body = json.dumps({"errors": [{"code": "UNKNOWN", "message": "x" * HUGE_BYTES}]}).encode()
                 shaped = Answer(answer.status, [("Content-Type", "application/json")], body)
-        kept: Headers = [pair for pair in answer.headers if pair[0].lower() != "content-type"]
-        answer.headers, answer.body = kept + shaped.headers, shaped.body
+        existing: Headers = [pair for pair in answer.headers if pair[0].lower() != "content-type"]
+        answer.headers, answer.body = existing + shaped.headers, shaped.body
 
 
 MAX_TARGET = 500

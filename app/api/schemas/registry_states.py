@@ -1,0 +1,53 @@
+"""How the workers stand with a registry, as its resource shows it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+REGISTRY_STATE: dict[str, Any] = {
+    "window": 16,
+    "in_flight": 0,
+    "paused_until": "2026-11-23T14:31:02Z",
+    "reason": "old.azurecr.io answered 429: TOOMANYREQUESTS",
+    "quota": {"remaining": 3, "limit": 100},
+    "last_error": {
+        "code": "rate_limited",
+        "message": "old.azurecr.io answered 429: TOOMANYREQUESTS",
+        "status": 429,
+        "at": "2026-11-23T08:31:02Z",
+    },
+}
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(from_attributes=True, extra="forbid")
+
+
+class QuotaOut(_Out):
+    """What the registry last said is left of a rate limit."""
+
+    remaining: int
+    limit: int | None
+
+
+class LastErrorOut(_Out):
+    """The last request that failed, but for what is simply not there."""
+
+    code: str
+    message: str
+    status: int | None
+    at: datetime
+
+
+class RegistryStateOut(_Out):
+    """How the workers together stand with the registry, some seconds ago."""
+
+    window: int = Field(description="Requests at once, at most; it shrinks when the registry refuses and grows again.")
+    in_flight: int
+    paused_until: datetime | None = Field(description="Until when the registry asked to be left alone.")
+    reason: str | None
+    quota: QuotaOut | None
+    last_error: LastErrorOut | None

@@ -1,0 +1,280 @@
+"""The composition root: what the doors (`api`, `cli`) use, live from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from app.bootstrap.startup import load_sealer
+from app.clock import new_id, now
+from app.jobs.channel_queue import ChannelQueue
+from app.jobs.event_stream import JobEventStream
+from app.jobs.policy_jobs import PolicyJobs
+from app.jobs.push_jobs import PushMatcher
+from app.jobs.queue import JobQueue, MemoryQueue, PostgresQueue
+from app.jobs.retention import Retention
+from app.net.address_guard import AddressRules
+from app.process_channel import ProcessChannel, ProcessTable
+from app.registry.limits import REQUEST_RETRIES, ClientSettings
+from app.registry.pool import IDLE_SECONDS, ClientPool
+from app.security import Sealer
+from app.services.admission import Admission
+from app.services.api_keys import ApiKeyService
+from app.services.audit import AuditService
+from app.services.console_sessions import ConsoleSessionService
+from app.services.gauges import GaugeService
+from app.services.importing import ImportingService
+from app.services.jobs import JobService
+from app.services.plans import PlanService
+from app.services.policies import PolicyService
+from app.services.push_event_log import PushEventLog
+from app.services.push_events import PushEventService
+from app.services.registries import RegistryService
+from app.services.registry_checks import RegistryCheckService
+from app.services.subscriptions import SubscriptionService
+from app.settings import Settings
+from app.store.db.database import POOL_SIZE, Database
+from app.sync.destination import DestinationNotes
+from app.sync.known_blobs import KnownBlobs
+from app.webhooks.google_keys import GoogleKeys
+from app.webhooks.outbound import Outbound
+from app.worker.claims import Claims
+from app.worker.heartbeat import Heartbeat
+from app.worker.notifier import Notifier
+from app.worker.registry_states import PublishedRegistryStates
+from app.worker.runner import JobRunner, SyncSessions
+from app.worker.scheduler import Scheduler
+from app.worker.shared_state import (
+    SharedBlobLocations,
+    SharedDestinationNotes,
+    SharedRegistryLimits,
+    SharedUploads,
+    SiblingBlobs,
+)
+from app.worker.slots import UnitSlots
+from app.worker.worker import PeriodicTask, Worker
+
+RETENTION_SECONDS = 600.0
+LIMITS_SECONDS = 2.0
+"""A registry that asked one worker to wait is known to all of them this much later."""
+BLOBS_SECONDS = 10.0
+STATES_SECONDS = 2.0
+"""How old what the API shows of a registry's state may be."""
+WORKER_POOL_SIZE = 5
+"""Connections to PostgreSQL that a worker of several keeps: an API and four workers leave room below the usual 100."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """Everything that `api` and `cli` use, live from start to stop."""
+
+    database: Database
+    jobs: JobService
+    registries: RegistryService
+    checks: RegistryCheckService
+    previews: PlanService
+    keys: ApiKeyService
+    console_sessions: ConsoleSessionService
+    policies: PolicyService
+    push_events: PushEventService
+    imports: ImportingService
+    subscriptions: SubscriptionService
+    audit: AuditService
+    gauges: GaugeService
+    worker: Worker
+    scheduler: Scheduler
+    push_matcher: PushMatcher
+    notifier: Notifier
+    metrics_without_key: bool
+    public_url: str | None
+    """Where people and programs reach the service, with no slash at its end; None where no setting says it."""
+    channel: ProcessChannel | None
+    """The way to the supervisor; None where this process is alone."""
+
+    @property
+    def processes(self) -> ProcessTable:
+        """The processes of this host, as their supervisor sees them."""
+        return self.channel.processes if self.channel is not None else ProcessTable()
+
+    @asynccontextmanager
+    async def working(self, stop: asyncio.Event) -> AsyncIterator[None]:
+        """Run a worker beside what is inside, until `stop` is set; leave when its units have ended or were put back."""
+        tasks = [
+            asyncio.create_task(self.worker.run(stop), name="worker"),
+            asyncio.create_task(self.scheduler.run(stop), name="scheduler"),
+            asyncio.create_task(self.push_matcher.run(stop), name="push matcher"),
+            asyncio.create_task(self.notifier.run(stop), name="postman"),
+        ]
+        try:
+            yield
+        finally:
+            stop.set()
+            self.push_matcher.wake()
+            await asyncio.gather(*tasks)
+
+
+@asynccontextmanager
+async def open_service(
+    settings: Settings, *, channel: ProcessChannel | None = None, worker_id: str | None = None
+) -> AsyncIterator[Service]:
+    """Build the service and close it again; raise `SettingsError` where the secret keys are missing or wrong.
+
+    - `settings`: all there is to set
+    - `channel`: the way to the supervisor; None where this process is the only one beside its database
+    - `worker_id`: what this process claims units under; a new id by default
+    """
+    sealer = load_sealer(settings)
+    pool_size = POOL_SIZE if worker_id is None else WORKER_POOL_SIZE
+    database = Database(settings.database_url, pool_size=pool_size, channel=channel)
+    pool = ClientPool(settings=_client_settings(settings), clock=now)
+    outbound = Outbound(AddressRules(), private_hosts=settings.notify_private_hosts)
+    google_keys = GoogleKeys(AddressRules())
+    try:
+        yield _assemble(
+            settings,
+            sealer=sealer,
+            database=database,
+            pool=pool,
+            outbound=outbound,
+            google_keys=google_keys,
+            channel=channel,
+            worker_id=worker_id or new_id(),
+        )
+    finally:
+        await google_keys.aclose()
+        await outbound.aclose()
+        await pool.aclose()
+        await database.aclose()
+
+
+def _assemble(
+    settings: Settings,
+    *,
+    sealer: Sealer,
+    database: Database,
+    pool: ClientPool,
+    outbound: Outbound,
+    google_keys: GoogleKeys,
+    channel: ProcessChannel | None,
+    worker_id: str,
+) -> Service:
+    queue = _queue(database, channel=channel, worker_id=worker_id)
+    admission = Admission(
+        database, sealer, rules=AddressRules(), outbound=outbound, unregistered_hosts=settings.unregistered_hosts
+    )
+    policy_jobs = PolicyJobs(queue, clock=now, new_id=new_id)
+    keys = ApiKeyService(database, now=now, is_key_required=settings.require_key)
+    matcher = PushMatcher(database, policy_jobs, sealer, channel=channel)
+    blobs = KnownBlobs()
+    if channel is not None:
+        SiblingBlobs(channel, blobs)
+    notes = SharedDestinationNotes(database, clock=now).notes
+    return Service(
+        database=database,
+        jobs=JobService(database, queue, JobEventStream(database), admission=admission, clock=now, new_id=new_id),
+        registries=RegistryService(
+            database, sealer=sealer, admission=admission, now=now, machine_identities=settings.machine_identities
+        ),
+        checks=RegistryCheckService(database, sealer=sealer, pool=pool),
+        previews=PlanService(database, sealer=sealer, pool=pool, admission=admission, blobs=blobs, notes=notes),
+        keys=keys,
+        console_sessions=ConsoleSessionService(keys, sealer, now=now),
+        policies=PolicyService(database, policy_jobs, admission=admission, now=now, new_id=new_id),
+        push_events=PushEventService(
+            database, PushEventLog(database, matcher), sealer=sealer, google_keys=google_keys, now=now, new_id=new_id
+        ),
+        imports=ImportingService(database, queue, sealer=sealer, admission=admission, now=now, new_id=new_id),
+        scheduler=Scheduler(database, policy_jobs, clock=now),
+        push_matcher=matcher,
+        subscriptions=SubscriptionService(
+            database, sealer=sealer, admission=admission, now=now, new_id=new_id, random_bytes=secrets.token_bytes
+        ),
+        audit=AuditService(database),
+        gauges=GaugeService(database, now=now),
+        notifier=Notifier(database, sealer, outbound, clock=now, public_url=settings.public_url),
+        worker=_worker(
+            settings,
+            sealer=sealer,
+            database=database,
+            pool=pool,
+            blobs=blobs,
+            notes=notes,
+            queue=queue,
+            channel=channel,
+            worker_id=worker_id,
+        ),
+        metrics_without_key=settings.metrics_without_key,
+        public_url=settings.public_url,
+        channel=channel,
+    )
+
+
+def _queue(database: Database, *, channel: ProcessChannel | None, worker_id: str) -> JobQueue:
+    if not database.is_sqlite:
+        return PostgresQueue(database, worker_id=worker_id)
+    return MemoryQueue() if channel is None else ChannelQueue(channel)
+
+
+def _worker(
+    settings: Settings,
+    *,
+    sealer: Sealer,
+    database: Database,
+    pool: ClientPool,
+    blobs: KnownBlobs,
+    notes: DestinationNotes,
+    queue: JobQueue,
+    channel: ProcessChannel | None,
+    worker_id: str,
+) -> Worker:
+    concurrency = settings.worker_concurrency
+    slots = UnitSlots(concurrency)
+    heartbeat = Heartbeat(
+        database, worker=worker_id, name=socket.gethostname(), concurrency=concurrency, clock=now, channel=channel
+    )
+    uploads = SharedUploads(database, sealer, heartbeat=heartbeat, clock=now)
+    runner = JobRunner(
+        database,
+        queue,
+        Claims(database, sealer, heartbeat=heartbeat, crowded=slots.crowded, clock=now),
+        open_sync_session=SyncSessions(pool, blobs, uploads.notes, destination_notes=notes).open,
+        clock=now,
+    )
+    return Worker(
+        database,
+        queue,
+        runner,
+        heartbeat=heartbeat,
+        slots=slots,
+        clock=now,
+        grace_seconds=settings.grace_period,
+        periodic_tasks=tuple(_periodic_tasks(settings, database, pool, blobs=blobs, worker_id=worker_id)),
+        channel=channel,
+    )
+
+
+def _periodic_tasks(
+    settings: Settings, database: Database, pool: ClientPool, *, blobs: KnownBlobs, worker_id: str
+) -> Iterator[PeriodicTask]:
+    retention = Retention(database, clock=now, job_retention=timedelta(seconds=settings.job_retention))
+    yield PeriodicTask(retention.apply, RETENTION_SECONDS)
+    yield PeriodicTask(SharedBlobLocations(database, blobs, clock=now).refresh, BLOBS_SECONDS)
+    yield PeriodicTask(SharedRegistryLimits(database, pool, clock=now).exchange, LIMITS_SECONDS)
+    states = PublishedRegistryStates(database, pool, worker=worker_id, clock=now)
+    yield PeriodicTask(states.publish, STATES_SECONDS)
+    yield PeriodicTask(pool.close_idle, IDLE_SECONDS)
+
+
+def _client_settings(settings: Settings) -> ClientSettings:
+    return ClientSettings(
+        connect_seconds=settings.registry_connect_timeout,
+        answer_seconds=settings.registry_answer_timeout,
+        idle_seconds=settings.registry_idle_timeout,
+        retry_policy=replace(REQUEST_RETRIES, attempts=settings.registry_attempts),
+        machine_identities=settings.machine_identities,
+    )

@@ -1,0 +1,79 @@
+"""Options that client commands share, and how what they say is shown: errors in one line, results as text or JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from app.domain.errors import RegistrySyncError, SettingsError
+from app.redaction import without_secrets
+
+FAILED, CHANGES = 3, 4
+"""Exit codes: something did not succeed; a plan, or a file, differs from what is there."""
+
+Name = Annotated[str, typer.Argument(help="Its name.")]
+Url = Annotated[
+    str | None,
+    typer.Option(envvar="REGISTRY_SYNC_URL", help="Where the API is. [default: the context's, http://127.0.0.1:8080]"),
+]
+Key = Annotated[
+    str | None, typer.Option(envvar="REGISTRY_SYNC_KEY", help="API key; better in the environment than here.")
+]
+Context = Annotated[
+    str | None,
+    typer.Option(envvar="REGISTRY_SYNC_CONTEXT", help="A context of ~/.config/registry-sync/config.yaml."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API answers.")]
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Print what goes wrong in one line, and exit: 2 for a wrong argument or setting, 1 for everything else."""
+    try:
+        yield
+    except (WrongArgumentError, SettingsError) as error:
+        typer.echo(f"registry-sync: {error}", err=True)
+        raise typer.Exit(2) from None
+    except RegistrySyncError as error:
+        typer.echo(f"registry-sync: {without_secrets(error.message)}", err=True)
+        raise typer.Exit(1) from None
+    except ModuleNotFoundError as error:
+        if (error.name or "app").partition(".")[0] == "app":
+            raise
+        typer.echo(f"registry-sync: this needs the service, and the client alone is installed ({error.name})", err=True)
+        raise typer.Exit(2) from None
+
+
+class WrongArgumentError(RegistrySyncError):
+    """An argument can't be what was meant."""
+
+    code = "wrong_argument"
+
+
+def print_json(document: Any) -> None:
+    """Print a document to standard output."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def read_secret(source: str, *, what: str) -> str:
+    """Return a secret from where `source` says: `-` for standard input, `env:NAME` for the environment.
+
+    Raise `WrongArgumentError` for the secret itself: a command line is seen by every process of the machine.
+    """
+    import os
+
+    if source == "-":
+        return sys.stdin.readline().strip()
+    kind, _, name = source.partition(":")
+    if kind == "env" and name:
+        if name not in os.environ:
+            raise WrongArgumentError(f"{what}: there is no variable {name} in the environment")
+        return os.environ[name]
+    raise WrongArgumentError(
+        f"{what}: say - for standard input or env:NAME; a secret does not belong on a command line"
+    )

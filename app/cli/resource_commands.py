@@ -1,0 +1,257 @@
+"""`jobs` and `registry`: what a service does and knows, from a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.api_client import ApiClient, open_client
+from app.cli.options import FAILED, AsJson, Context, Key, Name, Url, errors_in_one_line, print_json, read_secret
+
+jobs = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at jobs, cancel and retry them.")
+registry = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Enter registries, check and list them.")
+
+JobId = Annotated[str, typer.Argument(help="The job's id.")]
+
+
+def add_to(commands: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    commands.add_typer(jobs, name="jobs")
+    commands.add_typer(registry, name="registry")
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+
+@jobs.command("list")
+def list_jobs(
+    *,
+    state: Annotated[
+        list[str] | None, typer.Option(help="Only queued, running, succeeded, failed or cancelled ones; repeatable.")
+    ] = None,
+    policy_name: Annotated[str | None, typer.Option("--policy", help="Only those of a policy.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Only those with KEY:VALUE; repeatable.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only those with a source that begins like this.")] = None,
+    destination: Annotated[str | None, typer.Option(help="Only those with a destination like this.")] = None,
+    created_by: Annotated[str | None, typer.Option(help="Only those that this API key submitted.")] = None,
+    trigger: Annotated[str | None, typer.Option(help="Only those of api, schedule, push or retry.")] = None,
+    since: Annotated[str | None, typer.Option(help="Submitted then or later: 1h, 2026-11-25, a time.")] = None,
+    until: Annotated[str | None, typer.Option(help="Submitted before that.")] = None,
+    search: Annotated[str | None, typer.Option("--search", "-q", help="Only those with this text.")] = None,
+    limit: Annotated[int, typer.Option(help="How many, the newest first.")] = 20,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+    context: Context = None,
+) -> None:
+    """List jobs, the newest first."""
+    with errors_in_one_line(), open_client(url, key, context) as client:
+        filters = {"source": source, "destination": destination, "created_by": created_by, "trigger": trigger}
+        filters |= {"since": since, "until": until, "q": search, "policy": policy_name}
+        found = list(client.pages("/v1/jobs", limit=limit, state=state, label=label, **filters))
+        if as_json:
+            print_json(found)
+            return
+        rows = [
+            (job["id"], job["state"], job["created_at"], job["policy"] or job["created_by"], _counts(job), _why(job))
+            for job in found
+        ]
+        _print_table(("ID", "STATE", "SUBMITTED", "BY", "IMAGES", "ERROR"), rows)
+
+
+@jobs.command("get")
+def get_job(job: JobId, *, url: Url = None, key: Key = None, context: Context = None) -> None:
+    """Print a job as the API shows it."""
+    with errors_in_one_line(), open_client(url, key, context) as client:
+        print_json(client.get(f"/v1/jobs/{job}"))
+
+
+@jobs.command("images")
+def list_images(
+    job: JobId,
+    *,
+    state: Annotated[
+        list[str] | None, typer.Option(help="Only those in this state, such as failed; repeatable.")
+    ] = None,
+    search: Annotated[
+        str | None, typer.Option("--search", "-q", help="Only those with this text in a name, digest or error.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="How many. [default: all]")] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+    context: Context = None,
+) -> None:
+    """List the images of a job."""
+    with errors_in_one_line(), open_client(url, key, context) as client:
+        found = list(client.pages(f"/v1/jobs/{job}/images", limit=limit, state=state, q=search))
+        if as_json:
+            print_json(found)
+            return
+        rows = [(one["state"], one["source"], one["destination"], one["reason"] or _why(one)) for one in found]
+        _print_table(("STATE", "SOURCE", "DESTINATION", "WHY"), rows)
+
+
+@jobs.command("cancel")
+def cancel_job(job: JobId, *, url: Url = None, key: Key = None, context: Context = None) -> None:
+    """Cancel a job."""
+    with errors_in_one_line(), open_client(url, key, context) as client:
+        typer.echo(client.post(f"/v1/jobs/{job}/cancel")["state"])
+
+
+@jobs.command("retry")
+def retry_job(
+    job: JobId,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="All of it, not only what failed.")] = False,
+    url: Url = None,
+    key: Key = None,
+    context: Context = None,
+) -> None:
+    """Retry what failed of a job, as a new job; print its id."""
+    with errors_in_one_line(), open_client(url, key, context) as client:
+        typer.echo(client.post(f"/v1/jobs/{job}/retry", {"only": "all" if everything else "failed"})["id"])
+
+
+@jobs.command("logs")
+def show_log(
+    job: JobId,
+    image: Annotated[str | None, typer.Argument(help="An image's id. [default: all that failed]")] = None,
+    *,
+    url: Url = None,
+    key: Key = None,
+    context: Context = None,
+) -> None:
+    """Show what was done for images that failed, step by step."""
+    with errors_in_one_line(), open_client(url, key, context) as client:
+        failed = client.pages(f"/v1/jobs/{job}/images", state="failed")
+        for one in [image] if image else [found["id"] for found in failed]:
+            typer.echo(f"# {one}")
+            for step in client.get(f"/v1/jobs/{job}/images/{one}/log")["steps"]:
+                details = " ".join(f"{name}={value}" for name, value in step["details"].items() if value is not None)
+                typer.echo(f"{step['at']} {step['event']} {details}")
+
+
+@jobs.command("watch")
+def watch_job(job: JobId, *, url: Url = None, key: Key = None, context: Context = None) -> None:
+    """Show a job live until it is done; exit code 0 when it succeeded, 3 when it did not."""
+    from rich.console import Console
+
+    from app.cli.watch import watch
+
+    with errors_in_one_line(), open_client(url, key, context) as client:
+        if watch(client, job, console=Console())["state"] != "succeeded":
+            raise typer.Exit(FAILED)
+
+
+# --- registries -------------------------------------------------------------------------------------------------------
+
+
+@registry.command("add")
+def add_registry(
+    name: Name,
+    host: Annotated[str, typer.Argument(help="host[:port][/prefix]")],
+    *,
+    kind: Annotated[str, typer.Option("--type", help="auto, acr, ecr, gar, ghcr, gitlab, harbor, quay, …")] = "auto",
+    username: Annotated[str | None, typer.Option(help="Who logs in. [default: nobody]")] = None,
+    password: Annotated[
+        str | None,
+        typer.Option(help="Where the password is: env:NAME, or - for standard input. [default: asked for, or -]"),
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="It speaks plain http.")] = False,
+    create_missing: Annotated[
+        bool, typer.Option("--create-missing", help="Make repositories (Harbor: projects) that a copy finds missing.")
+    ] = False,
+    url: Url = None,
+    key: Key = None,
+    context: Context = None,
+) -> None:
+    """Enter a registry, or replace its entry, and check it; it stays where the check fails (exit code 3)."""
+    with errors_in_one_line(), open_client(url, key, context) as client:
+        entry: dict[str, Any] = {"host": host, "type": kind, "insecure": insecure, "create_missing": create_missing}
+        if username is not None:
+            is_asked = password is None and sys.stdin.isatty()
+            where = password or "-"
+            secret = typer.prompt("Password", hide_input=True) if is_asked else read_secret(where, what="--password")
+            entry["auth"] = {"type": "basic", "username": username, "password": secret}
+        client.put(f"/v1/registries/{name}", entry)
+        _check(client, name, {})
+
+
+@registry.command("check")
+def check_registry(
+    name: Name,
+    *,
+    repository: Annotated[str | None, typer.Option(help="A repository to list and read from.")] = None,
+    push: Annotated[bool, typer.Option("--push", help="Open an upload there too, and take it back.")] = False,
+    url: Url = None,
+    key: Key = None,
+    context: Context = None,
+) -> None:
+    """Try what a copy needs: reach it, log in, list, read, push; exit code 3 where something does not work."""
+    with errors_in_one_line(), open_client(url, key, context) as client:
+        _check(client, name, ({"repository": repository} if repository else {}) | ({"push": True} if push else {}))
+
+
+@registry.command("ls")
+def list_registries(*, as_json: AsJson = False, url: Url = None, key: Key = None, context: Context = None) -> None:
+    """List registries and how they stand."""
+    with errors_in_one_line(), open_client(url, key, context) as client:
+        found = list(client.pages("/v1/registries"))
+        if as_json:
+            print_json(found)
+            return
+        rows = [(one["name"], one["host"], one["type"], one["auth"]["type"], _state(one["state"])) for one in found]
+        _print_table(("NAME", "HOST", "TYPE", "LOGIN", "STATE"), rows)
+
+
+@registry.command("rm")
+def remove_registry(
+    name: Name,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Also where policies copy from or to it.")] = False,
+    url: Url = None,
+    key: Key = None,
+    context: Context = None,
+) -> None:
+    """Delete a registry's entry."""
+    with errors_in_one_line(), open_client(url, key, context) as client:
+        client.delete(f"/v1/registries/{name}", force="true" if force else None)
+
+
+# --- below ------------------------------------------------------------------------------------------------------------
+
+
+def _check(client: ApiClient, name: str, body: dict[str, Any]) -> None:
+    checked = client.post(f"/v1/registries/{name}/check", body)
+    for step in checked["steps"]:
+        typer.echo(f"{'ok  ' if step['ok'] else 'FAIL'} {step['name']}: {step['detail']}")
+    if not checked["ok"]:
+        raise typer.Exit(FAILED)
+
+
+def _counts(job: dict[str, Any]) -> str:
+    from app.cli.watch import counts
+
+    return counts(job["progress"]["images"])
+
+
+def _why(one: dict[str, Any]) -> str:
+    return f"{one['error']['code']}: {one['error']['message']}" if one["error"] else ""
+
+
+def _state(state: dict[str, Any] | None) -> str:
+    if state is None:
+        return "not asked lately"
+    if state["paused_until"]:
+        return f"paused until {state['paused_until']}: {state['reason']}"
+    return f"last error {state['last_error']['code']}" if state["last_error"] else "ok"
+
+
+def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,17 @@
+"""The time source, and ids that sort by time (UUIDv7)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import uuid_utils
+
+
+def now() -> datetime:
+    """Return the time, aware and in UTC."""
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """Make an id that sorts by time (UUIDv7)."""
+    return str(uuid_utils.uuid7())

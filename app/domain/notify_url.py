@@ -1,0 +1,52 @@
+"""Where notifications go: an address, and the one that a job brings along."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from app.domain.reference import is_host_name
+
+MAX_URL_LENGTH = 2_048
+
+
+def _address(text: str) -> str:
+    try:
+        url = urlsplit(text)
+        is_whole = url.scheme in {"http", "https"} and _is_host(url.hostname or "") and url.port != 0
+    except ValueError:
+        url, is_whole = SplitResult("", "", "", "", ""), False
+    if not is_whole or not text.isascii() or any(not "!" <= char <= "~" or char == "\\" for char in text):
+        raise PydanticCustomError("invalid_url", "an address is https://host[:port]/path, in visible ASCII")
+    if "@" in url.netloc:
+        raise PydanticCustomError("secret_in_url", "an address holds no user and no password")
+    if url.fragment:
+        raise PydanticCustomError("invalid_url", "an address has no fragment: it would not be sent")
+    return text
+
+
+def _is_host(host: str) -> bool:
+    """Return whether a host can be resolved; names of services in compose have underscores, names in DNS an end dot."""
+    return ":" in host or is_host_name(host.removesuffix(".").replace("_", "-"))
+
+
+SubscriptionName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
+NotifyUrl = Annotated[str, Field(max_length=MAX_URL_LENGTH), AfterValidator(_address)]
+
+
+class Notify(BaseModel):
+    """Where one job's end is reported, signed and formatted as the named subscription says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: NotifyUrl
+    subscription: SubscriptionName
+
+    @property
+    def origin(self) -> str:
+        """The address as far as readers of jobs may see it: what follows may be all that is needed to write there."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}"

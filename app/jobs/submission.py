@@ -1,0 +1,119 @@
+"""Submission of jobs, with group commit: requests that arrive during one write share the next.
+
+A job, its audit entry and the unit that plans it are in the database, and the unit is enqueued, or nothing of it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from app.domain.audit import AuditAction, AuditEntry
+from app.domain.errors import InvalidRequestError
+from app.domain.job import IdempotencyKey, Job, Priority, Submission
+from app.jobs.queue import JobQueue
+from app.jobs.telemetry import report_submitted
+from app.store.audit import AuditStore
+from app.store.db.change_feed import after_commit
+from app.store.db.database import Database, Session
+from app.store.db.group_commit import GroupCommit
+from app.store.idempotency import IdempotencyStore
+from app.store.jobs import JobStore
+from app.store.units import NewUnit, UnitKind, UnitStore
+
+PRIORITY_STEP = 1_000_000
+"""Distance between priorities; a unit's index is taken from its job's, so that small jobs overtake long ones."""
+AUDITED_RULES = 10
+AUDITED_CHARACTERS = 200
+"""The audit log keeps what was asked for in short; the job has it in full."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    job: Job
+    key: IdempotencyKey | None
+
+    @property
+    def lock_order(self) -> tuple[str, str]:
+        # Who inserts a key waits for whoever inserted the same; all go in one order, so nobody waits in a circle.
+        return (self.key.principal, self.key.key) if self.key else ("", "")
+
+
+class JobSubmission:
+    """Submits jobs: each is in the database and in the queue, or nothing of it is."""
+
+    def __init__(self, database: Database, queue: JobQueue) -> None:
+        self._queue = queue
+        self._arrivals = GroupCommit[_Arrival, Submission](database, self._write)
+
+    async def submit(self, job: Job, key: IdempotencyKey | None) -> Submission:
+        """Submit a job, or return its key's earlier one; raise `InvalidRequestError` (`idempotency_key_reused`)."""
+        return await self._arrivals.add(_Arrival(job, key))
+
+    async def _write(self, session: Session, arrivals: Sequence[_Arrival]) -> list[Submission | Exception]:
+        new: dict[str, Job] = {}
+        outcomes: dict[str, Submission | Exception] = {}
+        for arrival in sorted(arrivals, key=lambda arrival: arrival.lock_order):
+            job = arrival.job
+            try:
+                known = await self._name(session, arrival)
+            except InvalidRequestError as error:
+                outcomes[job.id] = error
+                continue
+            if known == job.id:
+                new[job.id] = job
+                outcomes[job.id] = Submission(job)
+            else:
+                outcomes[job.id] = Submission(new.get(known) or await JobStore(session).get(known), replayed=True)
+        if new:
+            await accept(session, self._queue, list(new.values()))
+        return [outcomes[arrival.job.id] for arrival in arrivals]
+
+    async def _name(self, session: Session, arrival: _Arrival) -> str:
+        if arrival.key is None:
+            return arrival.job.id
+        return await IdempotencyStore(session).claim(arrival.key, job_id=arrival.job.id, now=arrival.job.created_at)
+
+
+async def accept(session: Session, queue: JobQueue, jobs: Sequence[Job]) -> list[int]:
+    """Add jobs that are to be planned; return their numbers."""
+    numbers = await JobStore(session).add_all(jobs)
+    await AuditStore(session).add(*map(entry_of, jobs))
+    await begin(session, queue, dict(zip(numbers, jobs, strict=True)))
+    return numbers
+
+
+async def begin(session: Session, queue: JobQueue, jobs: Mapping[int, Job]) -> None:
+    """Have jobs planned, given by their numbers."""
+    units = [NewUnit(number, 0, UnitKind.PLAN, unit_priority(job.priority, 0)) for number, job in jobs.items()]
+    now = max(job.created_at for job in jobs.values())
+    after_commit(session, partial(report_submitted, list(jobs.values())))
+    await queue.enqueue(session, await UnitStore(session).add(units, now=now))
+
+
+def entry_of(job: Job) -> AuditEntry:
+    """Return the audit entry of a new job: what is worth knowing after the job itself has been deleted."""
+    rules = [
+        {
+            "source": rule.source[:AUDITED_CHARACTERS],
+            "destination": [text[:AUDITED_CHARACTERS] for text in rule.destination],
+        }
+        for rule in job.request.rules[:AUDITED_RULES]
+    ]
+    details = {
+        "trigger": job.trigger.type,
+        "event_id": job.trigger.event_id,
+        "policy": job.policy,
+        "retry_of": job.retry_of,
+        "kind": job.kind,
+        "plan": job.plan,
+        "rules": rules,
+    }
+    action = AuditAction.JOB_RETRIED if job.retry_of else AuditAction.JOB_SUBMITTED
+    return AuditEntry(job.created_at, job.created_by, action, job.id, details)
+
+
+def unit_priority(priority: Priority, index: int) -> int:
+    """Return how urgent a unit is, as the queue counts: a job's first units go before the later ones of other jobs."""
+    return (list(Priority).index(priority) + 1) * PRIORITY_STEP - min(index, PRIORITY_STEP - 1)

@@ -1,0 +1,104 @@
+"""The SSRF guard: which addresses and hosts may be connected to at all.
+
+A sync service connects to hosts that callers, registries and push events name, so it is prone to server-side request
+forgery (OWASP, CWE-918). The dialer asks `AddressRules` about every address a name resolves to, and connects to one
+that was checked, so DNS rebinding does not get around it.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+
+from app.domain.errors import RegistrySyncError
+
+_NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+_IPV4_COMPATIBLE = IPv6Network("::/96")
+_FORBIDDEN_NETWORKS = tuple(
+    ip_network(text)
+    for text in (
+        "0.0.0.0/8",  # this network: reaches the machine itself
+        "169.254.0.0/16",  # link-local; AWS, GCP, Azure, Oracle and ECS answer metadata there
+        "fe80::/10",
+        "255.255.255.255/32",
+        "100.100.100.200/32",  # Alibaba Cloud metadata
+        "168.63.129.16/32",  # Azure WireServer
+        "192.0.0.192/32",  # Oracle Cloud metadata
+        "fd00:ec2::254/128",  # AWS metadata
+        "fd00:ec2::23/128",  # AWS: credentials of a pod of EKS
+        "fd00:c1::a9fe:a9fe/128",  # Oracle Cloud metadata
+        "fd00:42::42/128",  # Scaleway metadata
+        "fd20:ce::254/128",  # GCP metadata
+    )
+)
+_FORBIDDEN_HOSTS = re.compile(
+    r"metadata(\.google\.internal|\.goog)?|instance-data(\.ec2\.internal)?|kubernetes(\.default(\.svc(\..*)?)?)?"
+)
+"""Names that mean the machine's or the cluster's own services, wherever they resolve to."""
+
+
+class HostRefusedError(RegistrySyncError):
+    """A host may not be connected to. The message never says what its name resolved to."""
+
+    code = "host_not_allowed"
+
+
+class PrivateAddressError(HostRefusedError):
+    """A host that would be allowed if an operator named it: its address is private."""
+
+
+class AddressRules:
+    """The SSRF guard's rules: decide, before every connection, whether it may be made.
+
+    Hosts that an operator registered may be private or loopback, all others must be public; link-local, metadata and
+    multicast addresses are never reached.
+    """
+
+    def check_host(self, host: str) -> None:
+        """Raise `HostRefusedError` for the names of metadata services."""
+        if _FORBIDDEN_HOSTS.fullmatch(host.lower().rstrip(".")):
+            raise HostRefusedError(f"{host} is never connected to")
+
+    def check(self, host: str, address: IPv4Address | IPv6Address | str, *, is_registered: bool) -> None:
+        """Raise `HostRefusedError` unless this address of the host may be connected to.
+
+        `PrivateAddressError` for one that is only too private for a host that no operator entered.
+        """
+        self.check_host(host)
+        for reached in _reached(ip_address(address)):
+            if any(reached in network for network in _FORBIDDEN_NETWORKS) or reached.is_multicast:
+                raise HostRefusedError(
+                    f"{host} is never connected to: it is link-local, multicast or a metadata address"
+                )
+            if reached.is_unspecified:
+                raise HostRefusedError(f"{host} is never connected to: it has no address")
+            if not is_registered and not _is_public(reached):
+                raise PrivateAddressError(f"{host} is not a public address")
+
+
+def is_address(host: str) -> bool:
+    """Return whether a host is given as an IP address, not as a name."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _reached(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Address, ...]:
+    """List what an address leads to: itself, and the IPv4 address packed into it (mapped, NAT64, 6to4, Teredo)."""
+    if isinstance(address, IPv4Address):
+        return (address,)
+    low = IPv4Address(int(address) & int(IPv4Address("255.255.255.255")))
+    if address.ipv4_mapped or any(address in network for network in _NAT64):
+        return (low,)
+    if address in _IPV4_COMPATIBLE and not address.is_loopback:
+        return (address, low)
+    packed = address.sixtofour or (address.teredo[1] if address.teredo else None)
+    return (address, packed) if packed else (address,)
+
+
+def _is_public(address: IPv4Address | IPv6Address) -> bool:
+    if isinstance(address, IPv6Address) and address.is_site_local:
+        return False
+    return address.is_global and not address.is_reserved

@@ -1,0 +1,1 @@
+"""Authentication to registries: credentials, `WWW-Authenticate` challenges, bearer tokens by scope."""

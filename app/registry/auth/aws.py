@@ -1,0 +1,148 @@
+"""ECR's passwords and repositories, asked for with an access key, an assumed role, or the identity of the machine.
+
+Source: Amazon ECR API reference, GetAuthorizationToken (12 hours) and CreateRepository; AWS STS API reference,
+AssumeRole; IAM User Guide, "Troubleshoot access denied error messages". botocore is an extra (`registry-sync[aws]`),
+imported when a login needs it, and runs in threads: it blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC
+from typing import Any, TypeVar
+
+from app.domain.errors import RegistryError
+from app.domain.registry import AwsAuth, RegistryEntry, RepositoryTemplate, ecr_region
+from app.registry.auth.credentials import Login
+from app.registry.auth.renewal import RenewableLogin
+from app.registry.http.error_body import clean
+from app.registry.http.errors import LOG_IN, ErrorContext, make_error
+
+T = TypeVar("T")
+_SESSION_NAME = "registry-sync"
+_CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 10, 30, 3
+_RATE_LIMITS = frozenset({"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"})
+_DENIALS = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
+_DENIAL = "is not authorized to perform"
+"""IAM's words for a right that is missing, whatever code they come with."""
+_RIGHTS = {
+    "AssumeRole": "sts:AssumeRole",
+    "GetAuthorizationToken": "ecr:GetAuthorizationToken",
+    "CreateRepository": "ecr:CreateRepository",
+}
+_REFUSED_VALUES = frozenset({"InvalidParameterException", "InvalidTagParameterException", "KmsException"})
+_LIMITS = frozenset({"LimitExceededException"})
+_SERVER_ERROR = 500
+
+
+class AwsIdentity:
+    """One entry's identity at AWS: `auth` is the entry's, whose proxy is gone through to AWS too."""
+
+    def __init__(self, entry: RegistryEntry, auth: AwsAuth) -> None:
+        self._entry = entry
+        self._auth = auth
+
+    async def fetch(self) -> RenewableLogin:
+        """Ask for a password.
+
+        Raise `RegistryError`: `unauthorized` for an identity that AWS does not take, `denied` for one that lacks a
+        right, `registry_unreachable` or `rate_limited` for what may pass.
+        """
+        return await self._run(self._ask)
+
+    async def create_repository(self, name: str, template: RepositoryTemplate) -> None:
+        """Make a repository unless it is there; raise `RegistryError` as `fetch` does, `limit_exceeded` when full."""
+        await self._run(lambda: self._create(name, template))
+
+    async def _run(self, ask: Callable[[], T]) -> T:
+        try:
+            import botocore.exceptions as failures
+        except ImportError as error:
+            raise self._error("logins by AWS need an extra: install registry-sync[aws]") from error
+        try:
+            return await asyncio.to_thread(ask)
+        except failures.ClientError as error:
+            raise self._refusal(error) from None
+        except (failures.NoCredentialsError, failures.PartialCredentialsError):
+            raise self._error("this machine has no identity at AWS") from None
+        except failures.ProfileNotFound:
+            raise self._error("this machine has no such profile of AWS") from None
+        except (failures.HTTPClientError, failures.ConnectionError):
+            raise self._error("AWS does not answer", code="registry_unreachable", temporary=True) from None
+        except (failures.BotoCoreError, LookupError, TypeError, ValueError, AttributeError, binascii.Error):
+            # Not what it says: parameters, and secrets among them, are repeated in some.
+            raise self._error("no login from AWS: it answered without one") from None
+
+    def _ask(self) -> RenewableLogin:
+        session = self._session()
+        answer = self._client(session, "ecr").get_authorization_token()["authorizationData"][0]
+        name, _, password = base64.b64decode(answer["authorizationToken"], validate=True).decode().partition(":")
+        return RenewableLogin(Login(username=name, password=password), answer["expiresAt"].astimezone(UTC))
+
+    def _create(self, name: str, template: RepositoryTemplate) -> None:
+        wanted: dict[str, Any] = {
+            "repositoryName": name,
+            "imageTagMutability": "IMMUTABLE" if template.immutable_tags else "MUTABLE",
+            "imageScanningConfiguration": {"scanOnPush": template.scan_on_push},
+        }
+        if template.encryption_key is not None:
+            wanted["encryptionConfiguration"] = {"encryptionType": "KMS", "kmsKey": template.encryption_key}
+        client = self._client(self._session(), "ecr")
+        with suppress(client.exceptions.RepositoryAlreadyExistsException):
+            client.create_repository(**wanted)
+
+    def _session(self) -> Any:
+        from botocore.session import Session
+
+        auth = self._auth
+        session = Session(profile=auth.profile)
+        if auth.access_key_id is not None:
+            secret = auth.secret_access_key
+            session.set_credentials(auth.access_key_id, secret.get_secret_value() if secret else "")
+        if auth.role_arn is None:
+            return session
+        wanted = {"RoleArn": auth.role_arn, "RoleSessionName": _SESSION_NAME}
+        if auth.external_id is not None:
+            wanted["ExternalId"] = auth.external_id
+        role = self._client(session, "sts").assume_role(**wanted)["Credentials"]
+        assumed = Session()
+        assumed.set_credentials(role["AccessKeyId"], role["SecretAccessKey"], role["SessionToken"])
+        return assumed
+
+    def _client(self, session: Any, service: str) -> Any:
+        from botocore.config import Config
+
+        proxy = self._entry.proxy
+        config = Config(
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_READ_SECONDS,
+            retries={"total_max_attempts": _ATTEMPTS},
+            proxies={"http": proxy, "https": proxy} if proxy else None,
+        )
+        region = self._auth.region or ecr_region(self._entry.registry)
+        return session.create_client(service, region_name=region, config=config)
+
+    def _refusal(self, error: Any) -> RegistryError:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        words = clean(f"{code}: {error.response.get('Error', {}).get('Message', '')}")
+        if code in _RATE_LIMITS:
+            return self._error(f"AWS limits the rate of logins ({words})", code="rate_limited", temporary=True)
+        if status >= _SERVER_ERROR:
+            return self._error(f"AWS failed ({words})", code="registry_unreachable", temporary=True)
+        if code in _LIMITS:
+            return self._error(f"AWS has a limit ({words})", code="limit_exceeded")
+        if code in _REFUSED_VALUES:
+            return self._error(f"AWS takes no such repository ({words})", code="denied")
+        if code in _DENIALS or _DENIAL in words:
+            right = _RIGHTS.get(error.operation_name, error.operation_name)
+            return self._error(f"the AWS identity lacks the right {right}: allow it that ({words})", code="denied")
+        return self._error(f"AWS does not take the identity: check its access key or role ({words})")
+
+    def _error(self, message: str, *, code: str = "unauthorized", temporary: bool = False) -> RegistryError:
+        registry = self._entry.registry
+        return make_error(f"{registry}: {message}", ErrorContext(registry, LOG_IN), code=code, temporary=temporary)

@@ -1,0 +1,207 @@
+"""Repositories made when they are missing, by the APIs that registries have of their own.
+
+Harbor has projects to be made, in which repositories come with the first push. Docker Hub and Quay make a repository
+with the first push themselves, public or private as the namespace says: there it is made before that, as the entry's
+`create_missing` says. Once for each name in a process; of several that ask at once the others find it there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import structlog
+
+from app.domain.errors import RegistryError
+from app.domain.reference import DOCKER_HUB
+from app.domain.registry import AwsAuth, RegistryEntry, RepositoryTemplate
+from app.registry.auth.aws import AwsIdentity
+from app.registry.auth.challenge import Scopes
+from app.registry.auth.identities import refusal_of_login
+from app.registry.http.errors import CREATE_REPOSITORY, make_error
+from app.registry.http.message import Url
+from app.registry.listing.vendor_apis import DOCKER_HUB_API, docker_hub_login, password_of, token_of
+from app.registry.quirks import Quirks, quirks_of
+from app.registry.requests import RegistryRequest, RequestExecutor
+
+_log = structlog.get_logger(__name__)
+_CREATED, _CONFLICT = httpx.codes.CREATED, httpx.codes.CONFLICT
+_FOUND, _MISSING, _EXISTS = httpx.codes.OK, httpx.codes.NOT_FOUND, httpx.codes.BAD_REQUEST
+_REFUSED = frozenset({"unauthorized", "denied"})
+
+
+def refusal_of_creation(entry: RegistryEntry) -> tuple[str, str] | None:
+    """Return the field and the reason why an entry can't have its `create_missing`; None where it can."""
+    if entry.create_missing is None:
+        return None
+    quirks = quirks_of(entry)
+    if quirks.creates_by in {"first_push", "nothing"}:
+        return "/create_missing", quirks.creation_advice
+    if quirks.creates_by == "ecr" and not isinstance(entry.auth, AwsAuth):
+        return "/create_missing", quirks.creation_advice
+    for name in sorted(entry.create_missing.given):
+        if name not in quirks.creation_fields:
+            known = ", ".join(sorted(quirks.creation_fields))
+            return f"/create_missing/{name}", f"this registry has no such setting; it has {known}"
+    return None
+
+
+class RepositoryCreator:
+    """Makes what a registry's entry says may be made; without `create_missing` nothing.
+
+    - `executor`: the registry, with the entry's login
+    """
+
+    def __init__(self, executor: RequestExecutor) -> None:
+        self._executor = executor
+        self._quirks: Quirks = quirks_of(executor.entry)
+        self._made: set[str] = set()
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    @property
+    def comes_first(self) -> bool:
+        """Whether to make a repository before it is pushed to: else the push would make it, as it sees fit."""
+        return self._executor.entry.create_missing is not None and self._quirks.creates_by in {"docker_hub", "quay"}
+
+    async def create(self, repository: str) -> bool:
+        """Make a repository, or the project it is in; return False where that is not to be done, or was done before.
+
+        Raise `RegistryError`: `denied` names the right that the login lacks.
+        """
+        template = self._executor.entry.create_missing
+        name = repository.partition("/")[0] if self._quirks.creates_by == "harbor" else repository
+        if template is None or self._quirks.creates_by in {"first_push", "nothing"}:
+            return False
+        async with self._locks[name]:
+            if name in self._made:
+                return False
+            try:
+                await self._create(name, template)
+            except RegistryError as error:
+                raise self._advised(error, name) from error
+            self._made.add(name)
+        _log.info("repository_created", registry=self._executor.entry.registry, name=name)
+        return True
+
+    async def _create(self, name: str, template: RepositoryTemplate) -> None:
+        match self._quirks.creates_by:
+            case "harbor":
+                await _create_harbor_project(self._executor, name, template)
+            case "ecr":
+                await _create_on_ecr(self._executor, name, template)
+            case "docker_hub":
+                await _create_on_docker_hub(self._executor, name, template)
+            case _:
+                await _create_on_quay(self._executor, name, template)
+
+    def _advised(self, error: RegistryError, name: str) -> RegistryError:
+        advice = f"; {self._quirks.creation_advice}" if error.code in _REFUSED else ""
+        return make_error(
+            f"{name} could not be made: {error.message}{advice}",
+            self._executor.context(CREATE_REPOSITORY),
+            code="denied" if error.code in _REFUSED else error.code,
+            temporary=error.temporary,
+            retry_after=error.retry_after,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Api:
+    """A registry's own API, and what logs in to it."""
+
+    executor: RequestExecutor
+    origin: Url
+    login: Mapping[str, str]
+
+    async def has(self, target: str) -> bool:
+        """Ask whether something is there."""
+        answer = await self.executor.fetch(self._request("GET", target, expects={_FOUND, _MISSING}))
+        return answer.status == _FOUND
+
+    async def make(self, target: str, body: Mapping[str, Any], *, expects: set[int]) -> bool:
+        """Make something; return False where the answer is another one that is expected."""
+        request = self._request("POST", target, expects={_CREATED, *expects})
+        headers = {**request.headers, "Content-Type": "application/json"}
+        answer = await self.executor.fetch(replace(request, headers=headers, content=json.dumps(body).encode()))
+        return answer.status == _CREATED
+
+    async def make_unless_there(self, target: str, body: Mapping[str, Any], *, there: str) -> None:
+        """Make something; a refusal is success where another process was first, and it is there by now."""
+        if await self.has(there) or await self.make(target, body, expects={_EXISTS, _CONFLICT}):
+            return
+        if not await self.has(there):
+            context = self.executor.context(CREATE_REPOSITORY)
+            raise make_error(f"{context.registry} takes no such name", context, code="denied")
+
+    def _request(self, method: str, target: str, *, expects: set[int]) -> RegistryRequest:
+        return RegistryRequest(
+            operation=CREATE_REPOSITORY,
+            method=method,
+            url=self.origin.with_target(target),
+            scopes=Scopes(),
+            expects=frozenset(expects),
+            headers={"Accept": "application/json"},
+            login=self.login,
+        )
+
+
+async def _create_on_ecr(executor: RequestExecutor, name: str, template: RepositoryTemplate) -> None:
+    """Make a repository with the identity that logs in (Amazon ECR API reference, CreateRepository)."""
+    entry = executor.entry
+    if isinstance(entry.auth, AwsAuth) and refusal_of_login(entry, executor.http.settings.machine_identities) is None:
+        await AwsIdentity(entry, entry.auth).create_repository(name, template)
+        return
+    context = executor.context(CREATE_REPOSITORY)
+    raise make_error(f"{context.registry} takes an identity of AWS for that", context, code="unauthorized")
+
+
+async def _create_harbor_project(executor: RequestExecutor, project: str, template: RepositoryTemplate) -> None:
+    """Make a project (Harbor's API, `createProject`; 409 where it is there)."""
+    metadata = {"public": str(template.public).lower(), "auto_scan": str(template.scan_on_push).lower()}
+    body: dict[str, Any] = {"project_name": project, "metadata": metadata}
+    if template.quota_bytes is not None:
+        body["storage_limit"] = template.quota_bytes
+    login = await password_of(executor)
+    api = _Api(executor, executor.home, {"Authorization": login.basic} if login.password else {})
+    await api.make("/api/v2.0/projects", body, expects={_CONFLICT})
+
+
+async def _create_on_docker_hub(executor: RequestExecutor, name: str, template: RepositoryTemplate) -> None:
+    """Make a repository unless it is there (reference of Docker Hub's API, "Create a new repository")."""
+    is_hub = executor.entry.registry == DOCKER_HUB
+    origin = Url.parse(DOCKER_HUB_API) if is_hub else executor.home
+    api = _Api(executor, origin, await docker_hub_login(executor, origin))
+    namespace, _, short = name.partition("/")
+    target = f"/v2/namespaces/{quote(namespace, safe='')}/repositories"
+    body = {
+        "namespace": namespace,
+        "name": short,
+        "description": template.description,
+        "registry": "docker.io",
+        "is_private": not template.public,
+    }
+    await api.make_unless_there(target, body, there=f"{target}/{quote(short, safe='')}")
+
+
+async def _create_on_quay(executor: RequestExecutor, name: str, template: RepositoryTemplate) -> None:
+    """Make a repository unless it is there (Quay's API, `createRepo`; an application's token with `repo:create`)."""
+    login = await executor.login()
+    if login.username != "$oauthtoken":
+        context = executor.context(CREATE_REPOSITORY)
+        raise make_error(f"{context.registry} takes the token of an application for that", context, code="unauthorized")
+    api = _Api(executor, executor.home, {"Authorization": f"Bearer {token_of(executor, login)}"})
+    namespace, _, short = name.partition("/")
+    body = {
+        "namespace": namespace,
+        "repository": short,
+        "visibility": "public" if template.public else "private",
+        "description": template.description,
+        "repo_kind": "image",
+    }
+    await api.make_unless_there("/api/v1/repository", body, there=f"/api/v1/repository/{quote(name, safe='/')}")

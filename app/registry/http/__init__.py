@@ -1,0 +1,1 @@
+"""HTTP to registries: connections, TLS, URLs, which host may see credentials, and what an error means."""

@@ -1,0 +1,155 @@
+"""Digest lists: vendors' lists that say the digests of all tags of a repository, a page at a time.
+
+Which registry has one is said in `app/registry/quirks.py`. Sources: ACR's reference (`containerregistry/tag/get-list`),
+Harbor's (`listArtifacts`), go-containerregistry's `pkg/v1/google` for Google's `tags/list`, Quay's (`listRepoTags`),
+Docker Hub's ("List repository tags"), GitLab's container registry (`docs/spec/gitlab/api.md`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import quote
+
+from app.domain.reference import DOCKER_HUB, Digest, InvalidReferenceError, Tag
+from app.registry.auth.challenge import Scopes
+from app.registry.http.errors import Response
+from app.registry.http.message import Url
+from app.registry.limits import MAX_PAGE_BYTES
+from app.registry.listing.pages import api_entries, next_page
+from app.registry.listing.vendor_apis import docker_hub_login, next_in_body, password_of, token_of
+from app.registry.quirks import quirks_of
+from app.registry.requests import RegistryRequest, RequestExecutor
+
+_OK = frozenset({200})
+_DOCKER_HUB_API = "https://hub.docker.com"
+_PAGE, _LARGE_PAGE = 100, 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ListedTag:
+    """What a list says of one tag; its media type is empty where the list says none."""
+
+    tag: Tag
+    digest: Digest
+    media_type: str = ""
+
+
+def has_digest_list(executor: RequestExecutor) -> bool:
+    """Return whether a registry is of a type that has such a list."""
+    return quirks_of(executor.entry).digests_by != "nothing"
+
+
+async def list_digests(executor: RequestExecutor, repository: str, *, scopes: Scopes) -> AsyncIterator[ListedTag]:
+    """Yield what the list says; what can't be read is left out. Raise `RegistryError` where there is no list."""
+    quirks = quirks_of(executor.entry)
+    if quirks.tag_list_action:
+        scopes = scopes.merge(Scopes.repository(repository, quirks.tag_list_action))
+    async for item in _LISTS[quirks.digests_by](executor, repository, scopes):
+        for tag, digest, media_type in item:
+            try:
+                yield ListedTag(Tag(tag), Digest(digest), media_type if isinstance(media_type, str) else "")
+            except (InvalidReferenceError, TypeError):
+                continue
+
+
+_Item = list[tuple[Any, Any, Any]]
+
+
+async def _acr(executor: RequestExecutor, repository: str, scopes: Scopes) -> AsyncIterator[_Item]:
+    url = executor.home.with_target(f"/acr/v1/{repository}/_tags?n={_LARGE_PAGE}")
+    async for item in api_entries(executor, _call(url, scopes), key="tags", follow=_next_by_last):
+        yield [(item["name"], item["digest"], None)] if _has(item, "name", "digest") else []
+
+
+async def _harbor(executor: RequestExecutor, repository: str, _scopes: Scopes) -> AsyncIterator[_Item]:
+    login = await password_of(executor)
+    project, _, name = repository.partition("/")
+    # Escaped twice: Harbor's router undoes it once before it looks for slashes.
+    path = f"/api/v2.0/projects/{quote(project)}/repositories/{quote(quote(name, safe=''))}/artifacts"
+    url = executor.home.with_target(f"{path}?with_tag=true&page_size={_PAGE}")
+    headers = {"Authorization": login.basic} if login.password else {}
+    async for item in api_entries(executor, _call(url, Scopes(), login=headers), key=None, follow=next_page):
+        tags = item.get("tags") if _has(item, "digest") else None
+        kind = item.get("manifest_media_type") if tags else None
+        yield [(tag["name"], item["digest"], kind) for tag in tags or () if _has(tag, "name")]
+
+
+async def _google(executor: RequestExecutor, repository: str, scopes: Scopes) -> AsyncIterator[_Item]:
+    request = _call(executor.home.with_target(f"/v2/{repository}/tags/list"), scopes)
+    answer = await executor.fetch(replace(request, body_limit=MAX_PAGE_BYTES))  # whole: Google has no pages
+    try:
+        manifests = json.loads(answer.body).get("manifest")
+    except (ValueError, RecursionError, AttributeError):
+        manifests = None
+    for digest, entry in manifests.items() if isinstance(manifests, dict) else ():
+        tags = entry.get("tag") if isinstance(entry, dict) else None
+        yield [(tag, digest, entry.get("mediaType")) for tag in tags] if isinstance(tags, list) else []
+
+
+async def _quay(executor: RequestExecutor, repository: str, _scopes: Scopes) -> AsyncIterator[_Item]:
+    login = await executor.login()
+    url = executor.home.with_target(f"/api/v1/repository/{repository}/tag/?onlyActiveTags=true&limit={_PAGE}")
+    headers = {"Authorization": f"Bearer {token_of(executor, login)}"} if login.username == "$oauthtoken" else {}
+    async for item in api_entries(executor, _call(url, Scopes(), login=headers), key="tags", follow=_next_by_number):
+        yield [(item["name"], item["manifest_digest"], None)] if _has(item, "name", "manifest_digest") else []
+
+
+async def _docker_hub(executor: RequestExecutor, repository: str, _scopes: Scopes) -> AsyncIterator[_Item]:
+    origin = Url.parse(_DOCKER_HUB_API) if executor.entry.registry == DOCKER_HUB else executor.home
+    login = await docker_hub_login(executor, origin)
+    namespace, _, name = repository.partition("/")
+    url = origin.with_target(f"/v2/namespaces/{quote(namespace)}/repositories/{quote(name)}/tags?page_size={_PAGE}")
+    async for item in api_entries(executor, _call(url, Scopes(), login=login), key="results", follow=next_in_body):
+        yield [(item["name"], item["digest"], item.get("media_type"))] if _has(item, "name", "digest") else []
+
+
+async def _gitlab(executor: RequestExecutor, repository: str, scopes: Scopes) -> AsyncIterator[_Item]:
+    url = executor.home.with_target(f"/gitlab/v1/repositories/{repository}/tags/list/?n={_LARGE_PAGE}")
+    async for item in api_entries(executor, _call(url, scopes), key=None, follow=next_page):
+        yield [(item["name"], item["digest"], item.get("media_type"))] if _has(item, "name", "digest") else []
+
+
+def _call(url: Url, scopes: Scopes, *, login: Mapping[str, str] | None = None) -> RegistryRequest:
+    return RegistryRequest(
+        operation="list_digests",
+        method="GET",
+        url=url,
+        scopes=scopes,
+        expects=_OK,
+        headers={"Accept": "application/json"},
+        login=login,
+    )
+
+
+def _has(item: Any, *fields: str) -> bool:
+    return isinstance(item, dict) and all(isinstance(item.get(field), str) for field in fields)
+
+
+def _next_by_last(answer: Response, url: Url) -> Url | None:
+    """Go on by `Link`, or after the last tag of a full page that has none (ACR documents both)."""
+    if (following := next_page(answer, url)) is not None:
+        return following
+    tags = json.loads(answer.body).get("tags") or []
+    if len(tags) < _LARGE_PAGE or not _has(tags[-1], "name"):
+        return None
+    return url.with_parameter("last", tags[-1]["name"])
+
+
+def _next_by_number(answer: Response, url: Url) -> Url | None:
+    document = json.loads(answer.body)
+    page = document.get("page")
+    is_last = not document.get("has_additional") or not isinstance(page, int)
+    return None if is_last else url.with_parameter("page", str(page + 1))
+
+
+_LISTS: dict[str, Callable[[RequestExecutor, str, Scopes], AsyncIterator[_Item]]] = {
+    "acr": _acr,
+    "harbor": _harbor,
+    "google": _google,
+    "quay": _quay,
+    "docker_hub": _docker_hub,
+    "gitlab": _gitlab,
+}

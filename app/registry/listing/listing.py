@@ -1,0 +1,159 @@
+"""Lists of tags and repositories: by the catalog, or by the vendor's own API."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import structlog
+
+from app.domain.errors import RegistryError
+from app.domain.reference import InvalidReferenceError, Repository, Tag
+from app.registry.auth.challenge import Scopes
+from app.registry.http.error_body import clean
+from app.registry.http.errors import LIST_REPOSITORIES, make_error
+from app.registry.listing.pages import ListWarnings, spec_entries
+from app.registry.listing.vendor_apis import catalog, docker_hub, github, gitlab, harbor, quay
+from app.registry.quirks import Quirks, quirks_of, quirks_of_token_server
+from app.registry.requests import RegistryRequest, RequestExecutor
+
+_log = structlog.get_logger(__name__)
+_REFUSALS = frozenset({400, 401, 403, 404, 405, 406, 410, 501})
+"""What registries without a catalog, or with one for administrators only, answer."""
+Way = Callable[[RequestExecutor, str, ListWarnings], AsyncIterator[Any]]
+
+
+async def list_tags(
+    executor: RequestExecutor, repository: str, *, scopes: Scopes, list_warnings: ListWarnings
+) -> AsyncIterator[Tag]:
+    """Yield a repository's tags as the registry orders them; `repository_missing` when there is none of that name.
+
+    What can't be used is counted (`tag_unusable`), but for nulls and digests, which are no tags anywhere.
+    """
+    if action := quirks_of(executor.entry).tag_list_action:
+        scopes = scopes.merge(Scopes.repository(repository, action))
+    url = executor.home.with_target(f"/v2/{repository}/tags/list")
+    seen: set[str] = set()
+    request = RegistryRequest(operation="list_tags", method="GET", url=url, scopes=scopes, expects=frozenset({200}))
+    async for entry in spec_entries(executor, request, key="tags", list_warnings=list_warnings):
+        try:
+            tag = Tag(entry)
+        except (InvalidReferenceError, TypeError):
+            # Nexus lists nulls, Artifactory digests (skopeo #2409, #2346).
+            _log.warning("list_entry_dropped", registry=executor.entry.registry, list="tags", entry=_shown(entry))
+            if not _is_no_tag_anywhere(entry):
+                list_warnings.add("tag_unusable", f"{executor.entry.registry}/{repository}:{_shown(entry)}")
+            continue
+        if tag not in seen:
+            seen.add(tag)
+            yield tag
+
+
+async def list_repositories(
+    executor: RequestExecutor, namespace: str, *, list_warnings: ListWarnings
+) -> AsyncIterator[str]:
+    """Yield the registry's repositories, those below a namespace if one is given.
+
+    Names that can't be used are counted (`repository_unusable`), as far as the namespace may hold them.
+    Raises `RegistryError` whose message says what to do instead; `listing_unsupported` where no login gets a list.
+    """
+    seen: set[str] = set()
+    async for entry in _by_any_way(executor, namespace, list_warnings):
+        try:
+            path = Repository(executor.entry.registry, entry).path
+        except (InvalidReferenceError, TypeError):
+            _log.warning(
+                "list_entry_dropped", registry=executor.entry.registry, list="repositories", entry=_shown(entry)
+            )
+            if str(entry).lower().startswith(f"{namespace}/" if namespace else ""):
+                list_warnings.add("repository_unusable", f"{executor.entry.registry}/{_shown(entry)}")
+            continue
+        if path not in seen and (not namespace or path.startswith(f"{namespace}/")):
+            seen.add(path)
+            yield path
+
+
+async def _by_any_way(executor: RequestExecutor, namespace: str, list_warnings: ListWarnings) -> AsyncIterator[Any]:
+    """Yield by the first way that is not refused; raise what the first one was refused with when all are."""
+    quirks = quirks_of(executor.entry)
+    ways = await _ways(executor, namespace, quirks)
+    first = ways[0] if ways else None
+    refusal: RegistryError | None = None
+    while ways:
+        way = ways.pop(0)
+        has_begun = False
+        try:
+            async for entry in way(executor, namespace, list_warnings):
+                has_begun = True
+                yield entry
+        except RegistryError as error:
+            if has_begun or not _is_refusal(error):
+                raise
+            refusal = refusal or error
+        else:
+            return
+        if not quirks.is_known and (learned := await _learn(executor)):
+            quirks = learned
+            ways = [way for way in await _ways(executor, namespace, quirks) if way is not catalog]
+    if refusal is None:
+        context = executor.context(LIST_REPOSITORIES)
+        message = f"{context.registry} has no such list of repositories: {quirks.listing_advice}"
+        raise make_error(message, context, code="listing_unsupported")
+    raise _advised(refusal, quirks.listing_advice, is_catalog=first is catalog)
+
+
+async def _ways(executor: RequestExecutor, namespace: str, quirks: Quirks) -> list[Way]:
+    """Return the ways to list, the most complete first."""
+    match quirks.lists_by:
+        case "docker_hub":
+            return [docker_hub] if namespace else []
+        case "gitlab":
+            return [gitlab, catalog] if namespace else [catalog]
+        case "harbor":
+            return [harbor, catalog]
+        case "quay":
+            return [quay] if namespace or not (await executor.login()).is_anonymous else []
+        case "github":
+            return [github] if namespace and not (await executor.login()).is_anonymous else []
+        case "catalog":
+            return [catalog]
+        case "nothing":
+            return []
+
+
+async def _learn(executor: RequestExecutor) -> Quirks | None:
+    """Recognise the registry by its token server, if that may be asked at all."""
+    try:
+        server = await executor.token_server()
+    except RegistryError:
+        return None  # why the list was refused says more
+    return quirks_of_token_server(server.realm, server.service) if server else None
+
+
+def _is_refusal(error: RegistryError) -> bool:
+    """Whether another way may do: not where there was no answer, or one to wait for."""
+    if error.temporary:
+        return False
+    return error.status in _REFUSALS if error.status is not None else error.code == "unauthorized"
+
+
+def _advised(refusal: RegistryError, advice: str, *, is_catalog: bool) -> RegistryError:
+    """Return what to do instead; a catalog that is not there is no repository that is not there."""
+    has_none = is_catalog and refusal.status is not None and refusal.status not in {401, 403}
+    return RegistryError(
+        f"{refusal.message}; {advice}",
+        registry=refusal.registry,
+        operation=refusal.operation,
+        code="listing_unsupported" if has_none else refusal.code,
+        status=refusal.status,
+        spec_codes=refusal.spec_codes,
+    )
+
+
+def _is_no_tag_anywhere(entry: Any) -> bool:
+    """Whether an entry is one that registries are known to list beside tags: null, or a digest."""
+    return entry is None or (isinstance(entry, str) and ":" in entry)
+
+
+def _shown(entry: Any) -> str:
+    return clean(str(entry), limit=80)

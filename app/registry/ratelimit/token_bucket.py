@@ -1,0 +1,21 @@
+"""The token bucket: a rate of requests, or bytes, per second."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class TokenBucket:
+    """Lets `rate` units (requests or bytes) per second pass, with one second's worth at once after a rest."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self._paid_until = 0.0
+
+    async def acquire(self, units: float) -> None:
+        """Wait until these units may pass; the next caller pays for them, so any size goes through."""
+        now = asyncio.get_running_loop().time()
+        begin = max(self._paid_until, now - 1.0)
+        self._paid_until = begin + units / self.rate
+        if begin > now:
+            await asyncio.sleep(begin - now)

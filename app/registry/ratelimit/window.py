@@ -1,0 +1,330 @@
+"""The concurrency window of a registry: AIMD over all requests of this process, and backoff when the registry asks.
+
+The window says how many permits exist: it grows by additive increase while answers are good, is halved once per burst
+of refusals (multiplicative decrease), and closes while the registry wants a pause. A request takes one permit; a
+transfer takes permits of all its registries at once, all or none (`TransferPermits`). A task with permits never waits
+for more, so no two jobs can wait for each other: its requests to those registries count against what it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from app.domain.errors import RegistryError
+from app.domain.registry import RegistryLimits
+from app.domain.registry_state import RegistryState
+from app.domain.retry_policy import RetryPolicy
+from app.registry.activity import waiting_for
+from app.registry.ratelimit.headers import Quota, WindowNotes, rate_limited
+from app.registry.ratelimit.token_bucket import TokenBucket
+
+_FIRST_WINDOW = 4.0
+_UNASKED_PAUSES = RetryPolicy(first_delay=1.0, max_delay=60.0)
+"""After a 429 that does not say how long."""
+_MAX_PAUSE_SECONDS = 86_400.0
+"""The longest pause that is believed; Docker Hub's rate limit windows are six hours."""
+
+permits_of_task: ContextVar[Mapping[ConcurrencyWindow, int]] = ContextVar("permits_of_task", default={})  # noqa: B039 — never changed
+
+
+@dataclass(frozen=True, slots=True)
+class WindowState:
+    """What processes can tell each other about one registry."""
+
+    window: float
+    changed_at: datetime
+    """When the window was last halved."""
+    paused_until: datetime | None = None
+
+
+class ConcurrencyWindow:
+    """The window, pause and rates of one registry.
+
+    - `limits`: connections (the largest window), requests per second, bytes per second; as an operator set them
+    - `clock`: the time, in UTC, for what is shared with other processes
+    - `pause_max_seconds`: the longest pause that is waited for here; for a longer one a request fails at once
+
+    AIMD as TCP has it (Chiu and Jain, 1989): plus one for each window of good answers, half for a burst of refusals.
+    """
+
+    def __init__(
+        self,
+        limits: RegistryLimits,
+        *,
+        clock: Callable[[], datetime],
+        pause_max_seconds: float,
+        registry: str = "the registry",
+    ) -> None:
+        self._clock = clock
+        self.registry = registry
+        self._pause_max = pause_max_seconds
+        self.quota = Quota()
+        self.in_use = 0
+        self._transfers = 0
+        self.waiting: deque[_Waiter] = deque()
+        self._window = _FIRST_WINDOW
+        self._is_probing = True  # before the first refusal
+        self._epoch = 0  # refusals of requests sent before the last halving belong to the same burst
+        self._halved_at = datetime.min.replace(tzinfo=clock().tzinfo)
+        self._paused_until = 0.0
+        self._refusals = 0
+        self._alarm: asyncio.TimerHandle | None = None
+        self._one = {self: 1}
+        self.notes = WindowNotes()
+        self.limit(limits)
+
+    def limit(self, limits: RegistryLimits) -> None:
+        """Take limits as an operator set them, new ones at any time."""
+        self.connections = limits.connections
+        self._requests = TokenBucket(limits.requests_per_second) if limits.requests_per_second else None
+        self._bytes = TokenBucket(limits.bytes_per_second) if limits.bytes_per_second else None
+        self._window = min(self._window, float(limits.connections))
+
+    @property
+    def state(self) -> WindowState:
+        """What another process should know."""
+        seconds = self.pause_seconds
+        until = self._clock() + timedelta(seconds=seconds) if seconds else None
+        return WindowState(self._window, self._halved_at, until)
+
+    @property
+    def registry_state(self) -> RegistryState:
+        """What operators are shown."""
+        return self.notes.show(self.size, self.in_use, paused_until=self.state.paused_until, quota=self.quota)
+
+    def adopt(self, state: WindowState) -> None:
+        """Believe what another process learned: the later halving, the longer pause."""
+        if state.changed_at > self._halved_at:
+            self._window, self._halved_at = min(state.window, float(self.connections)), state.changed_at
+            self._epoch += 1
+            self._is_probing = False
+        if state.paused_until is not None:
+            self.pause((state.paused_until - self._clock()).total_seconds())
+
+    @property
+    def size(self) -> int:
+        """How many permits there are."""
+        return max(1, int(self._window))
+
+    @property
+    def pause_seconds(self) -> float:
+        """How much longer the registry is to be left alone."""
+        if not self._paused_until:
+            return 0.0
+        return max(0.0, self._paused_until - asyncio.get_running_loop().time())
+
+    def covers_this_task(self) -> bool:
+        """Return whether the current task has permits of this registry."""
+        return self in permits_of_task.get()
+
+    async def permit(self) -> Permit:
+        """Return a permit, which the caller gives back. A task with permits of this registry waits for a pause only."""
+        if self.covers_this_task():
+            permit = Permit({})
+            if seconds := self.pause_seconds:
+                await asyncio.sleep(seconds)
+        else:
+            permit = await acquire(self._one, is_transfer=False)
+        if self._requests is not None:
+            try:
+                await self._requests.acquire(1)
+            except BaseException:
+                permit.give_back()
+                raise
+        permit.epoch = self._epoch
+        return permit
+
+    async def pass_bytes(self, count: int) -> None:
+        """Wait until so many bytes of a blob may go through."""
+        if self._bytes is not None:
+            await self._bytes.acquire(count)
+
+    def went_well(self) -> None:
+        """Widen the window: by one for each answer until the first refusal, after that by one for each window full."""
+        self._refusals = 0
+        if self._window < self.connections:
+            step = 1.0 if self._is_probing else 1.0 / self._window
+            self._window = min(float(self.connections), self._window + step)
+            self.serve()
+
+    def was_refused(
+        self, permit: Permit, *, retry_after: float | None, is_rate_limit: bool, reason: str = "it refused a request"
+    ) -> None:
+        """Pause, and halve the window if this request was sent after the last halving: once per burst.
+
+        `reason` is what it said, for operators.
+        """
+        self.notes.pause_reason = reason
+        first_of_burst = permit.epoch == self._epoch
+        if is_rate_limit and first_of_burst:
+            self._epoch += 1
+            self._is_probing = False
+            self._window = max(1.0, self._window / 2)
+            self._halved_at = self._clock()
+            self._refusals += 1
+        if retry_after is None and is_rate_limit:
+            retry_after = _UNASKED_PAUSES.delay(self._refusals) if first_of_burst else 0.0
+        self.pause(retry_after or 0.0)
+
+    def pause(self, seconds: float) -> None:
+        """Pause: give no permits for some seconds; a longer pause stands. Waiters of a long one are rejected."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + min(seconds, _MAX_PAUSE_SECONDS)
+        if seconds > 0 and until > self._paused_until:
+            self._paused_until = until
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm = loop.call_at(until, self._resume)
+        for waiter in list(self.waiting):
+            if (error := self.pause_error()) is not None:
+                waiter.reject(error)
+
+    def pause_error(self) -> RegistryError | None:
+        """Return the error (`rate_limited`) for a pause that is longer than is waited for; None for a shorter one."""
+        seconds = self.pause_seconds
+        return rate_limited(self.registry, seconds) if seconds > self._pause_max else None
+
+    def _resume(self) -> None:
+        # Set outright: timers may go off a clock tick early, and no second one would come.
+        self._paused_until = 0.0
+        self.serve()
+
+    def close(self) -> None:
+        """Let no timer live on."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def has_room(self, wanted: int) -> bool:
+        """Return whether so many permits are free; more than the window holds go alone."""
+        return self.pause_seconds == 0 and (not self.in_use or self.in_use + wanted <= self.size)
+
+    def has_room_for_transfer(self, wanted: int) -> bool:
+        """Whether a transfer leaves a quarter of the window to small requests, so that they don't queue behind it."""
+        cap = max(1, self.size - max(1, self.size // 4))
+        return not self._transfers or self._transfers + wanted <= cap
+
+    def count(self, change: int, *, is_transfer: bool) -> None:
+        """Note permits as taken, or released."""
+        self.in_use += change
+        if is_transfer:
+            self._transfers += change
+
+    def serve(self) -> None:
+        """Give permits to waiting tasks, first come first served among those that can go.
+
+        One that lacks a permit of another registry lets others pass: a slow registry never holds up a fast one.
+        """
+        if not self.waiting:
+            return
+        transfers_wait = False
+        for waiter in list(self.waiting):
+            if self.pause_seconds > 0 or (self.in_use and self.in_use >= self.size):
+                return
+            if waiter.granted.done() or (waiter.is_transfer and transfers_wait):
+                continue
+            if waiter.can_go():
+                waiter.grant()
+            elif all(
+                other.can_take(wanted, is_transfer=waiter.is_transfer)
+                for other, wanted in waiter.needs.items()
+                if other is not self
+            ):
+                if not self.has_room(waiter.needs[self]):
+                    return
+                transfers_wait = True
+
+    def can_take(self, wanted: int, *, is_transfer: bool) -> bool:
+        """Return whether this registry, for its part, has so many permits to give."""
+        return self.has_room(wanted) and (not is_transfer or self.has_room_for_transfer(wanted))
+
+
+@dataclass(slots=True, eq=False)
+class Permit:
+    """Permits of one or more windows, and when they were taken."""
+
+    needs: Mapping[ConcurrencyWindow, int]
+    is_transfer: bool = False
+    epoch: int = -1
+
+    def give_back(self) -> None:
+        """Let others go; twice does no harm."""
+        needs, self.needs = self.needs, {}
+        for window, count in needs.items():
+            window.count(-count, is_transfer=self.is_transfer)
+        for window in needs:
+            window.serve()
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """A task that waits for permits."""
+
+    needs: Mapping[ConcurrencyWindow, int]
+    is_transfer: bool
+    granted: asyncio.Future[None]
+
+    def can_go(self) -> bool:
+        return _can_take(self.needs, is_transfer=self.is_transfer)
+
+    def grant(self) -> None:
+        _take(self.needs, is_transfer=self.is_transfer)
+        self.leave()
+        self.granted.set_result(None)
+
+    def reject(self, error: RegistryError) -> None:
+        self.leave()
+        if not self.granted.done():
+            self.granted.set_exception(error)
+
+    def leave(self) -> None:
+        for window in self.needs:
+            with suppress(ValueError):
+                window.waiting.remove(self)
+
+
+def _can_take(needs: Mapping[ConcurrencyWindow, int], *, is_transfer: bool) -> bool:
+    return all(window.can_take(wanted, is_transfer=is_transfer) for window, wanted in needs.items())
+
+
+def _take(needs: Mapping[ConcurrencyWindow, int], *, is_transfer: bool) -> None:
+    for window, count in needs.items():
+        window.count(count, is_transfer=is_transfer)
+
+
+async def acquire(needs: Mapping[ConcurrencyWindow, int], *, is_transfer: bool) -> Permit:
+    """Wait until all these permits can be had, and take them together.
+
+    Raise `RegistryError` (`rate_limited`) where one of the registries wants a longer pause than is waited for.
+    """
+    for window in needs:
+        if (error := window.pause_error()) is not None:
+            raise error
+    permit = Permit(needs, is_transfer)
+    if not any(window.waiting for window in needs) and _can_take(needs, is_transfer=is_transfer):
+        _take(needs, is_transfer=is_transfer)
+        return permit
+    waiter = _Waiter(needs, is_transfer, asyncio.get_running_loop().create_future())
+    for window in needs:
+        window.waiting.append(waiter)
+    for window in needs:
+        window.serve()
+    lacking = [
+        window.registry for window, wanted in needs.items() if not window.can_take(wanted, is_transfer=is_transfer)
+    ]
+    try:
+        with waiting_for(*lacking):
+            await waiter.granted
+    except asyncio.CancelledError:
+        waiter.leave()
+        if waiter.granted.done() and not waiter.granted.cancelled() and waiter.granted.exception() is None:
+            permit.give_back()
+        for window in needs:
+            window.serve()
+        raise
+    return permit

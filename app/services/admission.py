@@ -1,0 +1,237 @@
+"""Admission: what a caller's grant holds, and which hosts and notify URL a request may name (SSRF).
+
+All of it is known before anything is connected to. What a caller may not see is not found by it.
+
+Names are not resolved here: what they resolve to is checked before each connection, by `app.net`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from fnmatch import fnmatchcase
+from urllib.parse import urlsplit
+
+from cachetools import TTLCache
+
+from app.domain.access import Caller
+from app.domain.errors import FieldError, InvalidRequestError, NotFoundError
+from app.domain.notify_url import Notify
+from app.domain.policy import Policy
+from app.domain.reference import Registry
+from app.domain.registry import RegistryEntry
+from app.domain.request import SyncRequest, destinations_that_are_sources
+from app.net.address_guard import AddressRules, HostRefusedError, PrivateAddressError, is_address
+from app.security import Sealer
+from app.store.api_keys import ApiKeyStore
+from app.store.db.database import Database
+from app.store.registries import RegistryStore
+from app.store.subscriptions import SubscriptionStore
+from app.webhooks.outbound import Outbound
+
+RECENT_SECONDS = 1.0
+"""Registered hosts, and whether there is an API key, are read once in this time, not for every request; what changed
+elsewhere is believed this much later."""
+_HOSTS, _EGRESS = "hosts", "egress"
+HTTPS_PORT = 443
+_ENTER_IT = "PUT /v1/registries/{name} with this host"
+
+
+class Admission:
+    """Refuses hosts and URLs that can be known to be forbidden without resolving them.
+
+    - `sealer`: opens nothing here; the store of registries wants it
+    - `rules`: which addresses may be connected to (the SSRF guard)
+    - `outbound`: which URLs notifications may go to
+    - `unregistered_hosts`: which hosts without an entry may be copied from and to: `allow`, `sources`, `deny`, `auto`
+      (`allow` until there is an API key, then `deny`), or patterns of host names
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        *,
+        rules: AddressRules,
+        outbound: Outbound,
+        unregistered_hosts: Sequence[str] = ("auto",),
+    ) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._rules = rules
+        self._outbound = outbound
+        self._unregistered_hosts = tuple(unregistered_hosts)
+        self._recent_egress: TTLCache[str, tuple[str, ...]] = TTLCache(1, RECENT_SECONDS)
+        self._recent: TTLCache[str, frozenset[Registry]] = TTLCache(1, RECENT_SECONDS)
+
+    async def check(
+        self,
+        request: SyncRequest,
+        *,
+        caller: Caller,
+        notify: Notify | None = None,
+        entered: AbstractSet[Registry] = frozenset(),
+    ) -> None:
+        """Check the places that a request's rules name, for its caller, and its notify URL.
+
+        Hosts in `entered` are being registered with the request. Raise `InvalidRequestError` (`not_granted`,
+        `host_not_allowed`, `unknown_subscription`).
+        """
+        if refusals := caller.grant.refusals(request):
+            raise InvalidRequestError(refusals[0].detail, errors=refusals, code="not_granted")
+        _check_destinations(request)
+        await self._check_hosts(request, entered)
+        if notify is not None:
+            await self._check_notify(notify)
+
+    async def check_policy(
+        self, policy: Policy, *, caller: Caller, entered: AbstractSet[Registry] = frozenset()
+    ) -> None:
+        """Check a policy that is to be stored: its name and its request; raise `InvalidRequestError`."""
+        if not caller.grant.sees_policy(policy.name):
+            raise _not_granted("/name", f"this key may not have a policy {policy.name!r}")
+        await self.check(policy.request, caller=caller, entered=entered)
+
+    def check_entry(self, entry: RegistryEntry, *, caller: Caller) -> None:
+        """Check a registry that is to be entered; raise `InvalidRequestError` (`not_granted`, `host_not_allowed`)."""
+        if not caller.grant.holds_registry(entry.registry, entry.prefix):
+            detail = f"this key may not copy from and to all of {entry.host}, so it may not enter it"
+            raise _not_granted("/host", detail)
+        if refusal := self.refusal(entry.registry, is_registered=True):
+            raise host_refused("/host", refusal)
+
+    def check_notify_url(self, pointer: str, url: str) -> None:
+        """Check where notifications are to go; raise `InvalidRequestError` (`host_not_allowed`) at that field."""
+        if refusal := self._outbound.refusal(url):
+            raise host_refused(pointer, refusal)
+
+    def refusal(self, registry: Registry, *, is_registered: bool) -> str | None:
+        """Return why a host can be known to be forbidden without resolving it; None when it can't."""
+        host = registry.hostname
+        try:
+            self._rules.check_host(host)
+            if is_address(host):
+                self._rules.check(host, host, is_registered=is_registered)
+        except PrivateAddressError as error:
+            return f"{error.message}; {_ENTER_IT} to allow it"
+        except HostRefusedError as error:
+            return error.message
+        if not is_registered and (host == "localhost" or host.endswith(".localhost")):
+            return f"{host} is not a public address; {_ENTER_IT} to allow it"
+        return None
+
+    def forget_hosts(self) -> None:
+        """Have the registered hosts read anew: one was removed."""
+        self._recent.clear()
+
+    async def _check_hosts(self, request: SyncRequest, entered: AbstractSet[Registry]) -> None:
+        wanted = _hosts(request)
+        egress = await self._egress()
+        doubtful = {
+            registry
+            for pointer, registry in wanted
+            if self.refusal(registry, is_registered=False) or _egress_refusal(egress, pointer, registry)
+        }
+        registered = await self._registered(doubtful) if doubtful else frozenset()
+        problems = []
+        for pointer, registry in wanted:
+            is_registered = registry in registered or registry in entered
+            refusal = self.refusal(registry, is_registered=is_registered)
+            if refusal is None and not is_registered:
+                refusal = _egress_refusal(egress, pointer, registry)
+            if refusal is not None:
+                problems.append(FieldError(pointer, "host_not_allowed", refusal))
+        if problems:
+            raise InvalidRequestError(problems[0].detail, errors=tuple(problems), code="host_not_allowed")
+
+    async def _check_notify(self, notify: Notify) -> None:
+        self.check_notify_url("/notify/url", notify.url)
+        async with self._database.reading() as session:
+            if await SubscriptionStore(session).find(notify.subscription) is None:
+                detail = f"there is no subscription {notify.subscription!r} to sign with"
+                raise InvalidRequestError(
+                    detail, errors=(FieldError("/notify/subscription", "unknown_subscription", detail),)
+                )
+
+    async def _egress(self) -> Sequence[str]:
+        """Return which unregistered hosts may be reached just now."""
+        if self._unregistered_hosts != ("auto",):
+            return self._unregistered_hosts
+        if _EGRESS not in self._recent_egress:
+            async with self._database.reading() as session:
+                has_key = await ApiKeyStore(session).has_any()
+            self._recent_egress[_EGRESS] = ("deny",) if has_key else ("allow",)
+        return self._recent_egress[_EGRESS]
+
+    async def _registered(self, wanted: AbstractSet[Registry]) -> AbstractSet[Registry]:
+        """Read which hosts are registered, anew where the wanted ones were not a moment ago."""
+        known = self._recent.get(_HOSTS)
+        if known is None or not wanted <= known:
+            async with self._database.reading() as session:
+                stored = await RegistryStore(session, self._sealer).list_stored()
+            known = self._recent[_HOSTS] = frozenset(one.entry.registry for one in stored)
+        return known
+
+
+def check_sees_policy(name: str, caller: Caller) -> None:
+    """Raise `NotFoundError` for a policy that the caller may not see, whether there is one or not."""
+    if not caller.grant.sees_policy(name):
+        raise NotFoundError(f"there is no policy {name[:64]!r}")
+
+
+def check_sees_registry(entry: RegistryEntry, caller: Caller) -> None:
+    """Raise `NotFoundError` for an entry of which the caller may copy from and to nothing."""
+    if not caller.grant.sees_registry(entry.registry, entry.prefix):
+        raise NotFoundError(f"there is no registry {entry.name[:64]!r}")
+
+
+def check_holds_registry(entry: RegistryEntry, caller: Caller) -> None:
+    """Raise `NotFoundError`, or `InvalidRequestError` for an entry that the caller sees and may not change or check."""
+    check_sees_registry(entry, caller)
+    if not caller.grant.holds_registry(entry.registry, entry.prefix):
+        raise _not_granted("/host", f"this key may not copy from and to all of {entry.host}")
+
+
+def _not_granted(pointer: str, detail: str) -> InvalidRequestError:
+    return InvalidRequestError(detail, errors=(FieldError(pointer, "not_granted", detail),), code="not_granted")
+
+
+def host_refused(pointer: str, refusal: str) -> InvalidRequestError:
+    """Make the error for one field that names a forbidden host."""
+    error = FieldError(pointer, "host_not_allowed", refusal)
+    return InvalidRequestError(refusal, errors=(error,), code="host_not_allowed")
+
+
+def _egress_refusal(egress: Sequence[str], pointer: str, registry: Registry) -> str | None:
+    """Return why a host without an entry may not be reached; None where it may."""
+    match tuple(egress):
+        case ("allow",):
+            return None
+        case ("sources",) if pointer.endswith("/source"):
+            is_named = True
+        case patterns:
+            is_named = any(fnmatchcase(registry.hostname, pattern) for pattern in patterns)
+    if is_named and urlsplit(f"//{registry}").port in {None, HTTPS_PORT}:
+        return None
+    return f"{registry} is not registered, and only registered hosts are reached: {_ENTER_IT}"
+
+
+def _check_destinations(request: SyncRequest) -> None:
+    """Raise `InvalidRequestError` for a destination that is its source."""
+    detail = "this is the source itself: name another repository, tag or registry"
+    problems = [
+        FieldError(f"/rules/{index}/destination/{place}", "same_as_source", detail)
+        for index, rule in enumerate(request.rules)
+        for place in destinations_that_are_sources(rule)
+    ]
+    if problems:
+        raise InvalidRequestError(detail, errors=tuple(problems))
+
+
+def _hosts(request: SyncRequest) -> list[tuple[str, Registry]]:
+    found = []
+    for index, rule in enumerate(request.rules):
+        found.append((f"/rules/{index}/source", rule.source_pattern.registry))
+        for place, template in enumerate(rule.destination_templates):
+            found.append((f"/rules/{index}/destination/{place}", template.registry))
+    return found

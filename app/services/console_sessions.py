@@ -1,0 +1,48 @@
+"""Console sessions: an API key, sealed into a cookie for some hours.
+
+There is no table of sessions: the cookie holds the key itself, sealed (see `app.security`), and each request
+authenticates it. A key that is revoked ends its sessions at once, and every process knows every session.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from app.domain.access import Caller
+from app.domain.errors import AccessError, UnavailableError
+from app.security import Sealer
+from app.services.api_keys import ApiKeyService
+
+LIFETIME = timedelta(hours=12)
+_CONTEXT = "console/session"
+
+
+class ConsoleSessionService:
+    """Open console sessions and tell whose they are.
+
+    - `sealer`: seals keys into cookies, and opens them
+    - `now`: the clock, in UTC
+    """
+
+    def __init__(self, keys: ApiKeyService, sealer: Sealer, *, now: Callable[[], datetime]) -> None:
+        self._keys = keys
+        self._sealer = sealer
+        self._now = now
+
+    async def open(self, key: str, *, address: str | None) -> str:
+        """Return the text of a new session's cookie; raise `AccessError` for a key that is not known."""
+        await self._keys.authenticate(key, address=address)
+        ends_at = int((self._now() + LIFETIME).timestamp())
+        return self._sealer.seal(json.dumps([ends_at, key]), context=_CONTEXT)
+
+    async def authenticate(self, cookie: str, *, address: str | None) -> Caller:
+        """Return the caller of a session; raise `AccessError` for one that has ended, or a key that was revoked."""
+        try:
+            ends_at, key = json.loads(self._sealer.unseal(cookie, context=_CONTEXT))
+        except (UnavailableError, ValueError) as error:
+            raise AccessError("this is no session of this service") from error
+        if self._now().timestamp() >= ends_at:
+            raise AccessError("the session has ended; log in again")
+        return await self._keys.authenticate(key, address=address)

@@ -1,0 +1,270 @@
+"""Check a registry along the way a copy goes: reach it, log in, list, read a byte of a blob, open an upload."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from app.domain.access import Caller
+from app.domain.errors import FieldError, InvalidRequestError, RegistryError, TransferError
+from app.domain.manifest import EMPTY_DESCRIPTOR_DIGEST, INDEX_TYPES, Descriptor
+from app.domain.reference import InvalidReferenceError, Repository, Tag
+from app.domain.registry import AwsAuth, AzureAuth, GoogleAuth, NoAuth, RegistryEntry
+from app.domain.report import ExecutionError
+from app.registry.client import RegistryClient
+from app.registry.pool import ClientPool
+from app.registry.quirks import quirks_of
+from app.security import Sealer
+from app.services.admission import check_holds_registry
+from app.store.db.database import Database
+from app.store.registries import RegistryStore
+
+STEP_SECONDS = 20.0
+"""A person waits for the answer; what takes longer is a job."""
+MAX_AT_ONCE = 4
+"""Checks at once in this process: they are no means to scan a network."""
+_MAX_DEPTH = 3
+"""Indexes within indexes that are looked into for a blob to read."""
+_BLOB = Descriptor(media_type="application/octet-stream", digest=EMPTY_DESCRIPTOR_DIGEST, size=2)
+_REFUSALS = frozenset({"unauthorized", "denied"})
+_NOT_FOUND = 404
+"""As a registry answers for a repository that a push would make; a missing project is a 401 or 403."""
+
+StepName = Literal["reach", "log_in", "list", "read", "push"]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckStep:
+    """One thing tried."""
+
+    name: StepName
+    ok: bool
+    detail: str
+    error: ExecutionError | None = None
+    is_needed: bool = True
+    """False for a list of all repositories that a login may not have: it can copy what rules name all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was tried, and how it went."""
+
+    steps: tuple[CheckStep, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything works that a copy needs."""
+        return all(step.ok or not step.is_needed for step in self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRequest:
+    """What to try a registry with: a repository, a namespace to list, or nothing in particular."""
+
+    repository: str | None = None
+    namespace: str | None = None
+    is_pushing: bool = False
+
+
+class RegistryCheckService:
+    """Check registry entries: reach, log in, list, push.
+
+    - `sealer`: opens the credentials
+    - `pool`: clients to ask them with
+
+    At most `MAX_AT_ONCE` (4) at once in a process, `STEP_SECONDS` (20 s) a step.
+    """
+
+    def __init__(self, database: Database, *, sealer: Sealer, pool: ClientPool) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._pool = pool
+        self._permits = asyncio.Semaphore(MAX_AT_ONCE)
+
+    async def check(self, name: str, target: CheckRequest, *, caller: Caller) -> Check:
+        """Check one registry; raise `NotFoundError`, or `InvalidRequestError` for a name of a repository that is none.
+
+        A caller that may not copy from and to all of the entry may not check it (`not_granted`).
+
+        It ends where nothing further could work: not reached, or not logged in.
+        """
+        async with self._database.reading() as session:
+            store = RegistryStore(session, self._sealer)
+            check_holds_registry((await store.get_stored(name)).entry, caller)
+            entry, entries = await store.get(name), await store.list()
+        wanted = _repository(entry, target)
+        namespace = _namespace(entry, target)
+        clients = self._pool.clients(entries)
+        reader = clients.for_repository(wanted) if wanted else clients.for_registry(entry.registry, namespace)
+        async with self._permits:
+            steps = list(await _greet(reader))
+            if all(step.ok for step in steps):
+                steps += await _Walk(reader, wanted, namespace).steps()
+                if target.is_pushing and wanted:
+                    writer = clients.for_repository(wanted, writing=True)
+                    steps.append(await _try("push", lambda: _push(writer, wanted)))
+        return Check(tuple(steps))
+
+
+async def _greet(client: RegistryClient) -> tuple[CheckStep, ...]:
+    """Reach the registry, then log in to it: what its token server says is not about whether it is there."""
+    reached = await _try("reach", lambda: _reach(client))
+    if not reached.ok:
+        return (reached,)
+    anonymous = isinstance(client.entry.auth, NoAuth)
+    logged_in = await _try("log_in", lambda: _log_in(client))
+    if logged_in.error is None:
+        return (reached,) if anonymous or not logged_in.detail else (reached, logged_in)
+    if anonymous and logged_in.error.code in _REFUSALS:
+        return (reached,)
+    # What a password has to look like is no advice for an identity of a cloud; its error says what to do.
+    is_identity = isinstance(client.entry.auth, AwsAuth | AzureAuth | GoogleAuth)
+    advice = quirks_of(client.entry).login_advice if logged_in.error.code in _REFUSALS and not is_identity else ""
+    detail = f"{logged_in.detail}; {advice}" if advice else logged_in.detail
+    return reached, CheckStep("log_in", ok=False, detail=detail, error=logged_in.error)
+
+
+class _Walk:
+    """What there is to read, found on the way: a repository, a tag of it, a blob."""
+
+    def __init__(self, client: RegistryClient, repository: Repository | None, namespace: str) -> None:
+        self._client = client
+        self._repository = repository
+        self._namespace = namespace
+        self._is_named = repository is not None
+        self._tag: Tag | None = None
+
+    async def steps(self) -> list[CheckStep]:
+        """List, and read one byte of what is listed."""
+        listed = await _try("list", self._list)
+        entry = self._client.entry
+        is_optional = not self._is_named and self._namespace == entry.prefix and not isinstance(entry.auth, NoAuth)
+        if is_optional and listed.error is not None and listed.error.code in _REFUSALS:
+            listed = CheckStep("list", ok=False, detail=listed.detail, error=listed.error, is_needed=False)
+        if self._repository is None or self._tag is None:
+            return [listed]
+        repository, tag = self._repository, self._tag
+        return [listed, await _try("read", lambda: _read(self._client, repository, tag))]
+
+    async def _list(self) -> str:
+        if self._repository is None:
+            return await self._list_repositories()
+        return await self._list_tags(self._repository)
+
+    async def _list_repositories(self) -> str:
+        """List as jobs do; a registry known to have no such list was not asked for it, and is well all the same."""
+        client = self._client
+        try:
+            first = await _first(client.list_repositories(self._namespace))
+        except RegistryError as error:
+            if error.code != "listing_unsupported" or error.status is not None:
+                raise
+            return error.message
+        if first is None:
+            return f"lists no repository{f' below {self._namespace}' if self._namespace else ''}"
+        self._repository = Repository(client.entry.registry, first)
+        await self._list_tags(self._repository)
+        return f"has repositories, such as {first}"
+
+    async def _list_tags(self, repository: Repository) -> str:
+        try:
+            first = await _first(self._client.list_tags(repository.path))
+        except RegistryError as error:
+            if error.code != "repository_missing" or error.status != _NOT_FOUND:
+                raise
+            return f"{repository.path} is not there yet"
+        self._tag = Tag(first) if first else None
+        return f"{repository.path} has tags, such as {first}" if first else f"{repository.path} has no tag"
+
+
+async def _try(name: StepName, action: Callable[[], Awaitable[str]]) -> CheckStep:
+    try:
+        async with asyncio.timeout(STEP_SECONDS):
+            return CheckStep(name, ok=True, detail=await action())
+    except TransferError as error:
+        return CheckStep(name, ok=False, detail=error.message, error=ExecutionError.of(error))
+    except TimeoutError:
+        detail = f"no answer within {STEP_SECONDS:.0f} s"
+        return CheckStep(name, ok=False, detail=detail, error=ExecutionError("timeout", detail, temporary=True))
+
+
+async def _reach(client: RegistryClient) -> str:
+    status = await client.reach()
+    return f"{client.entry.base_url} answers ({status})"
+
+
+async def _log_in(client: RegistryClient) -> str:
+    """Say that the login is taken; nothing where `/v2/` answers so that nothing can be said of it."""
+    try:
+        await client.ping()
+    except RegistryError as error:
+        if error.code in _REFUSALS or error.status is None or error.temporary:
+            raise
+        return ""
+    ends_at = client.executor.login_ends_at
+    if ends_at is None:
+        return "the credentials are taken"
+    until = ends_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"the identity is taken; what it was given for a login lasts until {until}, and is renewed before"
+
+
+async def _read(client: RegistryClient, repository: Repository, tag: Tag) -> str:
+    """Read the first byte of an image's smallest blob: the way that leads to storage, redirects and all."""
+    manifest = await client.get_manifest(repository.path, tag)
+    for _ in range(_MAX_DEPTH):
+        if manifest.media_type not in INDEX_TYPES or not manifest.children:
+            break
+        manifest = await client.get_manifest(repository.path, manifest.children[0].digest)
+    blobs = [blob for blob in manifest.blobs if blob.size and not blob.is_foreign]
+    if not blobs:
+        return f"{repository.path}:{tag} can be read; it has no blob"
+    host = await client.read_byte(repository.path, min(blobs, key=lambda blob: blob.size))
+    return f"{repository.path}:{tag} can be read; its blobs come from {host}"
+
+
+async def _push(client: RegistryClient, repository: Repository) -> str:
+    session = await client.start_upload(repository.path, _BLOB)
+    await session.cancel()
+    return f"an upload to {repository.path} was opened, and taken back"
+
+
+async def _first(items: AsyncIterator[str]) -> str | None:
+    async with aclosing(cast("AsyncGenerator[str]", items)) as listed:
+        async for item in listed:
+            return item
+    return None
+
+
+def _repository(entry: RegistryEntry, target: CheckRequest) -> Repository | None:
+    if target.repository is None and target.is_pushing:
+        raise _wrong("/repository", "missing", "name a repository to push to")
+    if target.repository is None:
+        return None
+    if target.namespace is not None:
+        raise _wrong("/namespace", "conflicting_fields", "name a repository or a namespace, not both")
+    try:
+        repository = Repository(entry.registry, target.repository)
+    except InvalidReferenceError as error:
+        raise _wrong("/repository", error.code, str(error)) from error
+    if not entry.covers(repository):
+        raise _wrong("/repository", "invalid_repository", f"{target.repository!r} is not below {entry.host}")
+    return repository
+
+
+def _namespace(entry: RegistryEntry, target: CheckRequest) -> str:
+    if target.namespace is None:
+        return entry.prefix
+    try:
+        namespace = Repository(entry.registry, target.namespace).path
+    except InvalidReferenceError as error:
+        raise _wrong("/namespace", error.code, str(error)) from error
+    if entry.prefix and not f"{namespace}/".startswith(f"{entry.prefix}/"):
+        raise _wrong("/namespace", "invalid_repository", f"{target.namespace!r} is not below {entry.host}")
+    return namespace
+
+
+def _wrong(pointer: str, code: str, detail: str) -> InvalidRequestError:
+    return InvalidRequestError(detail, errors=(FieldError(pointer, code, detail),))

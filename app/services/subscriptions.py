@@ -1,0 +1,223 @@
+"""Subscriptions: create, change, delete, test; list deliveries, redeliver one.
+
+A new secret does not end the one before at once: both sign for a while, so that receivers can be changed over without
+missing anything (Standard Webhooks, "Signature Scheme").
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from pydantic import SecretStr
+
+from app.domain.access import Caller
+from app.domain.audit import AuditAction, AuditEntry, changes
+from app.domain.errors import ConflictError, UnavailableError
+from app.domain.notification import (
+    MAX_SECRETS,
+    SECRET_PREFIX,
+    Delivery,
+    DeliveryFilter,
+    EventType,
+    StoredSecret,
+    StoredSubscription,
+    Subscription,
+    delivery_id,
+)
+from app.observability import get_logger
+from app.security import Sealer
+from app.services.admission import Admission
+from app.store.audit import AuditStore
+from app.store.db.database import Database, Session
+from app.store.db.paging import Page, PageRequest
+from app.store.deliveries import DeliveryStore
+from app.store.subscriptions import SubscriptionStore, open_secrets, seal_secret
+from app.webhooks.messages import write_message
+
+SECRET_BYTES = 32
+DEFAULT_OVERLAP = timedelta(hours=24)
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PutSubscription:
+    """A subscription as it was entered; the secret is there when it was made here, the only time it is seen."""
+
+    existing: StoredSubscription
+    is_new: bool
+    made_secret: str | None = field(default=None, repr=False)
+
+
+class SubscriptionService:
+    """Create, change, test and delete subscriptions; list and redeliver deliveries.
+
+    - `sealer`: encrypts and opens signing secrets
+    - `outbound`: refuses addresses that may not be sent to
+    - `now`: the clock, in UTC; `new_id`: creates an id; `random_bytes`: makes secrets
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        sealer: Sealer,
+        admission: Admission,
+        now: Callable[[], datetime],
+        new_id: Callable[[], str],
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._admission = admission
+        self._now = now
+        self._new_id = new_id
+        self._random_bytes = random_bytes
+
+    async def list(self) -> tuple[StoredSubscription, ...]:
+        """List all subscriptions by name."""
+        async with self._database.reading() as session:
+            return await SubscriptionStore(session).list()
+
+    async def get(self, name: str) -> StoredSubscription:
+        """Read a subscription; raise `NotFoundError`."""
+        async with self._database.reading() as session:
+            return await SubscriptionStore(session).get(name)
+
+    async def put(
+        self,
+        subscription: Subscription,
+        *,
+        secret: SecretStr | None,
+        overlap: timedelta = DEFAULT_OVERLAP,
+        expected_version: int | None,
+        caller: Caller,
+    ) -> PutSubscription:
+        """Create or replace a subscription; without a secret the stored one stays, or one is created.
+
+        What had been switched off begins anew. Raise `InvalidRequestError` (`host_not_allowed`), `ConflictError`
+        (`precondition_failed`).
+        """
+        self._admission.check_notify_url("/url", subscription.url)
+        now, name = self._now(), subscription.name
+        async with self._database.transaction() as session:
+            store = SubscriptionStore(session)
+            before = await store.find(name, for_update=True)
+            _check_version(before, expected_version)
+            made = self._make_secret() if before is None and secret is None else None
+            text = secret.get_secret_value() if secret else made
+            secrets = self._secrets(before, name, text, ends_at=now + overlap)
+            is_new = await store.put(subscription, secrets, now=now)
+            if not subscription.enabled:
+                await DeliveryStore(session).give_up_pending(name, error="subscription_disabled", now=now)
+            details = changes(before.subscription if before else None, subscription)
+            if text is not None:
+                details["secrets_set"] = ["secret"]
+            action = AuditAction.SUBSCRIPTION_CREATED if is_new else AuditAction.SUBSCRIPTION_CHANGED
+            await AuditStore(session).add(AuditEntry(now, caller.name, action, name, details))
+            existing = await store.get(name)
+        log.info("subscription_entered", subscription=name, is_new=is_new, by=caller.name)
+        return PutSubscription(existing, is_new, made)
+
+    async def delete(self, name: str, *, expected_version: int | None, caller: Caller) -> None:
+        """Delete a subscription and its deliveries; raise `NotFoundError`, `ConflictError` (`precondition_failed`)."""
+        async with self._database.transaction() as session:
+            store = SubscriptionStore(session)
+            before = await store.get(name, for_update=True)
+            _check_version(before, expected_version)
+            await store.delete(name)
+            entry = AuditEntry(
+                self._now(), caller.name, AuditAction.SUBSCRIPTION_DELETED, name, changes(before.subscription, None)
+            )
+            await AuditStore(session).add(entry)
+        log.info("subscription_removed", subscription=name, by=caller.name)
+
+    async def list_deliveries(self, name: str, wanted: DeliveryFilter, page: PageRequest) -> Page[Delivery]:
+        """Read a page of a subscription's deliveries, newest first; raise `NotFoundError`."""
+        async with self._database.reading() as session:
+            await SubscriptionStore(session).get(name)
+            return await DeliveryStore(session).list(name, wanted, page)
+
+    async def get_delivery(self, name: str, delivery: str) -> Delivery:
+        """Read a delivery; raise `NotFoundError`."""
+        async with self._database.reading() as session:
+            return await DeliveryStore(session).get(name, delivery)
+
+    async def redeliver(self, name: str, delivery: str) -> Delivery:
+        """Redeliver a message, now and with all attempts anew.
+
+        Raise `NotFoundError`, `ConflictError` (`subscription_disabled`).
+        """
+        async with self._database.transaction() as session:
+            existing = await SubscriptionStore(session).get(name)
+            known = await DeliveryStore(session).get(name, delivery)
+            if known.is_of_subscription and not existing.subscription.enabled:
+                raise ConflictError(f"{name!r} is switched off; enable it first", code="subscription_disabled")
+            await DeliveryStore(session).send_again(delivery, now=self._now())
+            return await DeliveryStore(session).get(name, delivery)
+
+    async def test(self, name: str) -> Delivery:
+        """Send a test message, once, even where the subscription is disabled; raise `NotFoundError`."""
+        async with self._database.transaction() as session:
+            existing = await SubscriptionStore(session).get(name)
+            return await self._add_test(session, existing.subscription)
+
+    async def _add_test(self, session: Session, subscription: Subscription) -> Delivery:
+        now, name = self._now(), subscription.name
+        message_id = delivery_id(name, self._new_id())
+        body = write_message(
+            subscription.format,
+            message_id=message_id,
+            event=EventType.TEST,
+            occurred_at=now,
+            subject=name,
+            data={"subscription": name},
+        )
+        delivery = Delivery(
+            id=message_id,
+            subscription=name,
+            event=EventType.TEST,
+            job_id=None,
+            body=body,
+            format=subscription.format,
+            created_at=now,
+            due_at=now,
+        )
+        await DeliveryStore(session).add([delivery])
+        return delivery
+
+    def _secrets(
+        self, before: StoredSubscription | None, name: str, text: str | None, *, ends_at: datetime
+    ) -> tuple[StoredSecret, ...]:
+        known = before.secrets if before else ()
+        if text is None or (before and self._signs_first(before, text)):
+            return known
+        return with_new_secret(known, seal_secret(self._sealer, name, text), now=self._now(), ends_at=ends_at)
+
+    def _signs_first(self, existing: StoredSubscription, text: str) -> bool:
+        try:
+            opened = open_secrets(self._sealer, existing, now=self._now())
+        except UnavailableError:
+            return False  # then this one takes its place
+        return hmac.compare_digest(opened[0], text)
+
+    def _make_secret(self) -> str:
+        return SECRET_PREFIX + base64.b64encode(self._random_bytes(SECRET_BYTES)).decode()
+
+
+def with_new_secret(
+    known: tuple[StoredSecret, ...], token: str, *, now: datetime, ends_at: datetime
+) -> tuple[StoredSecret, ...]:
+    """Return the secrets with a new one first; older ones end at `ends_at`, and at most `MAX_SECRETS` stay."""
+    older = (StoredSecret(one.token, min(one.ends_at or ends_at, ends_at)) for one in known)
+    return (StoredSecret(token), *[one for one in older if one.is_good(now)][: MAX_SECRETS - 1])
+
+
+def _check_version(existing: StoredSubscription | None, expected: int | None) -> None:
+    if expected is not None and (existing is None or existing.version != expected):
+        state = f"it is at version {existing.version} now" if existing else "there is none now"
+        raise ConflictError(f"{state}; read it again", code="precondition_failed")

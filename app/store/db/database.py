@@ -1,0 +1,254 @@
+"""The database: connections, transactions, what follows a commit, and whether it responds.
+
+SQLite is for the processes of one host: write-ahead log, every commit on disk before it is answered, and one writer at
+a time, within a process in turns. PostgreSQL is for many hosts; its lost connections become `UnavailableError`, and who
+can wait waits it out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Any, cast
+
+import asyncpg  # type: ignore[import-untyped]  # it has no types of its own
+import structlog
+from sqlalchemy import Connection, Table, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_only
+
+from app.domain.errors import UnavailableError
+from app.net.http_headers import PRODUCT
+from app.process_channel import ProcessChannel
+from app.store.db.change_feed import AfterCommit, ChangeFeed
+from app.store.db.schema import check_revision
+from app.store.db.sqlite import SqliteConnection, WriteQueue, connect_sqlite
+
+log = structlog.get_logger()
+
+BUSY_SECONDS = 10
+"""How long SQLite waits for another process's write; ours wait in order before that."""
+BUSY_REST_SECONDS = 0.01
+CONNECT_SECONDS = 5.0
+COMMAND_SECONDS = 30.0
+"""Longer than any statement of ours takes on a healthy database."""
+POOL_SIZE = 10
+POOL_SECONDS = 10.0
+"""How long to wait for a free connection: many requests at once queue up here."""
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+_TRY_AGAIN = ("08", "53", "57P", "40001", "40P01", "55P03", "25006")
+"""SQLSTATEs that pass: connections, resources, shutdown and start, deadlocks, locks, a replica not promoted yet."""
+_SQLITE_READING = {"registry_sync_begin": "BEGIN"}
+_POSTGRES_READING = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+"""All statements of a reading see the same moment; on SQLite they do so by themselves."""
+
+Session = AsyncSession
+"""A transaction; packages above pass it on to stores."""
+
+
+class Database:
+    """One database and its short transactions.
+
+    - `url`: `sqlite+aiosqlite:///…` for the processes of one host, `postgresql+asyncpg://…` for many hosts
+    - `pool_size`: connections of this process to PostgreSQL, as many again under load; 10
+    - `application`: the name PostgreSQL shows for them
+    - `channel`: the way to the other processes of this host, which hear of changes through it beside SQLite
+
+    Raises `UnavailableError` where the database does not respond.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = POOL_SIZE,
+        application: str = PRODUCT,
+        channel: ProcessChannel | None = None,
+    ) -> None:
+        parsed = make_url(url)
+        parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        self.file = parsed.database if self.is_sqlite else None
+        """The embedded database's file."""
+        self.url = parsed.render_as_string(hide_password=False)
+        self._engine = (
+            _sqlite_engine(self.url) if self.is_sqlite else _postgres_engine(self.url, pool_size, application)
+        )
+        self._reader = self._engine.execution_options(**(_SQLITE_READING if self.is_sqlite else _POSTGRES_READING))
+        self._outage = _Outage()
+        self._writer = WriteQueue()
+        self._channel = channel
+        self.change_feed = ChangeFeed(None if self.is_sqlite else self.connect, channel)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def transaction(self, *, is_urgent: bool = False) -> AsyncIterator[AsyncSession]:
+        """Open a transaction to write in; it commits when the block ends well.
+
+        Keep it short: on SQLite all others wait; what is urgent goes before what came earlier. Raise `UnavailableError`
+        when the database does not answer; whether a commit that failed so has happened is then unknown.
+        """
+        one_at_a_time: AbstractAsyncContextManager[object] = (
+            self._writer.permit(is_urgent=is_urgent) if self.is_sqlite else nullcontext()
+        )
+        after: list[AfterCommit] = []
+        async with one_at_a_time:
+            with self._outage, self._channel.writing() if self._channel is not None else nullcontext():
+                async with AsyncSession(self._engine, expire_on_commit=False, autoflush=False) as session:
+                    session.info["after_commit"] = after
+                    async with session.begin():
+                        yield session
+        for action in after:
+            await action()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """Open a transaction to read in; raise `UnavailableError` when the database does not answer."""
+        with self._outage:
+            async with AsyncSession(self._reader, expire_on_commit=False, autoflush=False) as session, session.begin():
+                yield session
+
+    async def connect(self, *, command_seconds: float = COMMAND_SECONDS) -> asyncpg.Connection:
+        """Open a connection of its own to PostgreSQL, outside the pool; the caller closes it."""
+        _, options = self._engine.dialect.create_connect_args(make_url(self.url))
+        for name in ("prepared_statement_cache_size", "prepared_statement_name_func", "async_creator_fn"):
+            options.pop(name, None)  # SQLAlchemy's own
+        with self._outage:
+            return await asyncpg.connect(**options, timeout=CONNECT_SECONDS, command_timeout=command_seconds)
+
+    async def check_schema(self) -> None:
+        """Raise `UnavailableError` (`schema_outdated`, `database_unreachable`) saying what to run."""
+        async with self.reading() as session:
+            await (await session.connection()).run_sync(check_revision)
+
+
+_SQLITE_SHUT = ("locked", "unable to open database file")
+"""Words of SQLite for a file that is not to be had now; its codes say less (sqlite.org/rescode.html)."""
+
+
+class _Outage:
+    """Turn what a lost or refusing database raises into `UnavailableError`; all else passes.
+
+    Of an outage the beginning and the end are logged, not each attempt.
+    """
+
+    def __init__(self) -> None:
+        self._began_at: float | None = None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self._end()
+        elif _is_gone(error):
+            unreachable = _unreachable(str(getattr(error, "orig", None) or error))
+            self._begin(unreachable)
+            raise unreachable from error
+
+    def _begin(self, error: UnavailableError) -> None:
+        if self._began_at is None:
+            self._began_at = time.monotonic()
+            log.warning("database_unreachable", error=error.message)
+
+    def _end(self) -> None:
+        if self._began_at is not None:
+            log.warning("database_reachable", seconds=round(time.monotonic() - self._began_at, 3))
+            self._began_at = None
+
+
+def _is_gone(error: BaseException) -> bool:
+    if isinstance(error, DBAPIError):
+        cause = error.orig.__cause__ if error.orig is not None else None
+        is_shut = any(words in str(error.orig) for words in _SQLITE_SHUT)
+        return error.connection_invalidated or is_shut or _is_gone(cause or Exception())
+    if isinstance(error, asyncpg.PostgresError):
+        return str(error.sqlstate or "").startswith(_TRY_AGAIN)
+    return isinstance(error, OSError | TimeoutError | PoolTimeoutError | asyncpg.InterfaceError)
+
+
+def _unreachable(reason: str) -> UnavailableError:
+    return UnavailableError(f"the database does not answer: {reason.splitlines()[0]}", code="database_unreachable")
+
+
+def _sqlite_engine(url: str) -> AsyncEngine:
+    connecting = {"timeout": BUSY_SECONDS, "async_creator_fn": connect_sqlite}
+    engine = create_async_engine(url, hide_parameters=True, connect_args=connecting)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # transactions begin below, not where the driver guesses
+        cursor = connection.cursor()
+        _switch_to_write_ahead_log(cursor)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        # IMMEDIATE: a transaction that will write waits its turn here, not with a failure half way through.
+        statement = connection.get_execution_options().get("registry_sync_begin", "BEGIN IMMEDIATE")
+        cast("SqliteConnection", connection.connection.driver_connection).begin(statement)
+
+    return engine
+
+
+def _switch_to_write_ahead_log(cursor: Any) -> None:
+    """Switch while no other process does: for this alone SQLite does not wait (sqlite.org/wal.html, "SQLITE_BUSY")."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            await_only(asyncio.sleep(BUSY_REST_SECONDS))
+        else:
+            return
+
+
+def _postgres_engine(url: str, pool_size: int, application: str) -> AsyncEngine:
+    settings = {
+        "application_name": application,
+        "idle_in_transaction_session_timeout": "60s",
+        "lock_timeout": "10s",
+        "jit": "off",  # compiling costs more than our short statements take
+    }
+    engine = create_async_engine(
+        url,
+        hide_parameters=True,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=POOL_SECONDS,
+        connect_args={
+            "timeout": CONNECT_SECONDS,
+            "command_timeout": COMMAND_SECONDS,
+            "server_settings": settings,
+        },
+    )
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def refuse_closed(connection: Any, _: ConnectionPoolEntry, _proxy: object) -> None:
+        # The driver notices when the server goes away; asking it costs nothing, a round trip for each checkout would.
+        if connection.driver_connection.is_closed():
+            raise DisconnectionError
+
+    return engine
+
+
+def insert_into(session: AsyncSession, table: Table) -> postgresql.Insert:
+    """Begin an INSERT that may say what happens on conflict; only what both databases understand goes into it."""
+    if session.get_bind().dialect.name == "postgresql":
+        return postgresql.insert(table)
+    statement: object = sqlite.insert(table)
+    return statement  # type: ignore[return-value]  # SQLite's has the same methods for what is used here

@@ -1,0 +1,194 @@
+"""SQLite: aiosqlite's connection, with one hand-over to its thread for each statement instead of four; the write queue.
+
+A statement of ours takes microseconds; handing it to the thread of its connection and its result back takes longer. As
+it comes, SQLAlchemy's adapter hands over four times (open a cursor, execute, fetch, close) and once more for a rollback
+when a connection goes back to the pool; here a statement is opened, executed, read and closed in one go, and the first
+of a transaction begins it.
+
+SQLite has one writer at a time: in the write queue of a process they go in the order they came, urgent ones first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Self
+
+import aiosqlite
+
+_FIRST_REST_SECONDS = 0.000_5
+_MOST_REST_SECONDS = 0.002
+_PRIMARY_CODE = 0xFF
+"""The part of SQLite's error codes that tells the kind (sqlite.org/rescode.html)."""
+_ITERATED_ROWS = 64
+"""What aiosqlite fetches at once where rows are iterated, which nothing does here."""
+
+
+class SqliteConnection(aiosqlite.Connection):
+    """A connection as `sqlalchemy.connectors.asyncio` uses one."""
+
+    busy_seconds = 5.0
+    """How long a transaction waits for the lock that another process has."""
+    _to_begin = ""
+    _may_be_open = False
+    """Whether a transaction may be open: said by what was handed over, as the thread may not have come to it yet."""
+
+    def begin(self, statement: str) -> None:
+        """Begin a transaction with its first statement, in the same hand-over."""
+        self._to_begin = statement
+
+    def cursor(self) -> _Cursor:  # type: ignore[override]  # SQLAlchemy awaits its `__aenter__`
+        """Return a cursor, without asking the thread for it."""
+        return _Cursor(self)
+
+    async def commit(self) -> None:
+        """Commit, if anything was executed."""
+        self._to_begin = ""
+        if self._may_be_open:
+            await super().commit()
+            self._may_be_open = False
+
+    async def rollback(self) -> None:
+        """Roll back, if there is anything to roll back."""
+        self._to_begin = ""
+        if self._may_be_open:
+            await super().rollback()
+            self._may_be_open = False
+
+    async def run(self, execute: Callable[[sqlite3.Cursor], object]) -> _Executed:
+        """Let the connection's thread execute a statement and read its rows; raise sqlite3's exceptions."""
+        begin, self._to_begin = self._to_begin, ""
+        self._may_be_open = True
+
+        def in_thread() -> _Executed:
+            cursor = self._conn.cursor()
+            try:
+                if begin:
+                    self._begin(cursor, begin)
+                execute(cursor)
+                rows = cursor.fetchall() if cursor.description else []
+                return cursor.description, cursor.rowcount, cursor.lastrowid, rows
+            finally:
+                cursor.close()
+
+        executed: _Executed = await self._execute(in_thread)  # type: ignore[no-untyped-call]
+        return executed
+
+    def _begin(self, cursor: sqlite3.Cursor, statement: str) -> None:
+        """Begin, once the lock can be had: looked for often, as SQLite's own waiting sleeps for up to 100 ms at a time.
+
+        Meanwhile another process that writes a lot would have taken the lock again and again.
+        """
+        deadline, rest = time.monotonic() + self.busy_seconds, _FIRST_REST_SECONDS
+        cursor.execute("PRAGMA busy_timeout = 0")
+        try:
+            while True:
+                try:
+                    cursor.execute(statement)
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                        raise
+                    time.sleep(rest)
+                    rest = min(2 * rest, _MOST_REST_SECONDS)
+                else:
+                    return
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout = {round(self.busy_seconds * 1_000)}")
+
+
+_Executed = tuple[Any, int, int | None, list[Any]]
+"""Description, row count, last row id, rows."""
+
+
+class _Cursor:
+    """One statement at a time, its rows read as it is executed."""
+
+    arraysize = 1
+
+    def __init__(self, connection: SqliteConnection) -> None:
+        self._connection = connection
+        self._rows: list[Any] = []
+        self.description: Any = None
+        self.rowcount = -1
+        self.lastrowid: int | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def execute(self, statement: str, parameters: Sequence[Any] = ()) -> None:
+        """Execute a statement and read all its rows."""
+        await self._run(lambda cursor: cursor.execute(statement, parameters))
+
+    async def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> None:
+        """Execute a statement once for each of many parameters."""
+        await self._run(lambda cursor: cursor.executemany(statement, parameters))
+
+    async def fetchall(self) -> list[Any]:
+        """Return the rows that were read."""
+        rows, self._rows = self._rows, []
+        return rows
+
+    async def close(self) -> None:
+        """Do nothing: the thread has closed its cursor."""
+
+    async def _run(self, execute: Callable[[sqlite3.Cursor], object]) -> None:
+        self.description, self.rowcount, self.lastrowid, self._rows = await self._connection.run(execute)
+
+
+def connect_sqlite(
+    database: str, *, made_by: type[SqliteConnection] = SqliteConnection, **options: Any
+) -> SqliteConnection:
+    """Return a connection to be awaited; `options` are `sqlite3.connect`'s."""
+    connection = made_by(lambda: sqlite3.connect(database, **options), _ITERATED_ROWS)
+    connection.busy_seconds = options.get("timeout", connection.busy_seconds)
+    connection._thread.daemon = True  # noqa: SLF001 — as SQLAlchemy sets it for connections it opens itself
+    return connection
+
+
+class WriteQueue:
+    """A write queue; urgent writers go first, every second time at most, so that no writer waits for ever."""
+
+    def __init__(self) -> None:
+        self._is_taken = False
+        self._was_urgent = False
+        self._urgent: deque[asyncio.Future[None]] = deque()
+        self._others: deque[asyncio.Future[None]] = deque()
+
+    @asynccontextmanager
+    async def permit(self, *, is_urgent: bool) -> AsyncIterator[None]:
+        """Wait for the permit to write, and hold it while inside."""
+        await self._enter(self._urgent if is_urgent else self._others)
+        self._was_urgent = is_urgent
+        try:
+            yield
+        finally:
+            self._leave()
+
+    async def _enter(self, queue: deque[asyncio.Future[None]]) -> None:
+        if not self._is_taken:
+            self._is_taken = True
+            return
+        mine = asyncio.get_running_loop().create_future()
+        queue.append(mine)
+        try:
+            await mine
+        except asyncio.CancelledError:
+            if mine.done() and not mine.cancelled():
+                self._leave()  # it was ours already
+            else:
+                with suppress(ValueError):
+                    queue.remove(mine)
+            raise
+
+    def _leave(self) -> None:
+        while self._urgent or self._others:
+            is_urgent = bool(self._urgent) and not (self._was_urgent and self._others)
+            following = (self._urgent if is_urgent else self._others).popleft()
+            if not following.done():
+                following.set_result(None)
+                return
+        self._is_taken = False

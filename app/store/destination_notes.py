@@ -1,0 +1,62 @@
+"""Notes of destinations: what an image lacks there on purpose, what hangs on it, what a repository refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, delete, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.domain.reference import Digest, Repository
+from app.store.db.database import insert_into
+from app.store.tables.declarative import table_of
+from app.store.tables.destinations import DestinationNoteRow
+
+_notes = table_of(DestinationNoteRow)
+
+
+class DestinationNoteStore:
+    """Notes of destinations in the transaction of a session."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def find(self, repository: Repository, digest: Digest | None) -> Mapping[str, str]:
+        """Read what is noted of an image, or of the repository itself: kind → value."""
+        rows = await self._session.execute(select(_notes.c.kind, _notes.c.value).where(*_is(repository, digest)))
+        return {row.kind: row.value for row in rows}
+
+    async def put(self, repository: Repository, digest: Digest | None, *, kind: str, value: str, now: datetime) -> None:
+        """Note something, in place of what was noted of that kind before."""
+        statement = insert_into(self._session, _notes).values(
+            host=repository.registry,
+            repository=repository.path,
+            digest=digest or "",
+            kind=kind,
+            value=value,
+            noted_at=now,
+        )
+        columns = {name: statement.excluded[name] for name in ("value", "noted_at")}
+        key = ["host", "repository", "digest", "kind"]
+        await self._session.execute(statement.on_conflict_do_update(index_elements=key, set_=columns))
+
+    async def drop(self, repository: Repository, digest: Digest | None, *, kind: str) -> None:
+        """Delete what is not so any more."""
+        await self._session.execute(delete(_notes).where(*_is(repository, digest), _notes.c.kind == kind))
+
+    async def delete_before(self, moment: datetime, *, limit: int) -> int:
+        """Delete a few notes that were not renewed since a moment; return how many."""
+        key = (_notes.c.host, _notes.c.repository, _notes.c.digest, _notes.c.kind)
+        found = await self._session.execute(select(*key).where(_notes.c.noted_at < moment).limit(limit))
+        places = [tuple(row) for row in found]
+        await self._session.execute(delete(_notes).where(tuple_(*key).in_(places)))
+        return len(places)
+
+
+def _is(repository: Repository, digest: Digest | None) -> tuple[ColumnElement[bool], ...]:
+    return (
+        _notes.c.host == repository.registry,
+        _notes.c.repository == repository.path,
+        _notes.c.digest == (digest or ""),
+    )

@@ -1,0 +1,25 @@
+"""Tables about destinations: what is known of them beyond the digests of their tags."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.store.tables.declarative import Base
+
+
+class DestinationNoteRow(Base):
+    """Something known of a repository that images are copied to, or of one image there."""
+
+    __tablename__ = "destination_notes"
+
+    host: Mapped[str] = mapped_column(Text, primary_key=True)
+    repository: Mapped[str] = mapped_column(Text, primary_key=True)
+    digest: Mapped[str] = mapped_column(String(135), primary_key=True)
+    """The image's; empty for the repository itself."""
+    kind: Mapped[str] = mapped_column(String(32), primary_key=True)
+    value: Mapped[str] = mapped_column(Text)
+    """What belongs to the kind: a fingerprint, or nothing."""
+    noted_at: Mapped[datetime] = mapped_column(index=True)

@@ -1,0 +1,21 @@
+"""Tencent Container Registry, Enterprise edition: triggers in the form of Harbor 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app.domain.push_event import Delivery, Dialect
+from app.webhooks.payload import Reading, load_object, malformed
+from app.webhooks.shapes import read_harbor_event
+
+
+def parse(body: bytes, headers: Mapping[str, str]) -> Delivery:  # noqa: ARG001 — one signature for all dialects
+    """Read one event; `pushImage` is the one that counts."""
+    document = load_object(body)
+    if not document.text("type"):
+        raise malformed("not a Tencent TCR event: there is no type")
+    reading = Reading(Dialect.TENCENT)
+    read_harbor_event(
+        document.text("type"), document.at("event_data"), reading, occurred_at=document.moment("occur_at")
+    )
+    return reading.delivery()

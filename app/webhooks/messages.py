@@ -1,0 +1,116 @@
+"""Notifications as bytes: Standard Webhooks payloads or CloudEvents, and the headers that carry their signature."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from standardwebhooks import Webhook
+
+from app.domain.job import Job
+from app.domain.notification import EventType, MessageFormat
+from app.domain.report import ExecutionError
+from app.net.http_headers import PRODUCT
+from app.webhooks.chat_messages import slack_message, teams_message
+
+CLOUD_EVENTS_SOURCE = f"/{PRODUCT}"
+CLOUD_EVENTS_TYPE_PREFIX = f"{PRODUCT}."
+_FOR_PEOPLE: dict[MessageFormat, Callable[..., str]] = {"slack": slack_message, "teams": teams_message}
+_CONTENT_TYPES: dict[MessageFormat, str] = {
+    "standard": "application/json",
+    "cloudevents": "application/cloudevents+json",
+    "slack": "application/json",
+    "teams": "application/json",
+}
+
+
+def job_data(job: Job) -> dict[str, Any]:
+    """Describe a job as far as a receiver needs to decide what to do; `href` leads to the rest."""
+    return {
+        "id": job.id,
+        "href": f"/v1/jobs/{job.id}",
+        "state": job.state,
+        "policy": job.policy,
+        "retry_of": job.retry_of,
+        "trigger": asdict(job.trigger),
+        "labels": job.labels,
+        "created_by": job.created_by,
+        "images": {"total": job.progress.images.total, **asdict(job.progress.images)},
+        "bytes": {"total": job.progress.bytes.total, "transferred": job.progress.bytes.transferred},
+        "error": _error(job.error),
+        "warnings": len(job.warnings),
+        "created_at": _moment(job.created_at),
+        "started_at": _moment(job.started_at),
+        "finished_at": _moment(job.finished_at),
+        "version": job.version,
+    }
+
+
+def write_message(
+    message_format: MessageFormat,
+    *,
+    message_id: str,
+    event: EventType,
+    occurred_at: datetime,
+    subject: str,
+    data: Mapping[str, Any],
+) -> str:
+    """Write a message as it is stored, once; formats for people are made of the standard one when it is sent."""
+    if message_format != "cloudevents":
+        return json.dumps({"type": event, "timestamp": _moment(occurred_at), "data": data}, ensure_ascii=False)
+    document = {
+        "specversion": "1.0",
+        "id": message_id,
+        "source": CLOUD_EVENTS_SOURCE,
+        "type": f"{CLOUD_EVENTS_TYPE_PREFIX}{event}",
+        "subject": subject,
+        "time": _moment(occurred_at),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    return json.dumps(document, ensure_ascii=False)
+
+
+def sent_body(body: str, message_format: MessageFormat, *, public_url: str | None) -> str:
+    """Write what is sent of a stored message: at each attempt the same.
+
+    `public_url` is where people and programs reach the service, with no slash at its end: links are absolute where it
+    is known.
+    """
+    if public_url is None and message_format in {"standard", "cloudevents"}:
+        return body
+    message = json.loads(body)
+    data = message.get("data", {})
+    is_linked = public_url is not None and "href" in data
+    if message_format in _FOR_PEOPLE:
+        page = f"{public_url}/console/jobs/{data['id']}" if is_linked else None
+        return _FOR_PEOPLE[message_format](message, page=page)
+    if is_linked:
+        data["href"] = f"{public_url}{data['href']}"
+    return json.dumps(message, ensure_ascii=False)
+
+
+def message_headers(
+    body: str, message_format: MessageFormat, *, message_id: str, secrets: Sequence[str], now: datetime
+) -> dict[str, str]:
+    """Make the headers of one attempt: signed with each secret (Standard Webhooks, "Webhook Headers")."""
+    signatures = [Webhook(secret).sign(message_id, now, body) for secret in secrets]
+    return {
+        "Content-Type": _CONTENT_TYPES[message_format],
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": " ".join(signatures),
+    }
+
+
+def _error(error: ExecutionError | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    return {**asdict(error), "failures": [asdict(failure) for failure in error.failures]}
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")

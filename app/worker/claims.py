@@ -1,0 +1,175 @@
+"""Claims: a unit is given to one worker at a time, under a fencing token, with all it needs to know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+
+from app.domain.job import Job, JobState
+from app.domain.registry import RegistryEntry
+from app.domain.retry_policy import RetryPolicy
+from app.jobs.outbox import save_transition
+from app.jobs.telemetry import report_stalled
+from app.jobs.transitions import JobTransition
+from app.security import Sealer
+from app.store.concurrency_groups import ConcurrencyGroupStore
+from app.store.db.change_feed import after_commit
+from app.store.db.database import Database, Session
+from app.store.destination_locks import DestinationLockStore
+from app.store.images import ImageStore, StoredImage
+from app.store.registries import RegistryStore
+from app.store.units import Unit, UnitKind, UnitState, UnitStore
+from app.worker.heartbeat import Heartbeat
+from app.worker.shared_state import with_shared_limits, with_shared_rate
+
+BUSY_SECONDS = 3.0
+"""When to look again at a unit that another worker has, in case that one is dead."""
+CROWDED_SECONDS = 15.0
+"""When to look again whether a registry has come to answer that has its share of the units that wait."""
+GROUP_SECONDS = 1.0
+"""When to look again whether the jobs before one in its concurrency group have ended."""
+UNIT_RETRIES = RetryPolicy(attempts=10)
+"""Of a unit whose worker died, at once; one that was begun so often and never ended is taken to be what ends its
+workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A unit that this worker has claimed, and what it is about."""
+
+    job: Job
+    unit: Unit
+    registries: tuple[RegistryEntry, ...]
+    workers: int = 1
+    """How many there are to share the work with."""
+    images: tuple[StoredImage, ...] = ()
+    """What a copy unit still has to do."""
+    written_by: Mapping[str, int] = field(default_factory=dict)
+    """The destinations held for it, each with the number of the job that wrote it last, or 0."""
+
+    @property
+    def was_begun_too_often(self) -> bool:
+        """Whether the unit is taken to be what ends its workers."""
+        return not UNIT_RETRIES.allows(self.unit.claims - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimDeferred:
+    """A unit that can't be had yet."""
+
+    seconds: float
+
+
+class Claims:
+    """Claims units for one worker.
+
+    - `heartbeat`: this worker's sign of life, and those of the others
+    - `crowded`: the registries that no more units are begun for just now (`app/worker/slots.py`)
+    - `clock`: the time, in UTC
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        *,
+        heartbeat: Heartbeat,
+        crowded: Callable[[], AbstractSet[str]] = frozenset,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._heartbeat = heartbeat
+        self._crowded = crowded
+        self._clock = clock
+        self._known: tuple[tuple[object, ...], tuple[RegistryEntry, ...]] | None = None
+        """The registries as they were last, opened, and what says whether they still are."""
+
+    async def claim(self, unit_id: int) -> Claim | ClaimDeferred | None:
+        """Claim a unit; None when there is nothing left to do in it."""
+        async with self._database.transaction() as session:
+            now = self._clock()
+            found = await UnitStore(session).find(unit_id)
+            if found is None:
+                return None
+            unit, job = found
+            if unit.state is UnitState.DONE or job.done:
+                return None
+            if (not_now := self._not_now(unit, now)) is not None:
+                return not_now
+            if (crowded := self._crowded()) and not crowded.isdisjoint(_registries_of(job)):
+                return ClaimDeferred(CROWDED_SECONDS)
+            if unit.kind is UnitKind.PLAN:
+                if job.policy is not None and not await ConcurrencyGroupStore(session).is_free_for(unit.job_number):
+                    return ClaimDeferred(GROUP_SECONDS)
+                await self._begin(session, unit_id)
+            elif job.waiting_for is not None:
+                await self._end_wait(session, unit_id)
+            claimed = await UnitStore(session).claim(unit, worker=self._heartbeat.worker, now=now)
+            if claimed is None:
+                return ClaimDeferred(BUSY_SECONDS)
+            if unit.state is UnitState.RUNNING:
+                after_commit(session, partial(report_stalled, job.id, job.policy, unit_id=unit.id, worker=unit.worker))
+            return await self._claim(session, claimed, job)
+
+    async def _begin(self, session: Session, unit_id: int) -> None:
+        locked, _ = await UnitStore(session).lock(unit_id)
+        if locked.state is JobState.QUEUED or locked.waiting_for is not None:
+            transition = JobTransition(locked, now=self._clock())
+            transition.begin()
+            transition.end_wait()
+            await save_transition(session, transition)
+            self._database.change_feed.publish(session, locked.id)
+
+    async def _end_wait(self, session: Session, unit_id: int) -> None:
+        locked, _ = await UnitStore(session).lock(unit_id)
+        transition = JobTransition(locked, now=self._clock())
+        transition.end_wait()
+        if transition.job.waiting_for is None:
+            await save_transition(session, transition)
+            self._database.change_feed.publish(session, locked.id)
+
+    async def _claim(self, session: Session, unit: Unit, job: Job) -> Claim:
+        workers = self._heartbeat.alive
+        job = with_shared_rate(job, workers=workers)
+        registries = with_shared_limits(await self._registries(session), workers=workers)
+        claim = Claim(job, unit, registries, workers)
+        return claim if unit.kind is UnitKind.PLAN else await with_images(session, claim)
+
+    async def _registries(self, session: Session) -> tuple[RegistryEntry, ...]:
+        store = RegistryStore(session, self._sealer)
+        versions = await store.read_versions()
+        if self._known is None or self._known[0] != versions:
+            self._known = versions, await store.list()
+        return self._known[1]
+
+    def _not_now(self, unit: Unit, now: datetime) -> ClaimDeferred | None:
+        if unit.not_before is not None and now < unit.not_before:
+            return ClaimDeferred((unit.not_before - now).total_seconds())
+        if unit.state is UnitState.RUNNING and unit.worker is not None:
+            is_ours = unit.worker == self._heartbeat.worker  # then it is one that this process has lost sight of
+            if not is_ours and not self._heartbeat.is_dead(unit.worker):
+                return ClaimDeferred(BUSY_SECONDS)
+        return None
+
+
+def _registries_of(job: Job) -> Iterator[str]:
+    for rule in job.request.rules:
+        yield rule.source_pattern.registry
+        yield from (template.registry for template in rule.destination_templates)
+
+
+async def with_images(session: Session, claim: Claim) -> Claim:
+    """Complete the claim of a copy unit: what it has to do, with the destinations held for it that are free."""
+    unit = claim.unit
+    first, last = unit.first_image, unit.last_image
+    images = await ImageStore(session).list_unfinished(claim.job, unit.job_number, first=first, last=last)
+    destinations = [image.image.destination for image in images]
+    if claim.job.dry_run:  # writes nowhere
+        return replace(claim, images=images, written_by=dict.fromkeys(destinations, 0))
+    return replace(
+        claim, images=images, written_by=await DestinationLockStore(session).lock(destinations, unit_id=unit.id)
+    )

@@ -1,0 +1,219 @@
+"""The notifier: sends what is due in the outbox, in every worker process; each delivery is claimed by one of them.
+
+Sent at least once: a process that dies between the sending and the noting leaves a delivery that comes due again when
+its claim has run out, with the same id. What an endpoint's answers mean for its subscription is decided here too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from app.concurrency import log_unavailable, retry_while_unavailable, wait_for_event
+from app.domain.audit import AuditAction, AuditEntry
+from app.domain.errors import UnavailableError
+from app.domain.notification import (
+    FAILING_FOR,
+    DeliveryState,
+    EventType,
+    Outcome,
+    StoredSubscription,
+    rest_after,
+)
+from app.net.http_headers import PRODUCT
+from app.observability import NOTIFICATIONS, get_logger
+from app.security import Sealer
+from app.store.audit import AuditStore
+from app.store.db.database import Database, Session
+from app.store.deliveries import ClaimedDelivery, DeliveryStore
+from app.store.subscriptions import SubscriptionStore, open_secrets
+from app.tracing import current_traceparent, span
+from app.webhooks.messages import message_headers, sent_body
+from app.webhooks.outbound import Outbound
+
+POLL_SECONDS = 1.0
+AT_ONCE = 16
+"""Deliveries that one process sends at the same time."""
+AT_ONCE_EACH = 4
+"""Of one subscription: an endpoint that is slow does not keep the others waiting."""
+LEASE = timedelta(seconds=60)
+"""How long a claim holds: an attempt takes a quarter of it; the rest is for clocks that differ and slow databases."""
+
+log = get_logger(__name__)
+
+
+class Notifier:
+    """Sends deliveries until `stop` is set: 16 at once, 4 to one address.
+
+    - `sealer`: opens signing secrets
+    - `outbound`: sends one message
+    - `clock`: the time, in UTC
+    - `chance`: 0 to 1, for the jitter of retries
+    - `public_url`: where people and programs reach the service, for links; None leaves them relative
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        outbound: Outbound,
+        *,
+        clock: Callable[[], datetime],
+        chance: Callable[[], float] = random.random,  # noqa: S311 — it spreads load, keeps no secret
+        public_url: str | None = None,
+    ) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._outbound = outbound
+        self._clock = clock
+        self._chance = chance
+        self._public_url = public_url
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._busy: Counter[str] = Counter()
+        """How many deliveries of each subscription are on their way."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Send what comes due until `stop` is set, then let those on their way end: their attempts are short."""
+        try:
+            while not stop.is_set():
+                try:
+                    claimed = await self.send_due()
+                except UnavailableError as error:
+                    log_unavailable("deliveries", error)
+                    claimed = 0
+                except Exception:  # nothing stops the postman; what is due stays due
+                    log.exception("deliveries_failed_unexpectedly")
+                    claimed = 0
+                if not claimed:
+                    await wait_for_event(stop, POLL_SECONDS)
+            await self.settle()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def send_due(self) -> int:
+        """Claim what is due and begin to send it; return how many that were. Raise `UnavailableError`."""
+        room = AT_ONCE - len(self._tasks)
+        if room <= 0:
+            return 0
+        now, busy = self._clock(), list(self._busy)
+        async with self._database.reading() as session:
+            if not await DeliveryStore(session).has_due(now=now, without=busy):
+                return 0
+        async with self._database.transaction() as session:
+            claims = await DeliveryStore(session).claim_due(
+                now=now, lease=LEASE, limit=room, each=AT_ONCE_EACH, without=busy
+            )
+        for claim in claims:
+            self._busy[claim.delivery.subscription] += 1
+            task = asyncio.create_task(self._deliver(claim))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return len(claims)
+
+    async def settle(self) -> None:
+        """Wait until everything on its way has ended."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=LEASE.total_seconds())
+
+    async def _deliver(self, claim: ClaimedDelivery) -> None:
+        name = claim.delivery.subscription
+        try:
+            existing = await retry_while_unavailable(lambda: self._subscription(name))
+            if existing is not None:
+                outcome = await self._attempt(claim, existing)
+                await retry_while_unavailable(lambda: self._record(claim, outcome, existing.version))
+        except Exception:  # one delivery failing doesn't stop the others; it comes due again
+            log.exception("delivery_failed_unexpectedly", subscription=name, delivery=claim.delivery.id)
+        finally:
+            self._busy[name] -= 1
+            self._busy += Counter()  # forgets those at zero
+
+    async def _subscription(self, name: str) -> StoredSubscription | None:
+        async with self._database.reading() as session:
+            return await SubscriptionStore(session).find(name)
+
+    async def _attempt(self, claim: ClaimedDelivery, existing: StoredSubscription) -> Outcome:
+        delivery, now = claim.delivery, self._clock()
+        try:
+            secrets = open_secrets(self._sealer, existing, now=now)
+        except UnavailableError as error:
+            return Outcome(error=error.code)
+        body = sent_body(delivery.body, delivery.format, public_url=self._public_url)
+        headers = message_headers(body, delivery.format, message_id=delivery.id, secrets=secrets, now=now)
+        described = {"registry_sync.subscription": delivery.subscription, "registry_sync.event": delivery.event}
+        with span("notify", kind="client", parent=delivery.traceparent, attributes=described) as attempt_span:
+            if traceparent := current_traceparent() or delivery.traceparent:
+                headers["traceparent"] = traceparent
+            url = delivery.url or existing.subscription.url
+            outcome = await self._outbound.send(url, body, headers, now=now)
+            attempt_span.set({"http.response.status_code": outcome.status})
+            if outcome.reason is not None:
+                attempt_span.fail(outcome.reason)
+        return outcome
+
+    async def _record(self, claim: ClaimedDelivery, outcome: Outcome, version: int) -> None:
+        delivery, now = claim.delivery, self._clock()
+        is_test = delivery.event is EventType.TEST
+        rest = None if is_test else rest_after(delivery.attempts, outcome, chance=self._chance())
+        if outcome.is_taken:
+            state, result = DeliveryState.DELIVERED, "delivered"
+        else:
+            state, result = (DeliveryState.FAILED, "failed") if rest is None else (DeliveryState.PENDING, "delayed")
+        async with self._database.transaction() as session:
+            due_at = now + (rest or timedelta())
+            is_ours = await DeliveryStore(session).record(claim, outcome, state=state, due_at=due_at, now=now)
+            if is_ours and delivery.is_of_subscription:
+                await self._draw_conclusions(session, claim, outcome, state=state, version=version)
+        NOTIFICATIONS.labels(result).inc()
+        log.info(
+            "notification_attempted",
+            result=result,
+            subscription=delivery.subscription,
+            delivery=delivery.id,
+            event_type=delivery.event,
+            attempt=delivery.attempts,
+            status=outcome.status,
+            reason=outcome.reason,
+        )
+
+    async def _draw_conclusions(
+        self, session: Session, claim: ClaimedDelivery, outcome: Outcome, *, state: DeliveryState, version: int
+    ) -> None:
+        """Keep in mind how the endpoint does; switch off one that is gone, or has taken nothing for long."""
+        subscriptions, name, now = SubscriptionStore(session), claim.delivery.subscription, self._clock()
+        if outcome.is_taken:
+            await subscriptions.note_taken(name)
+            return
+        await subscriptions.note_failure(name, now=now)
+        if state is not DeliveryState.FAILED:
+            return
+        existing = await subscriptions.find(name, for_update=True)
+        if existing is None or existing.version != version or not existing.subscription.enabled:
+            return  # somebody has changed it meanwhile: the answer was about what it was before
+        reason = _reason_to_disable(existing, outcome, now=now)
+        if reason is not None:
+            await _disable(session, existing, reason=reason, now=now)
+
+
+def _reason_to_disable(existing: StoredSubscription, outcome: Outcome, *, now: datetime) -> str | None:
+    if outcome.is_gone:
+        return "the endpoint answered 410 Gone: it wants no more"
+    if existing.failing_since is None or now - existing.failing_since < FAILING_FOR:
+        return None
+    last = f"{outcome.reason} (HTTP {outcome.status})" if outcome.status else outcome.reason
+    return f"the endpoint has taken nothing since {existing.failing_since:%Y-%m-%dT%H:%M:%SZ}; the last attempt: {last}"
+
+
+async def _disable(session: Session, existing: StoredSubscription, *, reason: str, now: datetime) -> None:
+    """Switch a held subscription off, with what still waits for its endpoint, and say why."""
+    name = existing.subscription.name
+    await SubscriptionStore(session).disable(existing, reason=reason, now=now)
+    await DeliveryStore(session).give_up_pending(name, error="subscription_disabled", now=now)
+    entry = AuditEntry(now, PRODUCT, AuditAction.SUBSCRIPTION_DISABLED, name, {"reason": reason})
+    await AuditStore(session).add(entry)
+    log.warning("subscription_disabled", subscription=name, reason=reason)

@@ -1,0 +1,284 @@
+"""What workers share through the database: windows and pauses of registries, blob locations, open uploads.
+
+Blob locations go through the supervisor too, which tells the processes of one host at once.
+
+Rate limits of an entry and of a job hold for all workers together: each gets its part of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from app.domain.errors import UnavailableError
+from app.domain.job import Job
+from app.domain.reference import Digest, Registry, Repository
+from app.domain.registry import RegistryEntry, RegistryLimits
+from app.process_channel import ProcessChannel, Topic
+from app.registry.pool import ClientPool
+from app.registry.ratelimit.window import WindowState
+from app.security import Sealer
+from app.store.blob_locations import BlobLocation, BlobLocationStore
+from app.store.db.database import Database, Session
+from app.store.destination_notes import DestinationNoteStore
+from app.store.registry_limits import RegistryLimitStore, SharedLimit
+from app.store.upload_sessions import OpenUpload, UploadSessionStore
+from app.sync.destination import DestinationNote, DestinationNotes, NoteKind
+from app.sync.known_blobs import KnownBlobs, UploadNotes
+from app.worker.heartbeat import Heartbeat
+
+MEMORY = timedelta(minutes=10)
+"""What was found out longer ago is found out anew."""
+SAME_PAUSE = timedelta(seconds=0.5)
+"""A pause that ends so little later is the one that was shared already."""
+
+
+def with_shared_limits(entries: tuple[RegistryEntry, ...], *, workers: int) -> tuple[RegistryEntry, ...]:
+    """Return entries with one worker's share of each registry's limits."""
+    if workers == 1:
+        return entries
+    return tuple(entry.model_copy(update={"limits": _part(entry.limits, workers)}) for entry in entries)
+
+
+def with_shared_rate(job: Job, *, workers: int) -> Job:
+    """Return a job with one worker's share of the bytes per second it may move."""
+    options = job.request.options
+    if options.max_bytes_per_second is None or workers == 1:
+        return job
+    part = options.model_copy(update={"max_bytes_per_second": max(1, options.max_bytes_per_second // workers)})
+    return replace(job, request=job.request.model_copy(update={"options": part}))
+
+
+class SharedRegistryLimits:
+    """Tells other workers what this one found out of registries, and takes in what they did."""
+
+    def __init__(self, database: Database, pool: ClientPool, *, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._pool = pool
+        self._clock = clock
+        self._published: dict[str, SharedLimit] = {}
+
+    async def exchange(self) -> None:
+        """Share this process's limits and adopt the others'; raise `UnavailableError`."""
+        now = self._clock()
+        news = {name: state for name, state in self._states().items() if self._is_news(name, state)}
+        if news:
+            async with self._database.transaction() as session:
+                await RegistryLimitStore(session).share(news, now=now)
+            self._published |= news
+        async with self._database.reading() as session:
+            known = await RegistryLimitStore(session).list_changed_since(now - MEMORY)
+        self._pool.adopt_window_states(
+            {name: WindowState(state.window, state.changed_at, state.paused_until) for name, state in known.items()}
+        )
+
+    def _states(self) -> dict[str, SharedLimit]:
+        return {
+            name: SharedLimit(state.window, state.changed_at, state.paused_until)
+            for name, state in self._pool.window_states().items()
+        }
+
+    def _is_news(self, name: str, state: SharedLimit) -> bool:
+        published = self._published.get(name)
+        was_halved = state.changed_at > (published.changed_at if published else self._clock() - MEMORY)
+        if state.paused_until is None:
+            return was_halved
+        is_longer = (
+            published is None
+            or published.paused_until is None
+            or state.paused_until > published.paused_until + SAME_PAUSE
+        )
+        return was_halved or is_longer
+
+
+def _part(limits: RegistryLimits, workers: int) -> RegistryLimits:
+    return RegistryLimits(
+        connections=max(1, limits.connections // workers),
+        requests_per_second=limits.requests_per_second and limits.requests_per_second / workers,
+        bytes_per_second=limits.bytes_per_second and max(1, limits.bytes_per_second // workers),
+    )
+
+
+RECALLED = 20_000
+"""A process begins with what was seen last; older places are found again as blobs are looked for."""
+BATCH = 500
+"""Rows one transaction writes at most: others wait for it."""
+
+
+NEWS_SECONDS = 0.01
+"""How long news for the other processes wait for more."""
+SEVERAL = 2
+
+
+class SharedBlobLocations:
+    """Brings what one process knows of blobs and what the database does together."""
+
+    def __init__(self, database: Database, blobs: KnownBlobs, *, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._clock = clock
+        self._has_recalled = False
+
+    async def refresh(self) -> None:
+        """Recall what was known, the first time; then write down what is new. Raise `UnavailableError`."""
+        if not self._has_recalled:
+            async with self._database.reading() as session:
+                latest = await BlobLocationStore(session).list_latest(limit=RECALLED)
+            self._blobs.seed((location.repository, location.digest) for location in reversed(latest))
+            self._has_recalled = True
+        news = [BlobLocation(repository, digest) for repository, digest in self._blobs.take_news()]
+        for first in range(0, len(news), BATCH):
+            async with self._database.transaction() as session:
+                await BlobLocationStore(session).record(news[first : first + BATCH], now=self._clock())
+
+
+class SiblingBlobs:
+    """What the processes of one host know of blobs together: where they are, and who sends which just now.
+
+    So an image that one process copies finds the layers that another has sent, and waits for those it is sending.
+    """
+
+    def __init__(self, channel: ProcessChannel, blobs: KnownBlobs) -> None:
+        self._channel = channel
+        self._blobs = blobs
+        self._news: list[tuple[str, str, str, bool]] = []
+        self._numbers = itertools.count()
+        self._granted: dict[int, asyncio.Event] = {}
+        blobs.siblings = self
+        channel.on(Topic.BLOBS, self._take_in)
+        channel.on(Topic.BLOB_LOCKED, self._grant)
+
+    def tell(self, repository: Repository, digest: Digest, *, is_there: bool) -> None:
+        """Tell the others of a place, together with what follows soon."""
+        if not self._news:
+            asyncio.get_running_loop().call_later(NEWS_SECONDS, self._tell_news)
+        self._news.append((repository.registry, repository.path, digest, is_there))
+
+    @asynccontextmanager
+    async def sending(self, places: Sequence[str]) -> AsyncIterator[None]:
+        """Be the only process that sends to these places; the second finds what the first has sent."""
+        if len(self._channel.processes.workers) < SEVERAL:
+            yield
+            return
+        number = next(self._numbers)
+        granted = self._granted[number] = asyncio.Event()
+        self._channel.send(Topic.LOCK_BLOB, [number, places])
+        try:
+            await granted.wait()
+            yield
+        finally:
+            del self._granted[number]
+            self._tell_news()
+            self._channel.send(Topic.UNLOCK_BLOB, number)
+
+    def _tell_news(self) -> None:
+        news, self._news = self._news, []
+        if news:
+            self._channel.send(Topic.BLOBS, news)
+
+    def _take_in(self, news: Iterable[tuple[str, str, str, bool]]) -> None:
+        for registry, path, digest, is_there in news:
+            self._blobs.take_over(Repository(Registry(registry), path), Digest(digest), is_there=is_there)
+
+    def _grant(self, number: int) -> None:
+        if number in self._granted:
+            self._granted[number].set()
+
+
+class SharedUploads:
+    """One worker's notes of uploads in the database. A database that is gone costs the note, never the copy."""
+
+    def __init__(
+        self, database: Database, sealer: Sealer, *, heartbeat: Heartbeat, clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._heartbeat = heartbeat
+        self._clock = clock
+
+    @property
+    def notes(self) -> UploadNotes:
+        """What copiers note uploads with."""
+        return UploadNotes(take=self._take, put=self._put, leave=self._leave, drop=self._drop)
+
+    async def _take(self, repository: Repository, digest: Digest) -> str | None:
+        try:
+            async with self._database.reading() as session:
+                if not await self._uploads(session).has(repository, digest):
+                    return None  # as nearly always: writing would wait for all other writers
+            async with self._database.transaction() as session:
+                uploads = self._uploads(session)
+                owner = await uploads.find_owner(repository, digest)
+                if owner is not None and not self._heartbeat.is_dead(owner):
+                    return None
+                upload = await uploads.take(repository, digest, dead=owner)
+        except UnavailableError:
+            return None
+        return None if upload is None else upload.location
+
+    async def _put(self, repository: Repository, digest: Digest, location: str) -> None:
+        upload = OpenUpload(repository, digest, location)
+        try:
+            async with self._database.transaction() as session:
+                await self._uploads(session).put(upload, now=self._clock())
+        except UnavailableError:
+            return
+
+    async def _leave(self, repository: Repository, digest: Digest) -> None:
+        try:
+            async with self._database.transaction() as session:
+                await self._uploads(session).leave(repository, digest)
+        except UnavailableError:
+            return  # then it is found when this worker is off the roster
+
+    async def _drop(self, repository: Repository, digest: Digest) -> None:
+        try:
+            async with self._database.transaction() as session:
+                await self._uploads(session).delete(repository, digest)
+        except UnavailableError:
+            return  # a note of an upload that is over finds no session at the registry
+
+    def _uploads(self, session: Session) -> UploadSessionStore:
+        return UploadSessionStore(session, self._sealer, worker=self._heartbeat.worker)
+
+
+class SharedDestinationNotes:
+    """Notes of destinations in the database, where all workers find them.
+
+    A database that is gone costs the note, never the copy: what is not noted is looked for once more, or with `force`.
+    """
+
+    def __init__(self, database: Database, *, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._clock = clock
+
+    @property
+    def notes(self) -> DestinationNotes:
+        """What copiers note destinations with."""
+        return DestinationNotes(find=self._find, put=self._put, drop=self._drop)
+
+    async def _find(self, repository: Repository, digest: Digest | None) -> Mapping[str, str]:
+        try:
+            async with self._database.reading() as session:
+                return await DestinationNoteStore(session).find(repository, digest)
+        except UnavailableError:
+            return {}
+
+    async def _put(self, repository: Repository, digest: Digest | None, note: DestinationNote) -> None:
+        try:
+            async with self._database.transaction() as session:
+                notes = DestinationNoteStore(session)
+                await notes.put(repository, digest, kind=note.kind, value=note.value, now=self._clock())
+        except UnavailableError:
+            return
+
+    async def _drop(self, repository: Repository, digest: Digest | None, kind: NoteKind) -> None:
+        try:
+            async with self._database.transaction() as session:
+                await DestinationNoteStore(session).drop(repository, digest, kind=kind)
+        except UnavailableError:
+            return

@@ -1,0 +1,127 @@
+"""What becomes of much: tags by the hundred thousand, layers of many GiB, registries by the hundred.
+
+The registries here are fake ones that cost little, so that memory and time are the copier's.
+"""
+
+import time
+from typing import Any
+
+from tests.benchmarks.content import GIB
+from tests.benchmarks.contest import OURS, Bench, run_peer
+from tests.benchmarks.fakes import FakeRegistry, endless_registries, null_registries
+from tests.benchmarks.measuring import Usage, resident_bytes, tree
+from tests.benchmarks.peers import Copy, Peer
+from tests.benchmarks.results import Section, Table, mib
+from tests.benchmarks.service import CONNECTIONS, enter, run_job, running, whole_registry
+
+MANY_REPOSITORIES, MANY_TAGS = 500, 200
+CURVE = (100, 300, 1_000, 3_000, 10_000)
+SIZES = (1 * GIB, 10 * GIB)
+ENTRIES = 120
+SETTLE_SECONDS = 2.0
+
+
+def tags(bench: Bench, section: Section) -> None:
+    """Go in one job over 100,000 tags in 500 repositories of which nothing is new; the registry costs nothing."""
+    table = section.table("copier", "wall s", "CPU s", "tags/s", "peak", "over idle", "requests")
+    count = MANY_REPOSITORIES * MANY_TAGS
+    with (
+        null_registries(repositories=MANY_REPOSITORIES, tags=MANY_TAGS) as sides,
+        running(bench.settings) as service,
+    ):
+        enter(service, *sides, **CONNECTIONS)
+        before = sides[0].answered()
+        measured = run_job(service, whole_registry(sides[0], sides[1:]))
+        _check_unchanged(measured.job, count)
+        used, over = measured.used.usage, mib(measured.used.peak_over_idle_bytes)
+        _add_many(table, OURS, used, count=count, over=over, requests=sides[0].answered() - before)
+        names = [f"team-{number % 10}/service-{number}" for number in range(MANY_REPOSITORIES)]
+        for peer in (peer for peer in bench.peers if peer.name == "regsync"):  # the one that compares by HEAD
+            before = sides[0].answered()
+            used = run_peer(peer, [Copy(sides[0], sides[1], name) for name in names])
+            _add_many(table, peer.label, used, count=count, over="", requests=sides[0].answered() - before)
+
+
+def curves(bench: Bench, section: Section) -> None:
+    """Go over 100 to 10,000 unchanged tags of one repository: what one tag costs must not grow with their number."""
+    table = section.table("tags", "wall s", "CPU s", "CPU ms/tag", "requests/tag", "over idle")
+    with running(bench.settings) as service:
+        for count in CURVE:
+            with null_registries(repositories=1, tags=count) as sides:
+                enter(service, *sides, **CONNECTIONS)
+                before = sides[0].answered()
+                measured = run_job(service, whole_registry(sides[0], sides[1:]))
+                asked = sides[0].answered() - before
+                _check_unchanged(measured.job, count)
+                used = measured.used.usage
+                table.add(
+                    f"{count:,}",
+                    f"{used.wall_seconds:.2f}",
+                    f"{used.cpu_seconds:.2f}",
+                    f"{used.cpu_seconds / count * 1_000:.2f}",
+                    f"{asked / count:.2f}",
+                    mib(measured.used.peak_over_idle_bytes),
+                )
+
+
+def memory(bench: Bench, section: Section) -> None:
+    """Copy one layer of 1 GiB and one of 10 GiB between registries that hold nothing: peak memory."""
+    table = section.table("copier", "layer", "wall s", "CPU s", "peak", "over idle, per process")
+    for size in SIZES:
+        with endless_registries(layers=1, layer_bytes=size) as sides, running(bench.settings) as service:
+            enter(service, *sides)
+            measured = run_job(service, {"source": f"{sides[0].host}/app-0:v0", "destination": sides[1].host})
+            _add_memory(table, OURS, size, measured.used.usage, over=mib(measured.used.peak_over_idle_bytes))
+            for peer in bench.peers:
+                _peer_memory(table, peer, sides, size=size)
+
+
+def entries(bench: Bench, section: Section) -> None:
+    """Use 120 registry entries over TLS, one image each: what each of them keeps in memory."""
+    table = section.table("entries used", "memory of all processes", "MB an entry")
+    with (
+        null_registries(repositories=1, tags=1, ports=ENTRIES + 2, tls=True) as sides,
+        running(bench.settings) as service,
+    ):
+        *used, first, second = sides
+        enter(service, *sides)
+        run_job(service, {"source": f"{first.host}/a:v1.0.0", "destination": second.host})
+        time.sleep(SETTLE_SECONDS)
+        before = _memory(service.running.pid)
+        table.add("none", mib(before), "")
+        for number in range(0, ENTRIES, 2):
+            run_job(service, {"source": f"{used[number].host}/a:v1.0.0", "destination": used[number + 1].host})
+        time.sleep(SETTLE_SECONDS)
+        after = _memory(service.running.pid)
+        table.add(f"{ENTRIES}", mib(after), f"{(after - before) / ENTRIES / 1_000_000:.2f}")
+
+
+def _add_many(table: Table, name: str, used: Usage, *, count: int, over: str, requests: int) -> None:
+    table.add(
+        name,
+        f"{used.wall_seconds:.1f}",
+        f"{used.cpu_seconds:.1f}",
+        f"{count / used.wall_seconds:,.0f}",
+        mib(used.peak_bytes),
+        over,
+        f"{requests:,}",
+    )
+
+
+def _peer_memory(table: Table, peer: Peer, sides: tuple[FakeRegistry, FakeRegistry], *, size: int) -> None:
+    _add_memory(table, peer.label, size, run_peer(peer, [Copy(*sides, "app-0", "v0")]), over="")
+
+
+def _add_memory(table: Table, name: str, size: int, used: Usage, *, over: str) -> None:
+    layer = f"{size // GIB} GiB"
+    table.add(name, layer, f"{used.wall_seconds:.1f}", f"{used.cpu_seconds:.2f}", mib(used.peak_bytes), over)
+
+
+def _check_unchanged(job: dict[str, Any], count: int) -> None:
+    found = job["progress"]["images"]["up_to_date"]
+    if found != count:
+        raise RuntimeError(f"{found} of {count} images were up to date: {job['progress']}")
+
+
+def _memory(pid: int) -> int:
+    return sum(resident_bytes(each) for each in tree(pid))

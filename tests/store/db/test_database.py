@@ -1,0 +1,182 @@
+"""Transactions: all or nothing, one writer at a time on SQLite, and a database that is gone says so."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import insert, select, text
+from sqlalchemy.exc import IntegrityError
+
+from app.domain.errors import UnavailableError
+from app.store.db.change_feed import after_commit
+from app.store.db.database import Database, Session
+from app.store.db.process_lock import process_lock
+from app.store.heartbeats import HeartbeatStore
+from app.store.tables.declarative import table_of
+from app.store.tables.jobs import IdempotencyKeyRow, UnitRow, WorkerRow
+from tests.support.clock import START
+from tests.support.processes import free_port
+
+workers = table_of(WorkerRow)
+
+
+async def names(database: Database) -> list[str]:
+    async with database.reading() as session:
+        return sorted((await session.execute(select(workers.c.id))).scalars())
+
+
+async def record(session: Session, name: str) -> None:
+    await HeartbeatStore(session).record(name, name=name, concurrency=1, now=START)
+
+
+async def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
+    told = []
+
+    async def tell() -> None:
+        told.append("committed")
+
+    async def write_and_fail() -> None:
+        async with database.transaction() as session:
+            await record(session, "a")
+            after_commit(session, tell)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await write_and_fail()
+    assert await names(database) == []
+    assert told == []
+
+
+async def test_what_waits_for_the_commit_happens_after_it(database: Database) -> None:
+    seen: list[list[str]] = []
+
+    async def look() -> None:
+        seen.append(await names(database))
+
+    async with database.transaction() as session:
+        await record(session, "a")
+        after_commit(session, look)
+        assert seen == []
+    assert seen == [["a"]]
+
+
+async def test_many_writers_at_once_all_come_through(database: Database) -> None:
+    async def raise_by_one(name: str) -> None:
+        async with database.transaction() as session:
+            await record(session, name)
+
+    await asyncio.gather(*(raise_by_one(f"w{number % 5}") for number in range(100)))
+    async with database.reading() as session:
+        heartbeats = {worker.id: worker.count for worker in await HeartbeatStore(session).list()}
+    assert heartbeats == {f"w{number}": 20 for number in range(5)}
+
+
+async def test_writers_of_two_processes_wait_for_each_other(database: Database, database_url: str) -> None:
+    other = Database(database_url)
+    async with database.transaction() as session:
+        assert await HeartbeatStore(session).list() == ()  # reads before it writes
+        waiting = asyncio.create_task(_write(other, "second"))
+        await asyncio.sleep(0.3)
+        await record(session, "first")
+    await waiting
+    assert await names(database) == ["first", "second"]
+    await other.aclose()
+
+
+async def _write(database: Database, name: str) -> None:
+    async with database.transaction() as session:
+        await record(session, name)
+
+
+async def test_cancelled_writers_leave_the_database_usable(database: Database) -> None:
+    for pause in (0.0, 0.001, 0.003, 0.01):
+        writers = [asyncio.create_task(_write(database, f"w{number}")) for number in range(20)]
+        await asyncio.sleep(pause)
+        for writer in writers:
+            writer.cancel()
+        await asyncio.gather(*writers, return_exceptions=True)
+    await asyncio.wait_for(_write(database, "last"), 15)
+    assert "last" in await names(database)
+
+
+async def test_a_reading_sees_one_moment(database: Database) -> None:
+    async with database.reading() as session:
+        before = (await session.execute(select(workers.c.id))).all()
+        await _write(database, "meanwhile")
+        after = (await session.execute(select(workers.c.id))).all()
+    assert before == after == []
+    assert await names(database) == ["meanwhile"]
+
+
+async def test_rows_can_not_point_to_jobs_that_are_not_there(database: Database) -> None:
+    row = {"job_number": 77, "unit_index": 0, "kind": "plan", "state": "queued", "priority": 1, "updated_at": START}
+    with pytest.raises(IntegrityError):
+        async with database.transaction() as session:
+            await session.execute(insert(table_of(UnitRow)), row)
+
+
+async def test_a_time_without_a_zone_is_refused(database: Database) -> None:
+    row = {
+        "principal": "p",
+        "key": "k",
+        "fingerprint": "f",
+        "job_id": "0" * 32,
+        "created_at": START.replace(tzinfo=None),
+    }
+    with pytest.raises(Exception, match="naive"):
+        async with database.transaction() as session:
+            await session.execute(insert(table_of(IdempotencyKeyRow)), row)
+
+
+async def test_times_come_back_aware_and_the_same(database: Database) -> None:
+    await _write(database, "a")
+    async with database.reading() as session:
+        (worker,) = await HeartbeatStore(session).list()
+    assert worker.seen_at == START
+    assert worker.seen_at.tzinfo is not None
+
+
+async def test_a_database_that_does_not_answer_is_unavailable() -> None:
+    database = Database(f"postgresql://nobody:secret@127.0.0.1:{free_port()}/nothing")
+    for opened in (database.transaction(), database.reading()):
+        with pytest.raises(UnavailableError) as gone:
+            async with opened as session:
+                await session.execute(text("SELECT 1"))
+        assert gone.value.code == "database_unreachable"
+        assert "secret" not in gone.value.message
+    await database.aclose()
+
+
+async def test_a_connection_that_was_cut_is_replaced(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    async with database.reading() as session:
+        await session.execute(text("SELECT 1"))
+    others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    other = await database.connect()
+    await other.execute(f"SELECT pg_terminate_backend(pid) {others}")
+    while await other.fetchval(f"SELECT count(*) {others}"):  # noqa: ASYNC110 — it is the server that is looked at
+        await asyncio.sleep(0.01)
+    await other.close()
+    async with database.reading() as session:
+        assert (await session.execute(text("SELECT 1"))).scalar_one() == 1
+    await database.aclose()
+
+
+async def test_one_worker_at_a_time_has_the_lock_of_an_embedded_database(tmp_path: object) -> None:
+    file, never, stop = f"{tmp_path}/x.db", asyncio.Event(), asyncio.Event()
+    order: list[str] = []
+
+    async def second() -> None:
+        async with process_lock(file, stop=never) as is_ours:
+            order.append(f"second {is_ours}")
+
+    async with process_lock(file, stop=never) as is_ours:
+        assert is_ours
+        waiting = asyncio.create_task(second())
+        third = process_lock(file, stop=stop)
+        stop.set()
+        async with third as is_third:
+            assert not is_third
+        await asyncio.sleep(0.3)
+        order.append("first")
+    await waiting
+    assert order == ["first", "second True"]

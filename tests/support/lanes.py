@@ -1,0 +1,76 @@
+"""Lanes of tests by what they need, told from a test's fixtures and from what its module imports.
+
+    pure       no I/O
+    fake       the fake registry, SQLite, loopback sockets
+    postgres   a real PostgreSQL
+    registry   real registries
+    kill       processes are killed, or servers taken away; modules and tests say so themselves
+
+A test is in one lane, the last of these that fits.
+"""
+
+import inspect
+from collections.abc import Iterator
+
+import pytest
+
+LANES = ("pure", "fake", "postgres", "registry", "kill")
+DESCRIPTIONS = {
+    "pure": "no I/O",
+    "fake": "the fake registry, SQLite, loopback sockets",
+    "postgres": "a real PostgreSQL",
+    "registry": "real registries",
+    "kill": "processes are killed, or servers taken away",
+}
+_FIXTURES = {
+    "postgres_server": "postgres",
+    "postgres_url": "postgres",
+    "migrated_postgres": "postgres",
+    "source_registry": "registry",
+    "destination_registry": "registry",
+    "start_registry": "registry",
+    "tmp_path": "fake",
+    "tmp_path_factory": "fake",
+    "migrated_sqlite": "fake",
+}
+_MODULES = {
+    "tests.support.postgres": "postgres",
+    "tests.support.registries": "registry",
+    "tests.support.aws_server": "fake",
+    "tests.support.entra_server": "fake",
+    "tests.support.fake_registry": "fake",
+    "tests.support.google_server": "fake",
+    "tests.support.processes": "fake",
+    "tests.support.receiver": "fake",
+    "tests.support.service": "fake",
+    "tests.support.token_server": "fake",
+}
+_RUNNERS = frozenset({"PostgresServer", "RegistryProcess", "run_registry"})
+"""What a module calls itself to start a server; types that only annotate a fixture's value start nothing."""
+
+
+def lane_of(item: pytest.Item) -> str:
+    """Return the lane of a test."""
+    return max(_hints(item), key=LANES.index)
+
+
+def _hints(item: pytest.Item) -> Iterator[str]:
+    yield from (lane for lane in LANES if item.get_closest_marker(lane))
+    yield "pure"
+    if not isinstance(item, pytest.Function):
+        return
+    if inspect.iscoroutinefunction(item.function):
+        yield "fake"
+    yield from (_FIXTURES[name] for name in item.fixturenames if name in _FIXTURES)
+    if "database_url" in item.fixturenames:
+        yield "postgres" if item.callspec.params.get("database_url") == "postgresql" else "fake"
+    names = set(item.function.__code__.co_names)
+    for name, value in vars(item.module).items():
+        lane = _MODULES.get(_home_of(value))
+        if lane == "fake" or (lane is not None and name in _RUNNERS and name in names):
+            yield lane
+
+
+def _home_of(value: object) -> str:
+    module = getattr(value, "__module__", None) or getattr(value, "__name__", "")
+    return ".".join(str(module).split(".")[:3])
