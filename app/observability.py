@@ -77,6 +77,16 @@ REGISTRY_PAUSED_UNTIL = Gauge(
     "Until when a registry asked to be left alone; 0 for no pause",
     ["registry"],
 )
+REGISTRY_LOGIN_VALID_UNTIL = Gauge(
+    "registry_sync_registry_login_valid_until_timestamp_seconds",
+    "When a login ends that an identity was given; 0 for one that was entered, or was not asked for yet",
+    ["registry"],
+)
+REGISTRY_LOGIN_FAILING = Gauge(
+    "registry_sync_registry_login_failing",
+    "1 while the login of a registry is not taken or can't be renewed, else 0",
+    ["registry"],
+)
 REGISTRY_QUOTA = Gauge(
     "registry_sync_registry_quota_remaining", "What a registry last said is left of its rate limit", ["registry"]
 )

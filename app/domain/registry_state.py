@@ -26,6 +26,20 @@ class LastErrorState:
 
 
 @dataclass(frozen=True, slots=True)
+class LoginState:
+    """How one worker process, or all of them together, are logged in; nothing in it is secret."""
+
+    type: str
+    """The type of the entry's `auth`."""
+    valid_until: datetime | None = None
+    """When the login in hand ends; None for one that was entered, or was not asked for yet."""
+    renewing_since: datetime | None = None
+    """Since when a new one is asked for: long ago where its issuer does not answer."""
+    last_error: LastErrorState | None = None
+    """Why it was not taken or not renewed; None once it was."""
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryState:
     """How one worker process, or all of them together, stand with a registry."""
 
@@ -37,6 +51,8 @@ class RegistryState:
     """Why it is paused."""
     quota: QuotaState | None = None
     last_error: LastErrorState | None = None
+    login: LoginState | None = None
+    """None where there is none to show, or nothing was asked of the registry yet."""
 
 
 def combined_state(states: Sequence[RegistryState]) -> RegistryState:
@@ -50,5 +66,22 @@ def combined_state(states: Sequence[RegistryState]) -> RegistryState:
         paused_until=paused.paused_until,
         reason=paused.reason,
         quota=min(quotas, key=lambda quota: quota.remaining, default=None),
-        last_error=max(errors, key=lambda error: error.at, default=None),
+        last_error=_latest(errors),
+        login=_combined_login([state.login for state in states if state.login]),
     )
+
+
+def _combined_login(logins: Sequence[LoginState]) -> LoginState | None:
+    """Show the login that ends first and the renewal that has lasted longest: what needs to be looked at."""
+    if not logins:
+        return None
+    return LoginState(
+        type=logins[-1].type,
+        valid_until=min((login.valid_until for login in logins if login.valid_until), default=None),
+        renewing_since=min((login.renewing_since for login in logins if login.renewing_since), default=None),
+        last_error=_latest([login.last_error for login in logins if login.last_error]),
+    )
+
+
+def _latest(errors: Sequence[LastErrorState]) -> LastErrorState | None:
+    return max(errors, key=lambda error: error.at, default=None)

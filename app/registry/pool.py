@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from app.domain.reference import Registry, Repository
@@ -85,7 +85,8 @@ class ClientPool:
 
     def registry_states(self) -> Mapping[str, RegistryState]:
         """Return, by entry name, what operators are shown."""
-        return {name: window.registry_state for name, window in self._windows.items()}
+        logins = {entry.name: parts.auth.login_state for entry, parts in self._parts.items()}
+        return {name: replace(window.registry_state, login=logins.get(name)) for name, window in self._windows.items()}
 
     def adopt_window_states(self, states: Mapping[str, WindowState]) -> None:
         """Take in what other processes know, for entries in use here."""

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.domain.registry_state import LastErrorState, QuotaState, RegistryState, combined_state
+from app.domain.registry_state import LastErrorState, LoginState, QuotaState, RegistryState, combined_state
 from app.store.db.database import insert_into
 from app.store.tables.declarative import table_of
 from app.store.tables.registries import RegistryStateRow
@@ -45,7 +45,7 @@ class RegistryStateStore:
         for row in await self._session.execute(select(_states).order_by(_states.c.name, _states.c.worker)):
             state = _state(row.state)
             if row.updated_at < now - FRESH:
-                state = replace(state, window=0, in_flight=0, quota=None)
+                state = replace(state, window=0, in_flight=0, quota=None, login=None)
             if state.paused_until is not None and state.paused_until <= now:
                 state = replace(state, paused_until=None, reason=None)
             found.setdefault(row.name, []).append(state)
@@ -58,19 +58,54 @@ class RegistryStateStore:
 
 def _document(state: RegistryState) -> dict[str, Any]:
     document = asdict(state)
-    document["paused_until"] = state.paused_until.isoformat() if state.paused_until else None
-    if state.last_error is not None:
-        document["last_error"]["at"] = state.last_error.at.isoformat()
+    document["paused_until"] = _text(state.paused_until)
+    document["last_error"] = _error_document(state.last_error)
+    if state.login is not None:
+        document["login"] = {
+            "type": state.login.type,
+            "valid_until": _text(state.login.valid_until),
+            "renewing_since": _text(state.login.renewing_since),
+            "last_error": _error_document(state.login.last_error),
+        }
     return document
 
 
+def _error_document(error: LastErrorState | None) -> dict[str, Any] | None:
+    return {**asdict(error), "at": error.at.isoformat()} if error is not None else None
+
+
+def _text(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment is not None else None
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text is not None else None
+
+
+def _error(document: dict[str, Any] | None) -> LastErrorState | None:
+    return LastErrorState(**{**document, "at": datetime.fromisoformat(document["at"])}) if document else None
+
+
+def _login(document: dict[str, Any] | None) -> LoginState | None:
+    """Read a login's state; what a release before this one wrote has none."""
+    if document is None:
+        return None
+    return LoginState(
+        document["type"],
+        _moment(document["valid_until"]),
+        _moment(document["renewing_since"]),
+        _error(document["last_error"]),
+    )
+
+
 def _state(document: dict[str, Any]) -> RegistryState:
-    until, quota, error = document["paused_until"], document["quota"], document["last_error"]
+    quota = document["quota"]
     return RegistryState(
         window=document["window"],
         in_flight=document["in_flight"],
-        paused_until=datetime.fromisoformat(until) if until else None,
+        paused_until=_moment(document["paused_until"]),
         reason=document["reason"],
         quota=QuotaState(**quota) if quota else None,
-        last_error=LastErrorState(**{**error, "at": datetime.fromisoformat(error["at"])}) if error else None,
+        last_error=_error(document["last_error"]),
+        login=_login(document.get("login")),
     )

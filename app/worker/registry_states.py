@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from app.domain.registry_state import RegistryState
 from app.observability import (
     REGISTRY_IN_FLIGHT,
+    REGISTRY_LOGIN_FAILING,
+    REGISTRY_LOGIN_VALID_UNTIL,
     REGISTRY_PAUSED_UNTIL,
     REGISTRY_QUOTA,
     REGISTRY_WINDOW,
@@ -80,5 +82,9 @@ def _show_metrics(states: Mapping[str, RegistryState]) -> None:
         REGISTRY_WINDOW.labels(name).set(state.window)
         REGISTRY_IN_FLIGHT.labels(name).set(state.in_flight)
         REGISTRY_PAUSED_UNTIL.labels(name).set(state.paused_until.timestamp() if state.paused_until else 0)
+        if state.login is not None:
+            until = state.login.valid_until
+            REGISTRY_LOGIN_VALID_UNTIL.labels(name).set(until.timestamp() if until else 0)
+            REGISTRY_LOGIN_FAILING.labels(name).set(state.login.last_error is not None)
         if state.quota is not None:
             REGISTRY_QUOTA.labels(name).set(state.quota.remaining)

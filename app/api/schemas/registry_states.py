@@ -19,6 +19,12 @@ REGISTRY_STATE: dict[str, Any] = {
         "status": 429,
         "at": "2026-11-23T08:31:02Z",
     },
+    "login": {
+        "type": "azure",
+        "valid_until": "2026-11-23T17:12:40Z",
+        "renewing_since": None,
+        "last_error": None,
+    },
 }
 
 
@@ -42,6 +48,20 @@ class LastErrorOut(_Out):
     at: datetime
 
 
+class LoginStateOut(_Out):
+    """How the workers are logged in; nothing of it is secret."""
+
+    type: str = Field(description="As in `auth.type`.")
+    valid_until: datetime | None = Field(
+        description="When the login that ends first does; it is renewed before, by the requests that need it. Null for "
+        "one that was entered, or was not asked for yet."
+    )
+    renewing_since: datetime | None = Field(
+        description="Since when a new one is asked for: long ago where who gives it does not answer."
+    )
+    last_error: LastErrorOut | None = Field(description="Why it was not taken, or not renewed; null once it was.")
+
+
 class RegistryStateOut(_Out):
     """How the workers together stand with the registry, some seconds ago."""
 
@@ -51,3 +71,6 @@ class RegistryStateOut(_Out):
     reason: str | None
     quota: QuotaOut | None
     last_error: LastErrorOut | None
+    login: LoginStateOut | None = Field(
+        description="Null without a login, or where nothing was asked of the registry lately."
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import httpx
@@ -17,6 +17,7 @@ import structlog
 
 from app.domain.errors import RegistryError
 from app.domain.registry import RegistryEntry
+from app.domain.registry_state import LastErrorState, LoginState
 from app.registry.auth.challenge import Challenge, Scopes, parse_challenges
 from app.registry.auth.credentials import Credentials, Login
 from app.registry.auth.identities import identity_of
@@ -122,6 +123,18 @@ class Authenticator:
     def login_ends_at(self) -> datetime | None:
         """When the login in hand ends (UTC); None for one that was entered, or was not asked for yet."""
         return self._renewal.ends_at if self._renewal is not None else None
+
+    @property
+    def login_state(self) -> LoginState | None:
+        """What operators are shown of the login; None where nothing is shown to the registry."""
+        kind, refusal = self._entry.auth.type, self._refusal
+        if kind == "none":
+            return None
+        state = self._renewal.state if self._renewal is not None else LoginState("")
+        if refusal is not None and state.last_error is None:
+            error = LastErrorState("unauthorized", refusal.message, refusal.status, refusal.at)
+            state = replace(state, last_error=error)
+        return replace(state, type=kind)
 
     async def token_server(self) -> TokenServer | None:
         """Return the token server, None where none is needed; raise `RegistryError` for one that is not trusted."""

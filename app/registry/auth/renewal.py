@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from app.domain.errors import RegistryError
+from app.domain.registry_state import LastErrorState, LoginState
 from app.registry.auth.credentials import Login
 
 _log = structlog.get_logger(__name__)
@@ -46,6 +47,8 @@ class LoginRenewal:
         self._login: Login | None = None
         self._asked_at = self._renew_at = self._ends_at = self._not_before = clock()
         self._failure: RegistryError | None = None
+        self._failed_at = self._asked_at
+        self._renewing_since: datetime | None = None
         self._renewal: asyncio.Task[Login | RegistryError] | None = None
 
     @property
@@ -58,6 +61,13 @@ class LoginRenewal:
         """When the login got last ends (UTC), as far as its issuer is believed; None before the first."""
         return self._ends_at if self._login is not None else None
 
+    @property
+    def state(self) -> LoginState:
+        """What operators are shown of it, but for its type."""
+        failure = self._failure
+        error = LastErrorState(failure.code, failure.message, failure.status, self._failed_at) if failure else None
+        return LoginState("", self.ends_at, self._renewing_since, error)
+
     async def get(self) -> Login:
         """Return a login that has not ended; raise `RegistryError` where none can be had."""
         now = self._clock()
@@ -69,6 +79,7 @@ class LoginRenewal:
                 return self._login
             raise self._failure.copied()
         if self._renewal is None:
+            self._renewing_since = self._renewing_since or now
             self._renewal = asyncio.create_task(self._renew())
             self._renewal.add_done_callback(self._ended)
         if is_usable and self._login is not None:
@@ -100,11 +111,12 @@ class LoginRenewal:
         try:
             got = await self._fetch()
         except RegistryError as error:
-            self._failure, self._not_before = error, self._clock() + _PAUSE
+            self._failure, self._failed_at = error, self._clock()
+            self._not_before = self._failed_at + _PAUSE
             _log.warning("login_not_renewed", registry=error.registry, code=error.code, reason=error.message)
             return error
         life = min(max(got.ends_at - asked_at, _SHORTEST), _LONGEST)
-        self._login, self._failure = got.login, None
+        self._login, self._failure, self._renewing_since = got.login, None, None
         self._asked_at, self._ends_at = asked_at, asked_at + life
         self._renew_at = asked_at + life * random.uniform(*_AHEAD)  # noqa: S311 — spreads load, guards nothing
         return got.login

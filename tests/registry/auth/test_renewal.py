@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from app.domain.errors import RegistryError
+from app.domain.registry_state import LastErrorState, LoginState
 from app.registry.auth.credentials import Login
 from app.registry.auth.renewal import LoginRenewal, RenewableLogin
 from app.registry.http.errors import ErrorContext, make_error
@@ -118,3 +119,28 @@ async def test_each_that_waits_raises_an_error_of_its_own(clock: SettableClock) 
     assert {(error.code, error.temporary) for error in together + later if isinstance(error, RegistryError)} == {
         ("registry_unreachable", True)
     }
+
+
+async def test_what_is_shown_of_a_login_is_its_end_and_why_it_is_not_renewed(clock: SettableClock) -> None:
+    issuer = Issuer(clock)
+    renewal = LoginRenewal(issuer.fetch, clock=clock)
+    assert renewal.state == LoginState("")
+    await renewal.get()
+    ends_at = clock() + timedelta(hours=12)
+    assert renewal.state == LoginState("", ends_at)
+    issuer.is_down = True
+    clock.advance(11 * HOUR)
+    begun = clock()
+    for _ in range(2):
+        await renewal.get()
+        await settled(renewal)
+        clock.advance(6)
+    failed_at = begun + timedelta(seconds=6)
+    assert renewal.state == LoginState(
+        "", ends_at, begun, LastErrorState("registry_unreachable", "down", None, failed_at)
+    )
+    issuer.is_down = False
+    await renewal.get()
+    await settled(renewal)
+    assert renewal.state == LoginState("", clock() + timedelta(hours=12))
+    assert "password" not in repr(renewal.state)
