@@ -8,7 +8,7 @@ import pytest
 
 from app.process_channel import MAX_BACKLOG_BYTES, ProcessChannel, ProcessTable, Topic, open_channel
 
-SOON_SECONDS = 30
+SOON_SECONDS = 90
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.support.plain_client import PlainClient, differences
 from tests.support.registries import NotificationEndpoint, RegistryOptions, RegistryProcess
 from tests.support.service import ServiceProcess
 
-ARRIVES_WITHIN_SECONDS = 60.0
+ARRIVES_WITHIN_SECONDS = 120.0
 SECRET = f"Bearer {secrets.token_urlsafe(32)}"
 HOOK = {"format": "distribution", "auth": {"type": "header", "secret": SECRET}}
 

@@ -321,7 +321,7 @@ def inbox() -> Iterator[Inbox]:
     thread.join()
 
 
-def wait_for(condition: Callable[[], bool], *, seconds: float = 10) -> None:
+def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:
     deadline = monotonic() + seconds
     while not condition():
         assert monotonic() < deadline, "waited in vain"

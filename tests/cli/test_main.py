@@ -17,7 +17,7 @@ from tests.support.processes import free_port
 from tests.support.service import AppProcess
 
 PROJECT = Path(__file__).resolve().parents[2]
-READY_SECONDS = 30.0
+READY_SECONDS = 90.0
 
 
 def run(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -65,7 +65,7 @@ def test_serve_brings_up_its_database_and_key_and_ends_well_on_a_signal(tmp_path
         assert httpx.post(f"{url}/v1/jobs", json=body, trust_env=False).status_code == 202
         assert process.program is not None
         os.kill(process.program.pid, signal.SIGTERM)
-        assert process.program.wait(seconds=20) == 0
+        assert process.program.wait(seconds=90) == 0
 
     keys = tmp_path / "registry-sync.keys"
     assert stat.S_IMODE(keys.stat().st_mode) == 0o600
@@ -230,7 +230,7 @@ def test_a_shared_database_is_brought_up_by_hand_and_an_old_one_is_refused(tmp_p
         assert "registry_sync_queue_depth 0.0" in metrics
         assert 'process_resident_memory_bytes{process="worker-1"}' in metrics
         os.kill(worker.program.pid, signal.SIGTERM)
-        assert worker.program.wait(seconds=20) == 0
+        assert worker.program.wait(seconds=90) == 0
 
 
 def test_secret_keys_are_changed_by_putting_the_new_one_first_and_sealing_anew(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ async def test_a_watcher_sees_the_job_then_each_image_then_the_end(house: House)
     watching = asyncio.create_task(collect(house, job))
     async with house.worker():
         await house.done(job)
-    events = await asyncio.wait_for(watching, 10)
+    events = await asyncio.wait_for(watching, 60)
     assert (events[0].name, events[-1].name) == ("job", "end")
     numbers = [event.number for event in events]
     assert numbers == sorted(numbers)
@@ -35,9 +35,9 @@ async def test_a_watcher_sees_the_job_then_each_image_then_the_end(house: House)
 
 async def test_a_watcher_who_comes_back_misses_nothing_and_gets_nothing_twice(working: House) -> None:
     job = await working.submit("many-300", "slow-1s")
-    whole = await asyncio.wait_for(collect(working, job, after=0), 30)
+    whole = await asyncio.wait_for(collect(working, job, after=0), 60)
     for cut in (0, 1, len(whole) // 2, len(whole) - 2):
-        rest = await asyncio.wait_for(collect(working, job, after=whole[cut].number), 10)
+        rest = await asyncio.wait_for(collect(working, job, after=whole[cut].number), 60)
         images = {event.data.id for event in rest if isinstance(event.data, Image)}
         assert all(event.number > whole[cut].number for event in rest)
         assert images >= {event.data.id for event in whole[cut + 1 :] if isinstance(event.data, Image)} - {
@@ -70,7 +70,7 @@ async def test_changes_reach_watchers_in_another_process(house: House, another_h
     job = await house.submit("slow-2s")
     watching = asyncio.create_task(collect(another_house, job))
     async with house.worker():
-        events = await asyncio.wait_for(watching, 20)
+        events = await asyncio.wait_for(watching, 60)
     assert any(event.name == "image" for event in events)
     assert (await another_house.jobs.get(job.id, caller=CALLER)).done
 
@@ -78,12 +78,12 @@ async def test_changes_reach_watchers_in_another_process(house: House, another_h
 async def test_five_hundred_watchers_hold_no_connection_each(working: House) -> None:
     job = await working.submit("slow-3s", "many-100")
     watching = [asyncio.create_task(collect(working, job)) for _ in range(250)]
-    waiting = [asyncio.create_task(working.jobs.wait(job.id, timeout_seconds=30, caller=CALLER)) for _ in range(250)]
+    waiting = [asyncio.create_task(working.jobs.wait(job.id, timeout_seconds=120, caller=CALLER)) for _ in range(250)]
     await working.until(lambda seen: seen.progress.images.copied == 100, job)
     pool = working.database._engine.pool
     assert isinstance(pool, QueuePool)
     assert pool.checkedout() <= 3
-    ended = await asyncio.wait_for(asyncio.gather(*watching), 30)
+    ended = await asyncio.wait_for(asyncio.gather(*watching), 60)
     assert {events[-1].name for events in ended} == {"end"}
     assert {done.state for done in await asyncio.gather(*waiting)} == {JobState.SUCCEEDED}
 
@@ -130,7 +130,7 @@ async def test_changes_are_announced_and_not_only_found_by_looking(house: House)
     rarely = JobEventStream(house.database, poll_seconds=60)
     job = await house.submit("slow-1s")
     async with house.worker():
-        done = await rarely.wait(job.id, timeout_seconds=20)
+        done = await rarely.wait(job.id, timeout_seconds=120)
     assert done.done
 
 
@@ -139,5 +139,5 @@ async def test_announcements_reach_other_processes_too(house: House, another_hou
     rarely = JobEventStream(another_house.database, poll_seconds=60)
     job = await house.submit("slow-1s")
     async with house.worker():
-        done = await rarely.wait(job.id, timeout_seconds=20)
+        done = await rarely.wait(job.id, timeout_seconds=120)
     assert done.done

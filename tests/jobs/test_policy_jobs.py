@@ -107,7 +107,7 @@ async def test_a_schedule_is_looked_after_until_told_to_stop(house: House, clock
     stop = asyncio.Event()
     running = asyncio.create_task(Scheduler(house.database, policy_jobs(house), clock=clock).run(stop))
     clock.set(existing.next_run_at or START)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not await jobs(house):  # noqa: ASYNC110 — it is the rows that are looked at
             await asyncio.sleep(0.02)
     stop.set()

@@ -11,7 +11,7 @@ from app.jobs.queue import PostgresQueue
 from app.store.units import QueueItem
 from tests.worker.house import ON_POSTGRESQL, House
 
-SOON_SECONDS = 8
+SOON_SECONDS = 60
 """Shorter than the engine itself takes to miss a sign of life (`HEARTBEAT_TIMEOUT`)."""
 
 

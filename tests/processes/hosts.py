@@ -9,7 +9,7 @@ from functools import partial
 from app.process_channel import RELAYED, ProcessChannel, ProcessTable, Topic, open_channel
 from app.processes.blob_locks import BlobLocks
 
-SOON_SECONDS = 30
+SOON_SECONDS = 90
 
 
 class RelayedChannels:

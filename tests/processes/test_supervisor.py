@@ -24,7 +24,7 @@ from tests.support.fake_registry import Call, FakeRegistry, fake_registry_thread
 from tests.support.images import Manifest, blob, oci_image
 from tests.support.service import ServiceProcess
 
-RESCUED_SECONDS = 60.0
+RESCUED_SECONDS = 120.0
 WORKERS = 2
 IMAGES = 40
 

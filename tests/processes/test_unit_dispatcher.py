@@ -10,7 +10,7 @@ import pytest
 from app.process_channel import ProcessChannel, Topic, open_channel
 from app.processes.unit_dispatcher import UnitDispatcher
 
-SOON_SECONDS = 30
+SOON_SECONDS = 90
 
 
 @dataclass

@@ -89,7 +89,7 @@ async def test_by_default_they_are_reached_until_there_is_a_key(database: Databa
     await ApiKeyService(database, now=now).create(
         name="ci", scopes=ScopePreset.ADMIN.scopes, expires_seconds=None, caller=ADMIN
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await refused(admission, "a.example.com/x:1", "b.example.com/x") == []:  # noqa: ASYNC110 — nobody tells it
             await asyncio.sleep(0.1)
     assert await refused(admission, "a.example.com/x:1", "b.example.com/x") == [SOURCE, DESTINATION]

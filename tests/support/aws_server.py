@@ -22,7 +22,7 @@ from tests.support.processes import Program, free_port
 ACCOUNT = "123456789012"
 REGION = "eu-central-1"
 USERNAME, PASSWORD = "AWS", f"{ACCOUNT}-auth-token"
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 _UNCHECKED = "1000000"
 """How many requests are taken without a look at their signature while identities are made."""
 

@@ -57,7 +57,7 @@ class WorkerProcesses:
         command = [sys.executable, "-m", "tests.worker.worker_process", self._url, str(self._journal.file), name]
         program = Program(command, log=log, folder=ROOT)
         self._programs.append(program)
-        program.wait_until(lambda: "ready" in log.read_text(), seconds=30)
+        program.wait_until(lambda: "ready" in log.read_text(), seconds=90)
         return program
 
     def close(self) -> None:

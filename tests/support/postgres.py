@@ -21,8 +21,8 @@ from typing import Self
 from tests.support.processes import Program, free_port
 
 USER = "registry_sync"
-READY_SECONDS = 30.0
-STOP_SECONDS = 20.0
+READY_SECONDS = 90.0
+STOP_SECONDS = 60.0
 START_ATTEMPTS = 5  # a port that was free a moment ago may be taken by now
 # What a test database can do without: surviving a power cut.
 FORGETFUL = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")

@@ -67,7 +67,7 @@ class Program:
             self.kill()
             raise
 
-    def end(self, *, by: signal.Signals = signal.SIGTERM, seconds: float = 10) -> None:
+    def end(self, *, by: signal.Signals = signal.SIGTERM, seconds: float = 30) -> None:
         """Ask it to end, wait, and kill it where it doesn't."""
         if self.runs:
             self._process.send_signal(by)

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from standardwebhooks import Webhook
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 90.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from tests.support.token_server import ISSUER, SERVICE, TokenServer
 
 PROGRAM = "docker-registry"
 IMAGE = "registry:2"
-READY_SECONDS = 20.0
+READY_SECONDS = 90.0
 BCRYPT_ROUNDS = 4  # the least bcrypt allows: these passwords protect nothing, and each request checks one
 
 

@@ -17,8 +17,8 @@ import httpx
 from tests.support.processes import Program, free_port
 from tests.support.registries import RegistryProcess
 
-READY_SECONDS = 60.0
-JOB_SECONDS = 120.0
+READY_SECONDS = 120.0
+JOB_SECONDS = 240.0
 POLL_SECONDS = 0.05
 ROOT = Path(__file__).parent.parent.parent
 

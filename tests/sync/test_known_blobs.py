@@ -151,7 +151,7 @@ async def test_who_waits_for_one_place_holds_no_other(known: KnownBlobs) -> None
         await held.wait()
         waiting = group.create_task(wait_for_both())
         await asyncio.sleep(0)
-        async with asyncio.timeout(5), known.sending([FAR], BLOB):
+        async with asyncio.timeout(60), known.sending([FAR], BLOB):
             assert not waiting.done()
         free.set()
 
@@ -159,7 +159,7 @@ async def test_who_waits_for_one_place_holds_no_other(known: KnownBlobs) -> None
 async def test_where_nothing_is_mounted_repositories_do_not_wait_for_each_other(known: KnownBlobs) -> None:
     for _ in range(DECLINED_MOUNTS):
         known.mount_answered(APP.registry, mounted=False)
-    async with asyncio.timeout(5), known.sending([APP], BLOB), known.sending([OTHER], BLOB):
+    async with asyncio.timeout(60), known.sending([APP], BLOB), known.sending([OTHER], BLOB):
         pass
 
 
@@ -167,7 +167,7 @@ async def test_the_next_one_goes_on_when_the_first_breaks_off(known: KnownBlobs)
     with pytest.raises(ZeroDivisionError):
         async with known.sending([APP], BLOB):
             raise ZeroDivisionError
-    async with asyncio.timeout(5), known.sending([APP], BLOB):
+    async with asyncio.timeout(60), known.sending([APP], BLOB):
         pass
 
 

@@ -77,7 +77,7 @@ class House:
         """Submit, and wait for the end."""
         return await self.done(await self.submit(*tags, to=to, options=options))
 
-    async def done(self, job: Job, *, seconds: float = 60) -> Job:
+    async def done(self, job: Job, *, seconds: float = 120) -> Job:
         """Wait for a job's end."""
         ended = await self.jobs.wait(job.id, timeout_seconds=seconds, caller=CALLER)
         assert ended.done, ended
@@ -99,7 +99,7 @@ class House:
                 return found
             page = PageRequest(limit=MAX_LIMIT, cursor=answer.next_cursor)
 
-    async def until(self, ready: Callable[[Job], bool], job: Job, *, seconds: float = 30) -> Job:
+    async def until(self, ready: Callable[[Job], bool], job: Job, *, seconds: float = 120) -> Job:
         """Wait until a job is as wanted."""
         async with asyncio.timeout(seconds):
             while not ready(job := await self.jobs.get(job.id, caller=CALLER)):  # noqa: ASYNC110 — it is the rows that are looked at

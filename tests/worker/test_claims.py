@@ -94,7 +94,7 @@ async def test_a_unit_learns_that_its_claim_is_lost(house: House) -> None:
     writing = asyncio.create_task(writer.run_periodically(stop_signal))
     await take(house, "same", unit_id)
     writer.begin([0])
-    await asyncio.wait_for(writing, 5)
+    await asyncio.wait_for(writing, 60)
     assert stop_signal.reason is StopReason.LOST
 
 

@@ -14,12 +14,14 @@ async def test_a_job_waits_while_another_writes_its_destination(working: House) 
 
 
 async def test_only_the_image_in_question_waits(working: House) -> None:
-    earlier = await working.submit("slow-3s")
+    earlier = await working.submit("slow-30s")
     await working.until(lambda seen: seen.progress.images.running == 1, earlier)
-    later = await working.submit("t1", "slow-3s")
-    seen = await working.until(lambda seen: seen.progress.images.copied == 1, later, seconds=2)
+    later = await working.submit("t1", "slow-30s")
+    seen = await working.until(lambda seen: seen.progress.images.copied == 1, later)
     assert seen.progress.images.queued == 1
-    await working.done(later)
+    await working.cancel(earlier)
+    await working.until(lambda seen: seen.progress.images.running == 1, later)
+    await working.cancel(later)
 
 
 async def test_an_earlier_job_leaves_alone_what_a_later_one_has_written(house: House) -> None:
@@ -49,5 +51,5 @@ async def test_destinations_are_free_again_after_a_cancelled_job(working: House)
     await working.until(lambda seen: seen.progress.images.running == 1, earlier)
     await working.cancel(earlier)
     later = await working.submit("slow-30s")
-    await working.until(lambda seen: seen.progress.images.running == 1, later, seconds=10)
+    await working.until(lambda seen: seen.progress.images.running == 1, later)
     await working.cancel(later)

@@ -23,7 +23,7 @@ from tests.support.service import AppProcess, ServiceProcess
 
 pytestmark = pytest.mark.kill
 
-RESCUED_SECONDS = 30.0
+RESCUED_SECONDS = 120.0
 STARTED_SECONDS = 60.0
 SLOW_BYTES = 24 * 1024 * 1024
 SLOW_RATE = 6 * 1024 * 1024

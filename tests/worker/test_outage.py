@@ -67,7 +67,7 @@ async def _outlive_an_outage(house: House, own_server: PostgresServer) -> None:
             await house.submit("t1")
         await asyncio.sleep(OUTAGE_SECONDS)
         await asyncio.to_thread(own_server.start)
-        job = await house.done(job, seconds=60)
+        job = await house.done(job)
         assert job.state is JobState.SUCCEEDED
         assert job.progress.images.copied == 23
         assert (await house.run("t2")).state is JobState.SUCCEEDED
@@ -94,7 +94,7 @@ async def test_cut_connections_are_opened_again(house: House, workers: WorkerPro
         async with house.database.transaction() as session:
             await session.execute(text(CUT))
         await asyncio.sleep(0.7)
-    job = await house.done(job, seconds=60)
+    job = await house.done(job)
     assert job.progress.images.copied == 13
     begun = [line.destination for line in house.journal.lines() if line.event == "begin"]
     assert len(begun) == len(set(begun)) == 13
@@ -104,7 +104,7 @@ async def test_cut_connections_are_opened_again(house: House, workers: WorkerPro
 async def test_watchers_hear_again_after_their_connection_was_cut(house: House, another_house: House) -> None:
     job = await house.submit("slow-4s")
     async with house.worker():
-        waiting = asyncio.create_task(another_house.jobs.wait(job.id, timeout_seconds=30, caller=CALLER))
+        waiting = asyncio.create_task(another_house.jobs.wait(job.id, timeout_seconds=120, caller=CALLER))
         await house.until(lambda seen: seen.progress.images.running == 1, job)
         async with house.database.transaction() as session:
             await session.execute(text(CUT))

@@ -30,7 +30,7 @@ async def pieces(*, pause_seconds: float = 0) -> AsyncGenerator[Piece]:
 
 
 async def until_lent(lender: ConcurrencyWindow) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while lender.in_use:  # noqa: ASYNC110 — what a timer does is waited for
             await asyncio.sleep(0.01)
 
