@@ -57,7 +57,10 @@ async def known_caller(
     scopes: SecurityScopes, request: Request, *, service: TheService, credentials: Credentials
 ) -> Caller:
     """Return the caller; raise `AccessError` for an unknown one, or one without the route's scope."""
-    if "Authorization" not in request.headers:
+    caller: Caller | None = getattr(request.state, "caller", None)
+    if caller is not None:
+        pass  # the route has asked already
+    elif "Authorization" not in request.headers:
         caller = await service.keys.admit_without_key(is_local=is_local(request))
     elif credentials is None:
         raise AccessError("the Authorization header has to be: Bearer <key>")

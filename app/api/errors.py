@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from http import HTTPStatus
@@ -94,7 +95,7 @@ async def _of_ours(request: Request, error: Exception) -> Response:
 async def _body_of(request: Request) -> Any:
     """Return the body as the caller wrote it; None where it is no JSON, but a file alone."""
     try:
-        return await request.json()
+        return json.loads(await request.body())  # as it came: `request.json()` may be what was made of it
     except ValueError:
         return None
 

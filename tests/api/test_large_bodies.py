@@ -58,6 +58,7 @@ async def test_hosts_that_are_refused_are_said_of_the_first(api: Api) -> None:
     answer = await api.client.post("/v1/jobs", json=rules(destination="127.0.0.1/{name}"))
     assert answer.json()["code"] == "host_not_allowed"
     assert len(answer.json()["errors"]) <= MOST_FIELDS
+    assert answer.json()["errors"][0]["pointer"] == "/rules/0/destination"
 
 
 async def test_who_is_not_known_is_answered_before_the_body_is_read(api: Api) -> None:
