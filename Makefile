@@ -1,6 +1,6 @@
 # The commands of this project; `make` alone lists them. CI runs `.ci/run`, which is `make check`.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test test-fast test-hostile test-clients test-console screenshots lint types imports check words openapi docs man sbom licenses audit lock bench clean
+.PHONY: help setup setup-tests demo test test-fast test-hostile test-contract test-clients test-console screenshots lint types imports check words openapi docs man sbom licenses audit lock bench clean
 
 PYTHON_IN_VENV := .venv/bin/python
 CHECKED        := app tests migrations
@@ -30,6 +30,11 @@ test-fast:  ## run the tests that need no server: lanes pure and fake
 test-hostile:  ## have registries and callers that mean harm try to keep the service from others (a minute)
 	@.ci/setup --quiet venv
 	REGISTRY_SYNC_TEST_HOSTILE=1 $(PYTHON_IN_VENV) -m pytest tests/test_hostility.py
+
+test-contract:  ## ask every endpoint of the running service what the contract allows, and what not (CONTRACT_ARGS="--examples 100")
+	@.ci/setup --quiet venv
+	@$(TOOL) schemathesis==4.32.5 schemathesis --version >/dev/null 2>&1 || { echo "skipped: schemathesis can't be had here"; exit 0; }; \
+	  $(PYTHON_IN_VENV) -m tests.contract $(CONTRACT_ARGS) -- $(CURDIR)/$(TOOL) schemathesis==4.32.5 schemathesis
 
 test-clients: setup-tests  ## generate clients of the contract in Python, TypeScript and Go, and compile them
 	REGISTRY_SYNC_TEST_CLIENTS=1 $(PYTHON_IN_VENV) -m pytest tests/test_generated_clients.py

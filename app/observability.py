@@ -95,6 +95,11 @@ HOOK_EVENTS = Counter(
     "Push events that arrived, by registry name and what became of them",
     ["registry", "state"],
 )
+AUTHENTICATION_FAILURES = Counter(
+    "registry_sync_authentication_failures_total",
+    "Wrong API keys and hook secrets: kind (api_key, hook) and what was wrong",
+    ["kind", "reason"],
+)
 NOTIFICATIONS = Counter(
     "registry_sync_notifications_total",
     "Attempts to notify: delivered, delayed (to be tried again) or failed",

@@ -131,6 +131,11 @@ class Settings(BaseSettings):
     job_retention: Duration = Field(
         default=30 * 86_400, description="How long jobs that are done are kept, with their images and events."
     )
+    job_quota: int = Field(
+        default=10_000,
+        ge=1,
+        description="Jobs of one API key that may wait or run at once; more are answered with 429 (`quota_exceeded`).",
+    )
     registry_connect_timeout: Duration = Field(
         default=10, description="Limit for a connection to a registry: resolving, connecting, TLS."
     )

@@ -1,21 +1,26 @@
 """A service that someone means harm to: `/healthz` answers, and the small jobs of others are done.
 
 `make test-hostile` plays all acts of `support/hostile_registry.py` and `support/hostile_caller.py`; without it, as part
-of all tests, one of each kind is played. A second and ten are no measurements: they are what was promised.
+of all tests, some are played. A second and ten are no measurements: they are what was promised, on a machine that has
+time. How much time this one has is told by a server that only answers, asked at the same moments: what it is late with
+the service may be late with too.
 """
 
 import itertools
+import math
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from tests.support import hostile_caller, hostile_registry
@@ -25,8 +30,13 @@ from tests.support.processes import Program
 from tests.support.service import ROOT, ServiceProcess
 
 HEALTH_SECONDS, SMALL_JOB_SECONDS = 1.0, 10.0
+CONTROL_RATIO = 10
+"""So many times as long as the server that only answers may the service take, where that is more."""
+JOB_RATIO = 20
+"""So many times as long as before the act may a small job take, where that is more."""
+PATIENCE_SECONDS = 90
 PLAYS_ALL = "REGISTRY_SYNC_TEST_HOSTILE" in os.environ
-SAMPLE = {"dripping_manifest", "half_requests"}
+SAMPLE = {"dripping_manifest", "half_requests", "deep_bodies", "wrong_keys", "many_jobs"}
 JOBS = 20
 """More than there are slots for, and than one registry may have."""
 LATE_IN_A_ROW = 2
@@ -43,31 +53,42 @@ def played(acts: dict[str, Any]) -> list[str]:
 class Scene:
     """A service with keys, two honest registries, and one hostile registry for each act."""
 
-    def __init__(self, service: ServiceProcess, hostile_hosts: dict[str, str], key: str) -> None:
+    def __init__(self, service: ServiceProcess, hostile_hosts: dict[str, str], *, key: str, control: str) -> None:
         self.service = service
         self.hostile_hosts = hostile_hosts
         self.hostile_key = key
+        self.control = control
+        self.quiet_seconds = 0.0
+        """How long a small job takes while all is quiet."""
 
     def small_job(self, source: FakeRegistry, destination: FakeRegistry, name: str) -> None:
         """Have another caller's small job done."""
+        limit = max(SMALL_JOB_SECONDS, JOB_RATIO * self.quiet_seconds)
+        seconds = self.run_job(source, destination, name)
+        assert seconds <= limit, f"a small job took {seconds:.1f} s, {self.quiet_seconds:.2f} s while all was quiet"
+
+    def run_job(self, source: FakeRegistry, destination: FakeRegistry, name: str) -> float:
         request = {"source": source.reference("app", "1"), "destination": destination.reference(name)}
-        job = self.service.run_job(request, seconds=SMALL_JOB_SECONDS)
+        begin = time.monotonic()
+        job = self.service.run_job(request, seconds=PATIENCE_SECONDS)
         assert job["state"] == "succeeded", job
+        return time.monotonic() - begin
 
     @contextmanager
     def healthy(self) -> Iterator[None]:
         """Ask `/healthz` again and again meanwhile; no two answers in a row may be late: one may be this machine's."""
-        stop, late = threading.Event(), [0]
+        stop, late, slowest = threading.Event(), [0], (0.0, 0.0)
 
         def ask() -> None:
-            with httpx.Client(base_url=self.service.client.base_url, trust_env=False) as client:
-                while not stop.wait(0.1):
-                    try:
-                        client.get("/healthz", timeout=HEALTH_SECONDS).raise_for_status()
-                    except httpx.HTTPError:
-                        late[-1] += 1
-                    else:
-                        late.append(0)
+            nonlocal slowest
+            while not stop.wait(0.1):
+                control, took = _seconds_of(self.control), _seconds_of(f"{self.service.client.base_url}healthz")
+                control = max(control, _seconds_of(self.control))
+                slowest = max(slowest, (took, control))
+                if took > max(HEALTH_SECONDS, CONTROL_RATIO * control):
+                    late[-1] += 1
+                else:
+                    late.append(0)
 
         thread = threading.Thread(target=ask)
         thread.start()
@@ -76,7 +97,22 @@ class Scene:
         finally:
             stop.set()
             thread.join()
-        assert max(late) < LATE_IN_A_ROW
+        took, control = slowest
+        assert max(late) < LATE_IN_A_ROW, f"/healthz took {took:.2f} s where an idle server took {control:.3f} s"
+
+
+def _seconds_of(url: str) -> float:
+    """Return how long an answer takes; for ever where there is none."""
+    begin = time.monotonic()
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE_SECONDS / 3)
+    with closing(connection):
+        try:
+            connection.request("GET", parts.path)
+            status = connection.getresponse().status
+        except (OSError, HTTPException):
+            return math.inf
+    return time.monotonic() - begin if status == HTTPStatus.OK else math.inf
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +146,13 @@ def scene(tmp_path_factory: pytest.TempPathFactory, source: FakeRegistry, destin
     program = Program(command, log=log, environment={"PYTHONPATH": str(ROOT)})
     with ExitStack() as stack:
         stack.callback(program.end)
+        control = Program(
+            [sys.executable, "-m", "tests.support.control_server"],
+            log=(control_log := log.with_name("control")),
+            environment={"PYTHONPATH": str(ROOT)},
+        )
+        stack.callback(control.end)
+        control.wait_until(lambda: control_log.read_text().endswith("\n"), seconds=20)
         service = stack.enter_context(ServiceProcess(folder, settings={"WORKER_PROCESSES": "1"}))
         program.wait_until(lambda: len(log.read_text().splitlines()) == len(acts), seconds=20)
         service.client.headers["Authorization"] = f"Bearer {admin}"
@@ -121,7 +164,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory, source: FakeRegistry, destin
                 body["auth"] = {"type": "basic", "username": "ann", "password": "secret"}
             entered = service.client.put(f"/v1/registries/{name.replace('_', '-')}", json=body)
             assert entered.is_success, entered.text
-        yield Scene(service, hosts, key)
+        scene = Scene(service, hosts, key=key, control=f"http://127.0.0.1:{control_log.read_text().strip()}/")
+        scene.quiet_seconds = max(scene.run_job(source, destination, f"quiet-{number}") for number in range(3))
+        yield scene
 
 
 @pytest.mark.parametrize("act", played(hostile_registry.ACTS))

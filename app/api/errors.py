@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from http import HTTPStatus
@@ -33,6 +34,8 @@ from app.observability import get_logger
 from app.redaction import without_secrets
 
 UNAVAILABLE_RETRY_SECONDS = 2
+MOST_FIELDS = 100
+"""Fields that an answer lists: a body may have ten thousand that are wrong."""
 UNEXPECTED = "something went wrong here; the log has it by request_id"
 _STATUS_OF_CLASS: dict[type[RegistrySyncError], int] = {
     InvalidRequestError: 422,
@@ -92,7 +95,7 @@ async def _of_ours(request: Request, error: Exception) -> Response:
 async def _body_of(request: Request) -> Any:
     """Return the body as the caller wrote it; None where it is no JSON, but a file alone."""
     try:
-        return await request.json()
+        return json.loads(await request.body())  # as it came: `request.json()` may be what was made of it
     except ValueError:
         return None
 
@@ -105,11 +108,16 @@ async def _of_validation(request: Request, error: Exception) -> Response:
     if found and found[0]["type"] == "json_invalid":
         where = f"{found[0]['ctx']['error']} at character {found[0]['loc'][-1]}"
         return problem_response(request, 400, code="malformed_json", detail=f"the body is not JSON: {where}")
+    count = len(found)
+    found = found[:MOST_FIELDS]
     is_unknown = any(one["type"] == "extra_forbidden" for one in found)
     known = await asyncio.to_thread(_known_fields, request) if is_unknown else None  # a third of a second, once
     fields = field_problems(found, body=error.body, known=known)
     places = ", ".join(field.parameter or field.pointer or "the body" for field in fields)
-    detail = f"{len(fields)} things are wrong: {places}" if len(fields) > 1 else fields[0].detail
+    if count > MOST_FIELDS:
+        detail = f"{count} things are wrong, among them: {places}"
+    else:
+        detail = f"{len(fields)} things are wrong: {places}" if len(fields) > 1 else fields[0].detail
     return problem_response(request, 422, code="validation_failed", detail=detail, errors=fields)
 
 

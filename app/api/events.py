@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from functools import partial
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Header, Query, Request
 from pydantic import Field
@@ -63,6 +63,8 @@ async def follow_job(
 ) -> Response:
     """With `Accept: text/event-stream`: how the job is, then each change as it happens, until `end`. Else: a page.
 
+    A stream ends when its key is revoked or expires.
+
     Events show the present: a late reader sees each image once, as it is now.
     """
     seen = query.cursor if last_event_id is None else last_event_id
@@ -72,7 +74,10 @@ async def follow_job(
     changes = await service.jobs.watch(job_id, after=int(seen) if seen else None, caller=caller)
     limits = caller_limits(request)
     limits.take(caller, "events")
-    events = _stream(until(request.app.state.stopping, changes), end=partial(limits.give_back, caller, "events"))
+    ends: list[Callable[[], Coroutine[Any, Any, object]]] = [request.app.state.stopping.wait]
+    if caller.key_id is not None:
+        ends.append(partial(service.keys.wait_until_ended, caller.key_id))
+    events = _stream(until(*ends, items=changes), end=partial(limits.give_back, caller, "events"))
     return EventSourceResponse(events, ping=HEARTBEAT_SECONDS, sep="\n")
 
 

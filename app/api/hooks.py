@@ -5,17 +5,21 @@ Senders bring no API key; each proves itself in the way its registry's `hook` is
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field, RootModel
 from starlette.responses import Response
 
-from app.api.dependencies import RegistryReader, TheService
+from app.api.dependencies import RegistryReader, TheService, peer_of
 from app.api.problems import problems
 from app.api.queries import PageQuery
 from app.api.responses import JsonResponse, page_answer
 from app.api.schemas.hooks import HookEventOut, HookEventPage, ReceiptOut
+from app.bootstrap.service import Service
+from app.domain.errors import HookError
 from app.domain.hook_event import HookEventFilter, HookEventState
 from app.webhooks.inbound import RawDelivery
 
@@ -32,7 +36,7 @@ _DELIVERY = {
 }
 _RESPONSES = {
     200: {"description": "Nothing is to be done; `reason` says why.", "model": ReceiptOut},
-    **problems("hook_rejected", "hook_too_large", "unavailable", is_public=True),
+    **problems("hook_rejected", "hook_too_large", "too_many_requests", "unavailable", is_public=True),
 }
 
 
@@ -82,7 +86,10 @@ async def receive_by_token(registry: str, token: str, *, request: Request, servi
 @router.options(
     HOOK_PATH,
     summary="Validate a sender's origin",
-    responses={200: {"description": "It may (`WebHook-Allowed-Origin`)."}, **problems("hook_rejected", is_public=True)},
+    responses={
+        200: {"description": "It may (`WebHook-Allowed-Origin`)."},
+        **problems("hook_rejected", "too_many_requests", is_public=True),
+    },
 )
 async def allow_origin(registry: str, *, request: Request, service: TheService) -> Response:
     """Answer the handshake of CloudEvents' web hooks, for the origins that the hook lists in `allowed_origins`."""
@@ -92,7 +99,10 @@ async def allow_origin(registry: str, *, request: Request, service: TheService) 
 @router.options(
     TOKEN_PATH,
     summary="Validate a sender's origin (token in the URL)",
-    responses={200: {"description": "It may (`WebHook-Allowed-Origin`)."}, **problems("hook_rejected", is_public=True)},
+    responses={
+        200: {"description": "It may (`WebHook-Allowed-Origin`)."},
+        **problems("hook_rejected", "too_many_requests", is_public=True),
+    },
 )
 async def allow_origin_by_token(registry: str, token: str, *, request: Request, service: TheService) -> Response:
     """Answer the same handshake at an address with a token."""
@@ -115,12 +125,25 @@ async def list_hook_events(
 
 async def _receive(registry: str, request: Request, service: TheService, *, token: str) -> Response:
     delivery = RawDelivery(await request.body(), dict(request.headers), token)
-    receipt = await service.push_events.receive(registry, delivery)
+    async with _slowing_failures(service, registry, request):
+        receipt = await service.push_events.receive(registry, delivery)
     if receipt.answer is not None:
         return JsonResponse(RootModel[dict[str, str]](dict(receipt.answer)))
     return JsonResponse(ReceiptOut.of(receipt), status_code=202 if receipt.is_accepted else 200)
 
 
 async def _allow_origin(registry: str, request: Request, service: TheService, *, token: str) -> Response:
-    headers = await service.push_events.answer_origin(registry, dict(request.headers), token=token)
+    async with _slowing_failures(service, registry, request):
+        headers = await service.push_events.answer_origin(registry, dict(request.headers), token=token)
     return Response(headers={**headers, "Allow": "OPTIONS, POST"})
+
+
+@asynccontextmanager
+async def _slowing_failures(service: Service, registry: str, request: Request) -> AsyncIterator[None]:
+    try:
+        yield
+    except HookError as error:
+        if error.code == "hook_rejected":
+            peer = peer_of(request)
+            await service.authentication.refuse("hook", peer=peer, target=registry, reason="secret")
+        raise

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query, Request
 from starlette.responses import Response
 
-from app.api.dependencies import JobCanceller, JobReader, JobSubmitter, TheService
+from app.api.dependencies import JobCanceller, JobReader, JobSubmitter, KeyedRoute, TheService
 from app.api.preconditions import conditional
 from app.api.problems import problems
 from app.api.queries import (
@@ -28,7 +28,7 @@ MAX_POLL_SECONDS = 30
 _POLLS_IN_A_JOBS_AGE = 10
 """A job is worth asking about again when it has become a tenth older."""
 
-router = APIRouter(tags=["Jobs"])
+router = APIRouter(tags=["Jobs"], route_class=KeyedRoute)
 
 JobBody = Annotated[
     JobIn,
@@ -53,6 +53,7 @@ JobBody = Annotated[
             "host_not_allowed",
             "not_granted",
             "too_many_requests",
+            "quota_exceeded",
             "invalid_idempotency_key",
             "idempotency_key_reused",
             "schema_outdated",
@@ -186,7 +187,9 @@ async def cancel_job(job_id: str, *, caller: JobCanceller, service: TheService) 
     summary="Retry a job",
     status_code=202,
     response_model=JobOut,
-    responses=problems("not_found", "job_not_finished", "nothing_to_retry", "not_granted", takes_body=True),
+    responses=problems(
+        "not_found", "job_not_finished", "nothing_to_retry", "not_granted", "quota_exceeded", takes_body=True
+    ),
 )
 async def retry_job(
     job_id: str, *, caller: JobSubmitter, service: TheService, body: Annotated[RetryIn | None, Body()] = None

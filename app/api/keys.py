@@ -5,12 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from app.api.dependencies import KeyAdmin, TheService
+from app.api.dependencies import KeyAdmin, KeyedRoute, TheService
 from app.api.problems import problems
 from app.api.responses import JsonResponse
 from app.api.schemas.keys import KeyIn, KeyOut, KeyPage, NewKeyOut
 
-router = APIRouter(tags=["API keys"])
+router = APIRouter(tags=["API keys"], route_class=KeyedRoute)
 
 
 @router.post(

@@ -19,7 +19,7 @@ from app.tracing import NO_SPAN, Span, span
 
 MAX_TARGET_BYTES = 8_192
 """Of a path and its query; RFC 9110 4.1 wants 8,000 to be taken, and before authentication no more is worked on."""
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "TRACE"})
 """What is used or refused (405) somewhere here; another word is foreign text, and answered with 501."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query, Request
 from starlette.responses import Response
 
-from app.api.dependencies import JobSubmitter, TheService, caller_limits
+from app.api.dependencies import JobSubmitter, KeyedRoute, TheService, caller_limits
 from app.api.jobs import submitted
 from app.api.problems import problems
 from app.api.queries import IdempotencyHeader, WaitQuery, idempotency_key
@@ -17,7 +17,7 @@ from app.api.schemas.jobs import JobOut
 from app.api.schemas.plan import PlanIn, PlanOut
 from app.domain.job import JobKind
 
-router = APIRouter(tags=["Jobs"])
+router = APIRouter(tags=["Jobs"], route_class=KeyedRoute)
 
 PlanBody = Annotated[
     PlanIn,

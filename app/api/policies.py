@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from app.api.dependencies import JobReader, JobSubmitter, PolicyReader, PolicyWriter, TheService
+from app.api.dependencies import JobReader, JobSubmitter, KeyedRoute, PolicyReader, PolicyWriter, TheService
 from app.api.jobs import job_headers, submitted
 from app.api.preconditions import IfMatch, check_name, conditional, patched, put_patched, version_etag, version_of
 from app.api.problems import problems
@@ -36,7 +36,7 @@ from app.store.db.paging import PageRequest
 
 _YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain"})
 
-router = APIRouter(tags=["Recurring syncs"])
+router = APIRouter(tags=["Recurring syncs"], route_class=KeyedRoute)
 
 
 class ImportQuery(BaseModel):
@@ -79,7 +79,9 @@ async def list_policies(
     responses={
         201: {"description": "Made.", "model": ImportOut},
         202: {"description": "Made as jobs; of one alone `Location` says where it is.", "model": ImportOut},
-        **problems("name_conflict", "import_unreadable", "host_not_allowed", "not_granted", takes_body=True),
+        **problems(
+            "name_conflict", "import_unreadable", "host_not_allowed", "not_granted", "quota_exceeded", takes_body=True
+        ),
     },
     openapi_extra={
         "requestBody": {

@@ -72,6 +72,7 @@ PROBLEMS: dict[str, Known] = {
     ),
     "secret_required": Known(422, "the host changes, so the password has to be sent again"),
     "too_many_requests": Known(429, "'ci' has 2 plans open here, which is all it may"),
+    "quota_exceeded": Known(429, "'ci' has 10000 jobs that are not done, and may have 10000"),
     "last_admin_key": Known(409, "this is the last key that may do everything; make another one first"),
     "internal": Known(500, "something went wrong here; the log has it by request_id"),
     "method_not_implemented": Known(501, "this method is used nowhere here"),
@@ -86,6 +87,7 @@ _OF_EVERY_ROUTE = (
     "insufficient_scope",
     "address_not_allowed",
     "local_callers_only",
+    "too_many_requests",
     "internal",
     "database_unreachable",
 )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Path, Query, Request
 from starlette.responses import Response
 
-from app.api.dependencies import RegistryReader, RegistryWriter, TheService
+from app.api.dependencies import KeyedRoute, RegistryReader, RegistryWriter, TheService
 from app.api.preconditions import IfMatch, check_name, conditional, patched, put_patched, version_etag, version_of
 from app.api.problems import problems
 from app.api.queries import DeleteQuery
@@ -26,7 +26,7 @@ from app.domain.registry import StoredRegistry
 from app.domain.registry_state import RegistryState
 from app.services.registry_checks import CheckRequest
 
-router = APIRouter(tags=["Registries"])
+router = APIRouter(tags=["Registries"], route_class=KeyedRoute)
 
 Name = Annotated[str, Path(pattern=REGISTRY_NAME_PATTERN, examples=["old-acr"])]
 

@@ -6,8 +6,8 @@ One that waits comes when its job is done, when its time is up, or when this pro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from typing import cast
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
+from typing import Any, cast
 
 from fastapi import Request
 from pydantic import BaseModel
@@ -64,20 +64,21 @@ async def wait_for(job: Job, request: Request, *, seconds: float) -> Job:
         limits.give_back(caller, "wait")
 
 
-async def until(stopping: asyncio.Event, items: AsyncIterator[T]) -> AsyncIterator[T]:
-    """Pass items on as they come; end when they do, or when this process stops."""
-    stop = asyncio.create_task(stopping.wait())
+async def until(*ends: Callable[[], Coroutine[Any, Any, object]], items: AsyncIterator[T]) -> AsyncIterator[T]:
+    """Pass items on as they come; end when they do, or when one of `ends` does, such as this process stopping."""
+    stops = {asyncio.create_task(end()) for end in ends}
     following: asyncio.Future[T] | None = None
     try:
-        while not stop.done():
+        while not any(stop.done() for stop in stops):
             following = asyncio.ensure_future(anext(items))
-            await asyncio.wait({following, stop}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({following, *stops}, return_when=asyncio.FIRST_COMPLETED)
             if following.done():
                 yield following.result()
     except StopAsyncIteration:
         return
     finally:
-        stop.cancel()
+        for stop in stops:
+            stop.cancel()
         if following is not None and not following.done():
             following.cancel()
             await asyncio.wait({following})

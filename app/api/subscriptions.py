@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from app.api.dependencies import HookAdmin, TheService
+from app.api.dependencies import HookAdmin, KeyedRoute, TheService
 from app.api.preconditions import IfMatch, check_name, version_etag, version_of
 from app.api.problems import problems
 from app.api.queries import PageQuery
@@ -26,7 +26,7 @@ from app.api.schemas.subscriptions import (
 from app.clock import now
 from app.domain.notification import Delivery, DeliveryFilter, DeliveryState, EventType, StoredSubscription
 
-router = APIRouter(tags=["Notifications"])
+router = APIRouter(tags=["Notifications"], route_class=KeyedRoute)
 
 Name = Annotated[str, Path(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$", examples=["ci"])]
 DeliveryId = Annotated[str, Path(max_length=64, examples=["msg_7d0f2b6c1e9a4835b0c4d2e6f8a19370"])]

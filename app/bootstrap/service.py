@@ -26,6 +26,7 @@ from app.security import Sealer
 from app.services.admission import Admission
 from app.services.api_keys import ApiKeyService
 from app.services.audit import AuditService
+from app.services.authentication_guard import AuthenticationGuard
 from app.services.console_sessions import ConsoleSessionService
 from app.services.gauges import GaugeService
 from app.services.importing import ImportingService
@@ -97,6 +98,11 @@ class Service:
     """The way to the supervisor; None where this process is alone."""
 
     @property
+    def authentication(self) -> AuthenticationGuard:
+        """What slows down and writes down wrong keys and secrets."""
+        return self.keys.guard
+
+    @property
     def processes(self) -> ProcessTable:
         """The processes of this host, as their supervisor sees them."""
         return self.channel.processes if self.channel is not None else ProcessTable()
@@ -135,7 +141,7 @@ async def open_service(
     outbound = Outbound(AddressRules(), private_hosts=settings.notify_private_hosts)
     google_keys = GoogleKeys(AddressRules())
     try:
-        yield _assemble(
+        service = _assemble(
             settings,
             sealer=sealer,
             database=database,
@@ -145,6 +151,10 @@ async def open_service(
             channel=channel,
             worker_id=worker_id or new_id(),
         )
+        try:
+            yield service
+        finally:
+            await service.authentication.aclose()
     finally:
         await google_keys.aclose()
         await outbound.aclose()
@@ -164,9 +174,7 @@ def _assemble(
     worker_id: str,
 ) -> Service:
     queue = _queue(database, channel=channel, worker_id=worker_id)
-    admission = Admission(
-        database, sealer, rules=AddressRules(), outbound=outbound, unregistered_hosts=settings.unregistered_hosts
-    )
+    admission = _admission(settings, sealer=sealer, database=database, outbound=outbound)
     policy_jobs = PolicyJobs(queue, clock=now, new_id=new_id)
     keys = ApiKeyService(database, now=now, is_key_required=settings.require_key)
     matcher = PushMatcher(database, policy_jobs, sealer, channel=channel)
@@ -211,6 +219,17 @@ def _assemble(
         metrics_without_key=settings.metrics_without_key,
         public_url=settings.public_url,
         channel=channel,
+    )
+
+
+def _admission(settings: Settings, *, sealer: Sealer, database: Database, outbound: Outbound) -> Admission:
+    return Admission(
+        database,
+        sealer,
+        rules=AddressRules(),
+        outbound=outbound,
+        unregistered_hosts=settings.unregistered_hosts,
+        job_quota=settings.job_quota,
     )
 
 

@@ -30,6 +30,8 @@ class AuditAction(StrEnum):
     SUBSCRIPTION_CHANGED = "subscription.changed"
     SUBSCRIPTION_DELETED = "subscription.deleted"
     SUBSCRIPTION_DISABLED = "subscription.disabled"
+    ACCESS_REFUSED = "access.refused"
+    """Wrong keys or secrets from one peer: one entry for all of a minute."""
     JOB_SUBMITTED = "job.submitted"
     JOB_CANCELLED = "job.cancelled"
     JOB_RETRIED = "job.retried"

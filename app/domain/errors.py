@@ -78,8 +78,8 @@ class TooManyError(RegistrySyncError):
 
     code = "too_many_requests"
 
-    def __init__(self, message: str, *, retry_seconds: int) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, retry_seconds: int, code: str | None = None) -> None:
+        super().__init__(message, code=code)
         self.retry_seconds = retry_seconds
 
 

@@ -5,6 +5,7 @@ A job, its audit entry and the unit that plans it are in the database, and the u
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +20,13 @@ from app.store.db.change_feed import after_commit
 from app.store.db.database import Database, Session
 from app.store.db.group_commit import GroupCommit
 from app.store.idempotency import IdempotencyStore
-from app.store.jobs import JobStore
+from app.store.jobs import JobStore, LockedJob
 from app.store.units import NewUnit, UnitKind, UnitStore
 
-PRIORITY_STEP = 1_000_000
-"""Distance between priorities; a unit's index is taken from its job's, so that small jobs overtake long ones."""
+PRIORITY_STEP = 500_000_000
+"""Distance between priorities; three of them fit the queue's 32 bits. A unit's rank is taken from its job's."""
+MOST_COUNTED = 10_000
+"""Jobs of one caller that are counted; what has more waiting than that is behind everything anyway."""
 AUDITED_RULES = 10
 AUDITED_CHARACTERS = 200
 """The audit log keeps what was asked for in short; the job has it in full."""
@@ -85,11 +88,25 @@ async def accept(session: Session, queue: JobQueue, jobs: Sequence[Job]) -> list
 
 
 async def begin(session: Session, queue: JobQueue, jobs: Mapping[int, Job]) -> None:
-    """Have jobs planned, given by their numbers."""
-    units = [NewUnit(number, 0, UnitKind.PLAN, unit_priority(job.priority, 0)) for number, job in jobs.items()]
+    """Have jobs planned, given by their numbers: each behind what its caller has waiting, not behind that of others."""
+    store, counts, new = UnitStore(session), dict[str, dict[Priority, int]](), Counter(map(_line, jobs.values()))
+    in_service = {priority: await read_rank(store, priority) for priority in {job.priority for job in jobs.values()}}
+    units: list[NewUnit] = []
+    for number, job in jobs.items():
+        if job.created_by not in counts:
+            counts[job.created_by] = await store.count_jobs(job.created_by, most=MOST_COUNTED)
+        # The jobs that are begun here are among those counted.
+        before = max(0, counts[job.created_by].get(job.priority, 0) - new[_line(job)])
+        new[_line(job)] -= 1
+        rank = in_service[job.priority] + before
+        units.append(NewUnit(number, 0, UnitKind.PLAN, unit_priority(job.priority, rank)))
     now = max(job.created_at for job in jobs.values())
     after_commit(session, partial(report_submitted, list(jobs.values())))
-    await queue.enqueue(session, await UnitStore(session).add(units, now=now))
+    await queue.enqueue(session, await store.add(units, now=now))
+
+
+def _line(job: Job) -> tuple[str, Priority]:
+    return job.created_by, job.priority
 
 
 def entry_of(job: Job) -> AuditEntry:
@@ -114,6 +131,31 @@ def entry_of(job: Job) -> AuditEntry:
     return AuditEntry(job.created_at, job.created_by, action, job.id, details)
 
 
-def unit_priority(priority: Priority, index: int) -> int:
-    """Return how urgent a unit is, as the queue counts: a job's first units go before the later ones of other jobs."""
-    return (list(Priority).index(priority) + 1) * PRIORITY_STEP - min(index, PRIORITY_STEP - 1)
+def unit_priority(priority: Priority, rank: int) -> int:
+    """Return how urgent a unit is, as the queue counts: larger goes first, and a larger rank later."""
+    return _urgent(priority) - min(rank, PRIORITY_STEP - 1)
+
+
+async def read_rank(store: UnitStore, priority: Priority) -> int:
+    """Read the rank that workers are at, of units with a priority: what is new has it, and nothing goes before it.
+
+    This is start-time fair queuing: the rank is its virtual time, and 0 where nothing of that priority is at work.
+    """
+    most = _urgent(priority)
+    found = await store.read_in_service(least=most - PRIORITY_STEP + 1, most=most)
+    return 0 if found is None else most - found
+
+
+async def next_rank(store: UnitStore, job: Job | LockedJob, *, created_by: str, last: int) -> tuple[int, int]:
+    """Return the rank of a job's next unit, given the priority of its last one, and how far apart those after it are.
+
+    The more jobs its caller has, the further apart: all of them get the share of one.
+    """
+    counts = await store.count_jobs(created_by, most=MOST_COUNTED)
+    apart = max(1, counts.get(job.priority, 0))
+    rank = _urgent(job.priority) - last + apart
+    return max(rank, await read_rank(store, job.priority)), apart
+
+
+def _urgent(priority: Priority) -> int:
+    return (list(Priority).index(priority) + 1) * PRIORITY_STEP

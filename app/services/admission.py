@@ -1,4 +1,4 @@
-"""Admission: what a caller's grant holds, and which hosts and notify URL a request may name (SSRF).
+"""Admission: what a caller's grant and quota hold, and which hosts and notify URL a request may name (SSRF).
 
 All of it is known before anything is connected to. What a caller may not see is not found by it.
 
@@ -7,15 +7,18 @@ Names are not resolved here: what they resolve to is checked before each connect
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from fnmatch import fnmatchcase
+from functools import cache
 from urllib.parse import urlsplit
 
 from cachetools import TTLCache
 
 from app.domain.access import Caller
 from app.domain.errors import FieldError, InvalidRequestError, NotFoundError
+from app.domain.grants import MAX_SHOWN
 from app.domain.notify_url import Notify
 from app.domain.policy import Policy
 from app.domain.reference import Registry
@@ -23,6 +26,7 @@ from app.domain.registry import RegistryEntry
 from app.domain.request import SyncRequest, destinations_that_are_sources
 from app.net.address_guard import AddressRules, HostRefusedError, PrivateAddressError, is_address
 from app.security import Sealer
+from app.services.job_quota import MOST_JOBS, JobQuota
 from app.store.api_keys import ApiKeyStore
 from app.store.db.database import Database
 from app.store.registries import RegistryStore
@@ -34,6 +38,8 @@ RECENT_SECONDS = 1.0
 elsewhere is believed this much later."""
 _HOSTS, _EGRESS = "hosts", "egress"
 HTTPS_PORT = 443
+MANY_RULES = 200
+"""What has more is checked in a thread."""
 _ENTER_IT = "PUT /v1/registries/{name} with this host"
 
 
@@ -45,6 +51,7 @@ class Admission:
     - `outbound`: which URLs notifications may go to
     - `unregistered_hosts`: which hosts without an entry may be copied from and to: `allow`, `sources`, `deny`, `auto`
       (`allow` until there is an API key, then `deny`), or patterns of host names
+    - `job_quota`: jobs of one key that are not done
     """
 
     def __init__(
@@ -55,12 +62,14 @@ class Admission:
         rules: AddressRules,
         outbound: Outbound,
         unregistered_hosts: Sequence[str] = ("auto",),
+        job_quota: int = MOST_JOBS,
     ) -> None:
         self._database = database
         self._sealer = sealer
         self._rules = rules
         self._outbound = outbound
         self._unregistered_hosts = tuple(unregistered_hosts)
+        self.quota = JobQuota(database, most=job_quota)
         self._recent_egress: TTLCache[str, tuple[str, ...]] = TTLCache(1, RECENT_SECONDS)
         self._recent: TTLCache[str, frozenset[Registry]] = TTLCache(1, RECENT_SECONDS)
 
@@ -77,9 +86,10 @@ class Admission:
         Hosts in `entered` are being registered with the request. Raise `InvalidRequestError` (`not_granted`,
         `host_not_allowed`, `unknown_subscription`).
         """
-        if refusals := caller.grant.refusals(request):
-            raise InvalidRequestError(refusals[0].detail, errors=refusals, code="not_granted")
-        _check_destinations(request)
+        if len(request.rules) > MANY_RULES:
+            await asyncio.to_thread(_check_rules, request, caller)
+        else:
+            _check_rules(request, caller)
         await self._check_hosts(request, entered)
         if notify is not None:
             await self._check_notify(notify)
@@ -127,22 +137,24 @@ class Admission:
     async def _check_hosts(self, request: SyncRequest, entered: AbstractSet[Registry]) -> None:
         wanted = _hosts(request)
         egress = await self._egress()
+        refuse = cache(self.refusal)  # ten thousand rules name few hosts
         doubtful = {
             registry
             for pointer, registry in wanted
-            if self.refusal(registry, is_registered=False) or _egress_refusal(egress, pointer, registry)
+            if refuse(registry, is_registered=False) or _egress_refusal(egress, pointer, registry)
         }
         registered = await self._registered(doubtful) if doubtful else frozenset()
         problems = []
         for pointer, registry in wanted:
             is_registered = registry in registered or registry in entered
-            refusal = self.refusal(registry, is_registered=is_registered)
+            refusal = refuse(registry, is_registered=is_registered)
             if refusal is None and not is_registered:
                 refusal = _egress_refusal(egress, pointer, registry)
             if refusal is not None:
                 problems.append(FieldError(pointer, "host_not_allowed", refusal))
         if problems:
-            raise InvalidRequestError(problems[0].detail, errors=tuple(problems), code="host_not_allowed")
+            detail = problems[0].detail
+            raise InvalidRequestError(detail, errors=tuple(problems[:MAX_SHOWN]), code="host_not_allowed")
 
     async def _check_notify(self, notify: Notify) -> None:
         self.check_notify_url("/notify/url", notify.url)
@@ -214,6 +226,13 @@ def _egress_refusal(egress: Sequence[str], pointer: str, registry: Registry) -> 
     if is_named and urlsplit(f"//{registry}").port in {None, HTTPS_PORT}:
         return None
     return f"{registry} is not registered, and only registered hosts are reached: {_ENTER_IT}"
+
+
+def _check_rules(request: SyncRequest, caller: Caller) -> None:
+    """Raise `InvalidRequestError` for rules that their caller may not have, and for destinations that are sources."""
+    if refusals := caller.grant.refusals(request):
+        raise InvalidRequestError(refusals[0].detail, errors=refusals, code="not_granted")
+    _check_destinations(request)
 
 
 def _check_destinations(request: SyncRequest) -> None:

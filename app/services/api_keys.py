@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -11,10 +12,11 @@ from cachetools import TTLCache
 
 from app.domain.access import INDIVISIBLE_SCOPES, ApiKey, Caller, Scope, ScopePreset
 from app.domain.audit import AuditAction, AuditEntry
-from app.domain.errors import AccessError, ConflictError, FieldError, InvalidRequestError
+from app.domain.errors import AccessError, ConflictError, FieldError, InvalidRequestError, UnavailableError
 from app.domain.grants import Grant
 from app.observability import get_logger
 from app.security import make_api_key, read_api_key
+from app.services.authentication_guard import AuthenticationGuard
 from app.store.api_keys import ApiKeyStore
 from app.store.audit import AuditStore
 from app.store.db.database import Database
@@ -30,6 +32,10 @@ TOUCH_INTERVAL = timedelta(minutes=1)
 RECENT_SECONDS = 1.0
 """A key is looked up once in this time, not for every request; so long may one that was revoked elsewhere be good."""
 RECENT_KEYS = 1_000
+LOOK_SECONDS = 2.0
+"""How often is looked whether the key of an open event stream is still good."""
+MALFORMED = "(malformed)"
+"""The id of a key that can be none, as failures are written down."""
 
 log = get_logger(__name__)
 
@@ -60,6 +66,7 @@ class ApiKeyService:
         is_key_required: bool = False,
     ) -> None:
         self._database = database
+        self.guard = AuthenticationGuard(database, now=now)
         self._now = now
         self._make_text = make_text
         self._is_key_required = is_key_required
@@ -113,18 +120,26 @@ class ApiKeyService:
         log.info("bootstrap_key_set", id=key.id)
 
     async def authenticate(self, text: str, *, address: str | None) -> Caller:
-        """Return the caller with this key; raise `AccessError` for one unknown, revoked or expired.
+        """Return the caller with this key; raise `AccessError` for one unknown, revoked or expired, after a while.
 
         - `address`: where it comes from, the peer of the connection; a key may be bound to some (`address_not_allowed`)
         """
-        presented, now = read_api_key(text), self._now()
+        try:
+            presented = read_api_key(text)
+        except AccessError:
+            await self.guard.refuse("api_key", peer=address, target=MALFORMED, reason="malformed")
+            raise
+        now = self._now()
         found = self._recent.get(presented.id) or await self._find(presented.id)
         if found is None or not presented.matches(found[1]):
+            await self.guard.refuse("api_key", peer=address, target=presented.id, reason="unknown")
             raise AccessError("this API key is not known here, or was revoked")
         key, digest = found
         if not key.is_valid(now):
+            await self.guard.refuse("api_key", peer=address, target=key.id, reason="expired")
             raise AccessError("this API key has expired")
         if not key.grant.admits(address):
+            await self.guard.refuse("api_key", peer=address, target=key.id, reason="address")
             raise AccessError(f"this API key may not be used from {address}", code="address_not_allowed")
         if key.last_used_at is None or now - key.last_used_at >= TOUCH_INTERVAL:
             async with self._database.transaction() as session:
@@ -142,6 +157,17 @@ class ApiKeyService:
             )
             raise AccessError(message, code="local_callers_only")
         return LOCAL_OPERATOR
+
+    async def wait_until_ended(self, key_id: str) -> None:
+        """Wait until a key is revoked, by whichever process, or has expired."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                found = self._recent.get(key_id) or await self._find(key_id)
+            except UnavailableError:
+                continue
+            if found is None or not found[0].is_valid(self._now()):
+                return
 
     async def _find(self, key_id: str) -> tuple[ApiKey, str] | None:
         async with self._database.reading() as session:

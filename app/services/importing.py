@@ -91,6 +91,7 @@ class ImportingService:
             await self._admission.check_policy(policy, caller=caller, entered=entered)
         for request in requests:
             await self._admission.check(request, caller=caller, entered=entered)
+        await self._admission.quota.take(caller, jobs=len(requests))
         jobs = tuple(self._job(request, caller=caller) for request in requests)
         async with self._database.transaction() as session:
             result = await self._fitted(session, found)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from app.domain.access import Caller, Scope
 from app.domain.audit import AuditAction, AuditEntry
-from app.domain.errors import ConflictError, FieldError, InvalidRequestError
+from app.domain.errors import ConflictError, FieldError, InvalidRequestError, TooManyError
 from app.domain.job import (
     IdempotencyKey,
     Image,
@@ -91,10 +91,11 @@ class JobService:
 
         A job of the kind `plan` says what a copy would do, and copies nothing (dry run). Raise `InvalidRequestError`
         (`not_granted`, `host_not_allowed`, `unknown_subscription`, `idempotency_key_reused`), `AccessError` for a
-        priority that the caller may not ask for.
+        priority that the caller may not ask for, `TooManyError` (`quota_exceeded`).
         """
         _check_priority(caller, priority)
         await self._admission.check(request, caller=caller, notify=notify)
+        await self._take_quota(caller, idempotency)
         job_id = self._new_id()
         with submission_span(job_id, policy=policy) as span:
             job = Job(
@@ -133,6 +134,7 @@ class JobService:
         _check_priority(caller, priority)
         plan = await self._get_plan(plan_id, caller)
         await self._admission.check(plan.request, caller=caller, notify=notify)
+        await self._take_quota(caller, idempotency)
         job_id = self._new_id()
         with submission_span(job_id, policy=plan.policy) as span:
             job = Job(
@@ -257,6 +259,7 @@ class JobService:
         _check_priority(caller, asked.priority)
         if asked.policy is None or not caller.grant.sees_policy(asked.policy):
             await self._admission.check(asked.request, caller=caller)
+        await self._take_quota(caller)
         async with self._database.transaction() as session:
             jobs = JobStore(session)
             old = await jobs.get(job_id)
@@ -311,6 +314,16 @@ class JobService:
         await self._check_visible(job_id, caller)
         entry = AuditEntry(self._clock(), caller.name, AuditAction.JOB_DELETED, job_id)
         await delete_job(self._database, job_id, entry=entry)
+
+    async def _take_quota(self, caller: Caller, idempotency: IdempotencyKey | None = None) -> None:
+        if caller.key_id is None:
+            return
+        try:
+            await self._admission.quota.take(caller)
+        except TooManyError:
+            async with self._database.reading() as session:  # a job that is there already is no new one
+                if idempotency is None or not await IdempotencyStore(session).is_known(idempotency):
+                    raise
 
     async def _check_visible(self, job_id: str, caller: Caller) -> None:
         if not caller.grant.sees_all_jobs:

@@ -40,6 +40,11 @@ class IdempotencyStore:
             raise InvalidRequestError(message, code="idempotency_key_reused")
         return str(known.job_id)
 
+    async def is_known(self, key: IdempotencyKey) -> bool:
+        """Return whether a caller has called a request so."""
+        mine = (_keys.c.principal == key.principal) & (_keys.c.key == key.key)
+        return (await self._session.execute(select(_keys.c.job_id).where(mine))).first() is not None
+
     async def point(self, key: IdempotencyKey, *, job_id: str) -> None:
         """Point a key that was claimed in this transaction at the job that does what was asked for."""
         mine = (_keys.c.principal == key.principal) & (_keys.c.key == key.key)

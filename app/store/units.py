@@ -12,11 +12,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, insert, or_, select, update
+from sqlalchemy import Row, bindparam, func, insert, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.errors import JobInterrupted
-from app.domain.job import Job
+from app.domain.job import Job, Priority
 from app.domain.plan import Listing
 from app.store.db.column_types import listing_documents, read_listings
 from app.store.jobs import LOCKED_COLUMNS, LockedJob, job_of, locked_job_of
@@ -43,6 +43,18 @@ _SIGNS = (
     select(_units.c.id, _units.c.fence, or_(_jobs.c.cancel_requested, _jobs.c.is_failing_fast).label("is_stopping"))
     .select_from(_WITH_JOB)
     .where(_units.c.id.in_(bindparam("unit_ids", expanding=True)), _units.c.state == "running")
+)
+# Literal states: SQLite uses an index over some rows only where the statement itself says which.
+_UNFINISHED = _jobs.c.state.in_([literal_column("'queued'"), literal_column("'running'")])
+_OF_CALLER = (
+    select(_jobs.c.priority)
+    .where(_jobs.c.created_by == bindparam("created_by"), _UNFINISHED)
+    .limit(bindparam("most"))
+    .subquery()
+)
+_COUNT_OF_CALLER = select(_OF_CALLER.c.priority, func.count()).group_by(_OF_CALLER.c.priority)
+_IN_SERVICE = select(func.min(_units.c.priority)).where(
+    _units.c.state == literal_column("'running'"), _units.c.priority.between(bindparam("least"), bindparam("most"))
 )
 
 
@@ -172,6 +184,17 @@ class UnitStore:
         """Read which index the next unit of a job is to have."""
         last = select(func.max(_units.c.unit_index)).where(_units.c.job_number == job_number)
         return int((await self._session.execute(last)).scalar_one() or 0) + 1
+
+    async def count_jobs(self, created_by: str, *, most: int) -> dict[Priority, int]:
+        """Count the jobs of a caller that are not done, by priority; so many at most are looked at."""
+        rows = await self._session.execute(_COUNT_OF_CALLER, {"created_by": created_by, "most": most})
+        return {Priority(priority): count for priority, count in rows}
+
+    async def read_in_service(self, *, least: int, most: int) -> int | None:
+        """Read the least urgent priority within bounds that some worker is at; None where there is no such unit."""
+        found = await self._session.execute(_IN_SERVICE, {"least": least, "most": most})
+        priority: int | None = found.scalar_one()
+        return priority
 
     async def finish(self, unit: Unit, *, now: datetime) -> None:
         """End a held unit."""

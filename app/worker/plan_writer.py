@@ -21,7 +21,7 @@ from app.domain.retry_policy import RetryPolicy
 from app.jobs.cancellation import cancel_queued_images
 from app.jobs.outbox import save_transition
 from app.jobs.queue import JobQueue
-from app.jobs.submission import unit_priority
+from app.jobs.submission import next_rank, unit_priority
 from app.jobs.telemetry import report_refused
 from app.jobs.transitions import JobTransition
 from app.store.db.change_feed import after_commit
@@ -66,6 +66,7 @@ class PlanWriter:
         self._first = 0
         """The first position that no unit has yet."""
         self._next_unit = 1
+        self._last_priority = claim.unit.priority
         self._warnings: list[JobWarning] = []
         self._postponed: list[FailedListing] = []
         """Lists that may be had a little later."""
@@ -184,14 +185,17 @@ class PlanWriter:
         return True
 
     async def _hand_out(self, session: Session, transition: JobTransition, ranges: Sequence[tuple[int, int]]) -> None:
-        job = transition.job
+        if not ranges:
+            return
+        job, store = transition.job, UnitStore(session)
+        rank, apart = await next_rank(store, job, created_by=self._claim.job.created_by, last=self._last_priority)
         units = [
-            NewUnit(job.number, index, UnitKind.COPY, unit_priority(job.priority, index), first, last)
-            for index, (first, last) in enumerate(ranges, start=self._next_unit)
+            NewUnit(job.number, index, UnitKind.COPY, unit_priority(job.priority, rank + number * apart), first, last)
+            for number, (index, (first, last)) in enumerate(enumerate(ranges, start=self._next_unit))
         ]
-        if units:
-            transition.add_units(len(units))
-            await self._queue.enqueue(session, await UnitStore(session).add(units, now=transition.now))
+        self._last_priority = units[-1].priority
+        transition.add_units(len(units))
+        await self._queue.enqueue(session, await store.add(units, now=transition.now))
 
     async def _finish(self) -> Claim | ClaimDeferred | None:
         async with self._database.transaction() as session:

@@ -195,6 +195,7 @@ async def test_head_is_get_without_the_body(api: Api, path: str) -> None:
         ("PATCH", "/v1/jobs", "GET, HEAD, POST"),
         ("POST", "/v1/registries/hub", "DELETE, GET, HEAD, PATCH, PUT"),
         ("OPTIONS", "/v1/jobs", "GET, HEAD, POST"),
+        ("QUERY", "/v1/jobs", "GET, HEAD, POST"),
         ("PUT", "/healthz", "GET, HEAD"),
         ("HEAD", "/v1/jobs/019ab2c4-d5e6-7f80-91a2-b3c4d5e6f708/events", "GET, HEAD"),
     ],

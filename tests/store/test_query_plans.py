@@ -167,6 +167,13 @@ async def test_what_is_unfinished_is_found_without_reading_what_is_done(full: Da
     assert "ix_units_unfinished" in plan, plan
 
 
+async def test_what_a_caller_has_waiting_and_what_is_at_work_are_read_along_small_indexes(full: Database) -> None:
+    plan = await plan_of(full, lambda session: UnitStore(session).count_jobs("nurse", most=100))
+    assert "ix_jobs_unfinished_by_caller" in plan, plan
+    plan = await plan_of(full, lambda session: UnitStore(session).read_in_service(least=1, most=100))
+    assert "ix_units_running" in plan, plan
+
+
 async def test_a_push_event_that_waits_is_found_without_reading_those_that_do_not(full: Database) -> None:
     plan = await plan_of(full, lambda session: HookEventStore(session).has_received(without=()))
     assert "ix_hook_events_received" in plan, plan

@@ -15,7 +15,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import httpx
+
 MANY = 600
+JOBS = 300
 _AT_ONCE = 4
 _PAUSE_SECONDS = 0.5
 
@@ -124,6 +127,24 @@ async def wrong_keys(caller: HostileCaller) -> None:
     await caller.again_and_again(HostileCaller(caller.host, caller.port, f"rsk_{'a' * 16}_{'b' * 43}").get("/v1/jobs"))
 
 
+async def many_jobs(caller: HostileCaller) -> None:
+    """Submit three hundred good jobs at once, and as many again when they are done."""
+    async with httpx.AsyncClient(base_url=f"http://{caller.host}:{caller.port}", trust_env=False, timeout=60) as client:
+        client.headers["Authorization"] = f"Bearer {caller.key}"
+        entered = {item["name"]: item["host"] for item in (await client.get("/v1/registries")).json()["items"]}
+        for turn in itertools.count():
+            jobs = []
+            for number in range(JOBS):
+                request = {
+                    "source": f"{entered['source']}/app:1",
+                    "destination": f"{entered['destination']}/many-{turn}-{number}",
+                }
+                jobs.append((await client.post("/v1/jobs", json=request)).json()["id"])
+            for job in jobs:
+                while not (await client.get(f"/v1/jobs/{job}", params={"wait": "30s"})).json()["done"]:
+                    pass
+
+
 async def strange_questions(caller: HostileCaller) -> None:
     """Ask with values that no database, calendar or counter has."""
     queries = ("since=0001-01-01", "since=9999-12-31T23:59:59Z", "label=a%00b:c", "policy=a%00", "cursor=%00")
@@ -144,6 +165,7 @@ ACTS: dict[str, Callable[[HostileCaller], Awaitable[None]]] = {
         long_paths,
         deep_bodies,
         wrong_keys,
+        many_jobs,
         strange_questions,
     )
 }

@@ -65,7 +65,12 @@ class House:
         self.watch = JobEventStream(self.database)
         new_id = lambda: str(uuid_utils.uuid7())  # noqa: E731
         self.jobs = JobService(
-            self.database, self.queue, self.watch, admission=self.admission, clock=now, new_id=new_id
+            self.database,
+            self.queue,
+            self.watch,
+            admission=self.admission,
+            clock=now,
+            new_id=new_id,
         )
 
     async def submit(self, *tags: str, to: tuple[str, ...] = DESTINATION, options: Options | None = None) -> Job:

@@ -101,6 +101,13 @@ class JobRow(Counted, Base):
             postgresql_where=text("state IN ('queued', 'running')"),
             sqlite_where=text("state IN ('queued', 'running')"),
         ),
+        Index(
+            "ix_jobs_unfinished_by_caller",
+            "created_by",
+            "priority",
+            postgresql_where=text("state IN ('queued', 'running')"),
+            sqlite_where=text("state IN ('queued', 'running')"),
+        ),
         {"sqlite_autoincrement": True},
     )
 
@@ -207,6 +214,12 @@ class UnitRow(Base):
             "id",
             postgresql_where=text("state <> 'done'"),
             sqlite_where=text("state <> 'done'"),
+        ),
+        Index(
+            "ix_units_running",
+            "priority",
+            postgresql_where=text("state = 'running'"),
+            sqlite_where=text("state = 'running'"),
         ),
         {"sqlite_autoincrement": True},
     )
