@@ -195,7 +195,7 @@ def _assemble(
             database, sealer=sealer, admission=admission, now=now, new_id=new_id, random_bytes=secrets.token_bytes
         ),
         audit=AuditService(database),
-        gauges=GaugeService(database, now=now),
+        gauges=GaugeService(database, sealer=sealer, now=now),
         notifier=Notifier(database, sealer, outbound, clock=now, public_url=settings.public_url),
         worker=_worker(
             settings,

@@ -119,7 +119,7 @@ class PushEventService:
 
     async def _entry(self, registry: str) -> tuple[RegistryEntry, HookSettings]:
         async with self._database.reading() as session:
-            entry = await RegistryStore(session, self._sealer).find(registry)
+            entry = await RegistryStore(session, self._sealer).find_for_hook(registry)
         if entry is None or entry.hook is None:
             raise rejected()
         return entry, entry.hook

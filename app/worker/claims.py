@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
+import structlog
+
 from app.domain.job import Job, JobState
 from app.domain.registry import RegistryEntry
 from app.domain.retry_policy import RetryPolicy
@@ -24,6 +26,8 @@ from app.store.registries import RegistryStore
 from app.store.units import Unit, UnitKind, UnitState, UnitStore
 from app.worker.heartbeat import Heartbeat
 from app.worker.shared_state import with_shared_limits, with_shared_rate
+
+log = structlog.get_logger()
 
 BUSY_SECONDS = 3.0
 """When to look again at a unit that another worker has, in case that one is dead."""
@@ -143,7 +147,11 @@ class Claims:
         store = RegistryStore(session, self._sealer)
         versions = await store.read_versions()
         if self._known is None or self._known[0] != versions:
-            self._known = versions, await store.list()
+            entries = await store.list()
+            for entry in entries:
+                if not entry.is_readable:
+                    log.error("secret_unreadable", registry=entry.name)
+            self._known = versions, entries
         return self._known[1]
 
     def _not_now(self, unit: Unit, now: datetime) -> ClaimDeferred | None:

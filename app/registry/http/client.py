@@ -69,6 +69,11 @@ class HttpClient:
             return response
 
     async def _send(self, request: HttpRequest, context: ErrorContext) -> StreamingResponse:
+        if not self._entry.is_readable:
+            message = (
+                f"the secrets of the entry {self._entry.name} can't be opened: enter them again, or bring back the key"
+            )
+            raise make_error(message, context, code="secret_unreadable")
         self._in_flight += 1
         begun = monotonic()
         try:
