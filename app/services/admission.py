@@ -26,7 +26,7 @@ from app.security import Sealer
 from app.store.api_keys import ApiKeyStore
 from app.store.db.database import Database
 from app.store.registries import RegistryStore
-from app.store.subscriptions import SubscriptionStore
+from app.store.subscriptions import SubscriptionStore, seal_url
 from app.webhooks.outbound import Outbound
 
 RECENT_SECONDS = 1.0
@@ -34,13 +34,15 @@ RECENT_SECONDS = 1.0
 elsewhere is believed this much later."""
 _HOSTS, _EGRESS = "hosts", "egress"
 HTTPS_PORT = 443
+RESERVED_NAMES = frozenset({"import"})
+"""No policy and no registry is called that: `/v1/policies/import` is another thing."""
 _ENTER_IT = "PUT /v1/registries/{name} with this host"
 
 
 class Admission:
     """Refuses hosts and URLs that can be known to be forbidden without resolving them.
 
-    - `sealer`: opens nothing here; the store of registries wants it
+    - `sealer`: seals notify URLs; it opens nothing here
     - `rules`: which addresses may be connected to (the SSRF guard)
     - `outbound`: which URLs notifications may go to
     - `unregistered_hosts`: which hosts without an entry may be copied from and to: `allow`, `sources`, `deny`, `auto`
@@ -88,12 +90,14 @@ class Admission:
         self, policy: Policy, *, caller: Caller, entered: AbstractSet[Registry] = frozenset()
     ) -> None:
         """Check a policy that is to be stored: its name and its request; raise `InvalidRequestError`."""
+        _check_name(policy.name)
         if not caller.grant.sees_policy(policy.name):
             raise _not_granted("/name", f"this key may not have a policy {policy.name!r}")
         await self.check(policy.request, caller=caller, entered=entered)
 
     def check_entry(self, entry: RegistryEntry, *, caller: Caller) -> None:
         """Check a registry that is to be entered; raise `InvalidRequestError` (`not_granted`, `host_not_allowed`)."""
+        _check_name(entry.name)
         if not caller.grant.holds_registry(entry.registry, entry.prefix):
             detail = f"this key may not copy from and to all of {entry.host}, so it may not enter it"
             raise _not_granted("/host", detail)
@@ -104,6 +108,12 @@ class Admission:
         """Check where notifications are to go; raise `InvalidRequestError` (`host_not_allowed`) at that field."""
         if refusal := self._outbound.refusal(url):
             raise host_refused(pointer, refusal)
+
+    def sealed(self, notify: Notify | None) -> Notify | None:
+        """Return a notify URL as it is stored: sealed, for its subscription."""
+        if notify is None:
+            return None
+        return notify.model_copy(update={"url": seal_url(self._sealer, notify.subscription, notify.url)})
 
     def refusal(self, registry: Registry, *, is_registered: bool) -> str | None:
         """Return why a host can be known to be forbidden without resolving it; None when it can't."""
@@ -190,6 +200,12 @@ def check_holds_registry(entry: RegistryEntry, caller: Caller) -> None:
     check_sees_registry(entry, caller)
     if not caller.grant.holds_registry(entry.registry, entry.prefix):
         raise _not_granted("/host", f"this key may not copy from and to all of {entry.host}")
+
+
+def _check_name(name: str) -> None:
+    if name in RESERVED_NAMES:
+        detail = f"{name!r} is a part of addresses of this API; choose another name"
+        raise InvalidRequestError(detail, errors=(FieldError("/name", "reserved_name", detail),))
 
 
 def _not_granted(pointer: str, detail: str) -> InvalidRequestError:
