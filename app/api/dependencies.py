@@ -7,6 +7,7 @@ While no API key exists, callers on this machine may do everything and all other
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 from app.api.caller_limits import CallerLimits
 from app.bootstrap.service import Service
 from app.domain.access import Caller, Scope
+from app.domain.audit import current_context, enter_context
 from app.domain.errors import AccessError
 
 PUBLIC_PATHS = frozenset(
@@ -55,6 +57,7 @@ async def known_caller(
     else:
         caller = await service.keys.authenticate(credentials.credentials, address=peer_of(request))
     request.state.caller = caller
+    note_caller(caller)
     structlog.contextvars.bind_contextvars(caller=caller.name)
     for scope in scopes.scopes:
         caller.require(Scope(scope))
@@ -71,6 +74,11 @@ RegistryWriter = Annotated[Caller, Security(known_caller, scopes=[Scope.REGISTRI
 HookAdmin = Annotated[Caller, Security(known_caller, scopes=[Scope.HOOKS])]
 Auditor = Annotated[Caller, Security(known_caller, scopes=[Scope.AUDIT])]
 KeyAdmin = Annotated[Caller, Security(known_caller, scopes=[Scope.KEYS])]
+
+
+def note_caller(caller: Caller) -> None:
+    """Have what is done from here on written into the audit log with the caller's key."""
+    enter_context(replace(current_context(), key_id=caller.key_id))
 
 
 def peer_of(request: Request) -> str | None:

@@ -26,6 +26,7 @@ from app.security import Sealer
 from app.services.admission import Admission
 from app.services.api_keys import ApiKeyService
 from app.services.audit import AuditService
+from app.services.audit_chain import LINK_SECONDS, AuditChain
 from app.services.console_sessions import ConsoleSessionService
 from app.services.gauges import GaugeService
 from app.services.importing import ImportingService
@@ -253,16 +254,19 @@ def _worker(
         slots=slots,
         clock=now,
         grace_seconds=settings.grace_period,
-        periodic_tasks=tuple(_periodic_tasks(settings, database, pool, blobs=blobs, worker_id=worker_id)),
+        periodic_tasks=tuple(
+            _periodic_tasks(settings, database, pool, sealer=sealer, blobs=blobs, worker_id=worker_id)
+        ),
         channel=channel,
     )
 
 
 def _periodic_tasks(
-    settings: Settings, database: Database, pool: ClientPool, *, blobs: KnownBlobs, worker_id: str
+    settings: Settings, database: Database, pool: ClientPool, *, sealer: Sealer, blobs: KnownBlobs, worker_id: str
 ) -> Iterator[PeriodicTask]:
     retention = Retention(database, clock=now, job_retention=timedelta(seconds=settings.job_retention))
     yield PeriodicTask(retention.apply, RETENTION_SECONDS)
+    yield PeriodicTask(AuditChain(database, sealer, now=now).link, LINK_SECONDS)
     yield PeriodicTask(SharedBlobLocations(database, blobs, clock=now).refresh, BLOBS_SECONDS)
     yield PeriodicTask(SharedRegistryLimits(database, pool, clock=now).exchange, LIMITS_SECONDS)
     states = PublishedRegistryStates(database, pool, worker=worker_id, clock=now)
