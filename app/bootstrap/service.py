@@ -242,7 +242,14 @@ def _worker(
     runner = JobRunner(
         database,
         queue,
-        Claims(database, sealer, heartbeat=heartbeat, crowded=slots.crowded, clock=now),
+        Claims(
+            database,
+            sealer,
+            heartbeat=heartbeat,
+            crowded=slots.crowded,
+            unregistered_hosts=settings.unregistered_hosts,
+            clock=now,
+        ),
         open_sync_session=SyncSessions(pool, blobs, uploads.notes, destination_notes=notes).open,
         clock=now,
     )

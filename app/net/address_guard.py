@@ -8,7 +8,11 @@ that was checked, so DNS rebinding does not get around it.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import urlsplit
 
 from app.domain.errors import RegistrySyncError
 
@@ -35,6 +39,9 @@ _FORBIDDEN_HOSTS = re.compile(
     r"metadata(\.google\.internal|\.goog)?|instance-data(\.ec2\.internal)?|kubernetes(\.default(\.svc(\..*)?)?)?"
 )
 """Names that mean the machine's or the cluster's own services, wherever they resolve to."""
+
+
+HTTPS_PORT = 443
 
 
 class HostRefusedError(RegistrySyncError):
@@ -74,6 +81,36 @@ class AddressRules:
                 raise HostRefusedError(f"{host} is never connected to: it has no address")
             if not is_registered and not _is_public(reached):
                 raise PrivateAddressError(f"{host} is not a public address")
+
+
+@dataclass(frozen=True, slots=True)
+class EgressRule:
+    """Which hosts without an entry may be copied from and to: `allow`, `sources`, `deny`, or patterns of host names."""
+
+    hosts: tuple[str, ...] = ("allow",)
+
+    @classmethod
+    def of(cls, setting: Sequence[str], *, has_key: bool) -> EgressRule:
+        """Return what a setting comes to: `auto` is `allow` until there is an API key, then `deny`."""
+        return cls(("deny" if has_key else "allow",) if tuple(setting) == AUTO else tuple(setting))
+
+    @property
+    def admits_all(self) -> bool:
+        """Whether every host may be reached."""
+        return self.hosts == ("allow",)
+
+    def admits(self, registry: str, *, is_source: bool) -> bool:
+        """Return whether a host, which may have a port, may be copied from, or to."""
+        if self.admits_all:
+            return True
+        place = urlsplit(f"//{registry}")
+        host = place.hostname or ""
+        is_named = is_source if self.hosts == ("sources",) else any(fnmatchcase(host, one) for one in self.hosts)
+        return is_named and place.port in {None, HTTPS_PORT}
+
+
+AUTO = ("auto",)
+"""The setting that goes by whether there is an API key."""
 
 
 def is_address(host: str) -> bool:

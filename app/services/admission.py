@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from fnmatch import fnmatchcase
-from urllib.parse import urlsplit
 
 from cachetools import TTLCache
 
@@ -21,7 +19,7 @@ from app.domain.policy import Policy
 from app.domain.reference import Registry
 from app.domain.registry import RegistryEntry
 from app.domain.request import SyncRequest, destinations_that_are_sources
-from app.net.address_guard import AddressRules, HostRefusedError, PrivateAddressError, is_address
+from app.net.address_guard import AUTO, AddressRules, EgressRule, HostRefusedError, PrivateAddressError, is_address
 from app.security import Sealer
 from app.store.api_keys import ApiKeyStore
 from app.store.db.database import Database
@@ -33,7 +31,6 @@ RECENT_SECONDS = 1.0
 """Registered hosts, and whether there is an API key, are read once in this time, not for every request; what changed
 elsewhere is believed this much later."""
 _HOSTS, _EGRESS = "hosts", "egress"
-HTTPS_PORT = 443
 RESERVED_NAMES = frozenset({"import"})
 """No policy and no registry is called that: `/v1/policies/import` is another thing."""
 _ENTER_IT = "PUT /v1/registries/{name} with this host"
@@ -56,14 +53,14 @@ class Admission:
         *,
         rules: AddressRules,
         outbound: Outbound,
-        unregistered_hosts: Sequence[str] = ("auto",),
+        unregistered_hosts: Sequence[str] = AUTO,
     ) -> None:
         self._database = database
         self._sealer = sealer
         self._rules = rules
         self._outbound = outbound
         self._unregistered_hosts = tuple(unregistered_hosts)
-        self._recent_egress: TTLCache[str, tuple[str, ...]] = TTLCache(1, RECENT_SECONDS)
+        self._recent_egress: TTLCache[str, EgressRule] = TTLCache(1, RECENT_SECONDS)
         self._recent: TTLCache[str, frozenset[Registry]] = TTLCache(1, RECENT_SECONDS)
 
     async def check(
@@ -163,14 +160,14 @@ class Admission:
                     detail, errors=(FieldError("/notify/subscription", "unknown_subscription", detail),)
                 )
 
-    async def _egress(self) -> Sequence[str]:
+    async def _egress(self) -> EgressRule:
         """Return which unregistered hosts may be reached just now."""
-        if self._unregistered_hosts != ("auto",):
-            return self._unregistered_hosts
+        if self._unregistered_hosts != AUTO:
+            return EgressRule(self._unregistered_hosts)
         if _EGRESS not in self._recent_egress:
             async with self._database.reading() as session:
                 has_key = await ApiKeyStore(session).has_any()
-            self._recent_egress[_EGRESS] = ("deny",) if has_key else ("allow",)
+            self._recent_egress[_EGRESS] = EgressRule.of(AUTO, has_key=has_key)
         return self._recent_egress[_EGRESS]
 
     async def _registered(self, wanted: AbstractSet[Registry]) -> AbstractSet[Registry]:
@@ -218,16 +215,9 @@ def host_refused(pointer: str, refusal: str) -> InvalidRequestError:
     return InvalidRequestError(refusal, errors=(error,), code="host_not_allowed")
 
 
-def _egress_refusal(egress: Sequence[str], pointer: str, registry: Registry) -> str | None:
+def _egress_refusal(egress: EgressRule, pointer: str, registry: Registry) -> str | None:
     """Return why a host without an entry may not be reached; None where it may."""
-    match tuple(egress):
-        case ("allow",):
-            return None
-        case ("sources",) if pointer.endswith("/source"):
-            is_named = True
-        case patterns:
-            is_named = any(fnmatchcase(registry.hostname, pattern) for pattern in patterns)
-    if is_named and urlsplit(f"//{registry}").port in {None, HTTPS_PORT}:
+    if egress.admits(registry, is_source=pointer.endswith("/source")):
         return None
     return f"{registry} is not registered, and only registered hosts are reached: {_ENTER_IT}"
 

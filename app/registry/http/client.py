@@ -71,6 +71,9 @@ class HttpClient:
             return response
 
     async def _send(self, request: HttpRequest, context: ErrorContext) -> StreamingResponse:
+        if not self._entry.is_admitted:
+            message = f"{self._entry.registry} is not registered, and only registered hosts are reached"
+            raise make_error(message, context, code="host_not_allowed")
         if not self._entry.is_readable:
             message = (
                 f"the secrets of the entry {self._entry.name} can't be opened: enter them again, or bring back the key"
