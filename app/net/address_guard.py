@@ -8,6 +8,7 @@ that was checked, so DNS rebinding does not get around it.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -35,6 +36,10 @@ _FORBIDDEN_NETWORKS = tuple(
         "fd20:ce::254/128",  # GCP metadata
     )
 )
+_NUMBERS = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+)){0,3}", re.IGNORECASE)
+"""What `inet_aton` takes for an address."""
+_INSIDE = re.compile(r"(^|\.)(localhost|local|internal|svc|home\.arpa|nip\.io|sslip\.io|xip\.io)$|\.svc\.")
+"""Ends of names that are not of the public DNS, or are made of an address of any kind."""
 _FORBIDDEN_HOSTS = re.compile(
     r"metadata(\.google\.internal|\.goog)?|instance-data(\.ec2\.internal)?|kubernetes(\.default(\.svc(\..*)?)?)?"
 )
@@ -62,9 +67,22 @@ class AddressRules:
     """
 
     def check_host(self, host: str) -> None:
-        """Raise `HostRefusedError` for the names of metadata services."""
-        if _FORBIDDEN_HOSTS.fullmatch(host.lower().rstrip(".")):
+        """Raise `HostRefusedError` for the names of metadata services, and for their addresses however spelled."""
+        address = spelled_address(host)
+        if _FORBIDDEN_HOSTS.fullmatch(host.lower().rstrip(".")) or (address and _is_forbidden(address)):
             raise HostRefusedError(f"{host} is never connected to")
+
+    def check_unresolved(self, host: str, *, is_registered: bool) -> None:
+        """Raise `HostRefusedError` for a host that a proxy resolves, as far as its name says where it leads.
+
+        What no operator entered has to be a name of the public DNS, or a public address.
+        """
+        self.check_host(host)
+        address, name = spelled_address(host), host.lower().rstrip(".")
+        if address is not None:
+            self.check(host, address, is_registered=is_registered)
+        elif not is_registered and ("." not in name or _INSIDE.search(name)):
+            raise PrivateAddressError(f"{host} is not a name of the public DNS")
 
     def check(self, host: str, address: IPv4Address | IPv6Address | str, *, is_registered: bool) -> None:
         """Raise `HostRefusedError` unless this address of the host may be connected to.
@@ -72,11 +90,9 @@ class AddressRules:
         `PrivateAddressError` for one that is only too private for a host that no operator entered.
         """
         self.check_host(host)
+        if _is_forbidden(ip_address(address)):
+            raise HostRefusedError(f"{host} is never connected to: it is link-local, multicast or a metadata address")
         for reached in _reached(ip_address(address)):
-            if any(reached in network for network in _FORBIDDEN_NETWORKS) or reached.is_multicast:
-                raise HostRefusedError(
-                    f"{host} is never connected to: it is link-local, multicast or a metadata address"
-                )
             if reached.is_unspecified:
                 raise HostRefusedError(f"{host} is never connected to: it has no address")
             if not is_registered and not _is_public(reached):
@@ -120,6 +136,28 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def spelled_address(host: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that a host is, in any spelling that resolvers take (`inet_aton`: `0x7f.1`, `2130706433`).
+
+    None for a name.
+    """
+    name = host.strip("[]").rstrip(".")
+    try:
+        return ip_address(name)
+    except ValueError:
+        pass
+    if not _NUMBERS.fullmatch(name):
+        return None
+    try:
+        return IPv4Address(socket.inet_aton(name))
+    except OSError:
+        return None
+
+
+def _is_forbidden(address: IPv4Address | IPv6Address) -> bool:
+    return any(one.is_multicast or any(one in network for network in _FORBIDDEN_NETWORKS) for one in _reached(address))
 
 
 def _reached(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Address, ...]:

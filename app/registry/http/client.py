@@ -202,13 +202,8 @@ class HttpClient:
         return self._pools[trust]
 
     def _check_behind_proxy(self, host: str, trust: HostTrust) -> None:
-        # The proxy resolves names, so it has to judge them; what is an address already can be judged here.
-        self._rules.check_host(host)
-        is_registered = self._entry.is_registered and trust is not HostTrust.STRANGER
-        try:
-            self._rules.check(host, host.strip("[]"), is_registered=is_registered)
-        except ValueError:
-            return
+        # The proxy resolves names, so it has to judge them; what their spelling says can be judged here.
+        self._rules.check_unresolved(host, is_registered=self._entry.is_registered and trust is not HostTrust.STRANGER)
 
 
 @lru_cache(maxsize=1024)
