@@ -26,7 +26,6 @@ from app.security import Sealer
 from app.services.admission import Admission
 from app.services.api_keys import ApiKeyService
 from app.services.audit import AuditService
-from app.services.audit_chain import LINK_SECONDS, AuditChain
 from app.services.console_sessions import ConsoleSessionService
 from app.services.gauges import GaugeService
 from app.services.importing import ImportingService
@@ -39,6 +38,7 @@ from app.services.registries import RegistryService
 from app.services.registry_checks import RegistryCheckService
 from app.services.subscriptions import SubscriptionService
 from app.settings import Settings
+from app.store.audit import LINK_SECONDS, AuditChain
 from app.store.db.database import POOL_SIZE, Database
 from app.sync.destination import DestinationNotes
 from app.sync.known_blobs import KnownBlobs

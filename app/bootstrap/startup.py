@@ -13,8 +13,8 @@ from app.domain.grants import Grant
 from app.observability import get_logger
 from app.security import Sealer
 from app.services.api_keys import ApiKeyService, NewKey
-from app.services.audit_chain import AuditChain, AuditCheck, parse_head
 from app.settings import PREFIX, Settings
+from app.store.audit import AuditChain, AuditCheck, parse_head
 from app.store.db.database import Database
 from app.store.db.migrate import migrate
 from app.store.registries import RegistryStore

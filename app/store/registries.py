@@ -72,7 +72,7 @@ class RegistryStore:
     async def list_unreadable(self) -> tuple[str, ...]:
         """List the names of entries with a secret that can't be opened, of hooks too."""
         rows = await self._session.execute(select(_registries.c.name, _registries.c.secrets))
-        return tuple(sorted(row.name for row in rows if not self._opens(row)))
+        return tuple(sorted(row.name for row in rows if not self._opens(row.name, row.secrets or {})))
 
     async def list_stored(self) -> tuple[StoredRegistry, ...]:
         """Read all entries by name, without opening a secret."""
@@ -139,10 +139,10 @@ class RegistryStore:
             entry = self._stored(row).entry
             return entry.model_copy(update={"auth": NoAuth(), "tls": TlsSettings(), "is_readable": False})
 
-    def _opens(self, row: Row[Any]) -> bool:
+    def _opens(self, name: str, tokens: dict[str, str]) -> bool:
         try:
-            for place, token in (row.secrets or {}).items():
-                self._sealer.unseal(token, context=_context(row.name, place))
+            for place, token in tokens.items():
+                self._sealer.unseal(token, context=_context(name, place))
         except UnavailableError:
             return False
         return True

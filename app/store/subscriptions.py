@@ -108,9 +108,9 @@ class SubscriptionStore:
         waiting = select(_deliveries.c.number, _deliveries.c.subscription, _deliveries.c.url).where(
             _deliveries.c.url.is_not(None), _deliveries.c.finished_at.is_(None)
         )
-        for row in (await self._session.execute(waiting.with_for_update(key_share=True))).all():
-            url = seal_url(sealer, row.subscription, open_url(sealer, row.subscription, row.url))
-            await self._session.execute(update(_deliveries).where(_deliveries.c.number == row.number), {"url": url})
+        for number, name, stored in (await self._session.execute(waiting.with_for_update(key_share=True))).all():
+            url = seal_url(sealer, name, open_url(sealer, name, stored))
+            await self._session.execute(update(_deliveries).where(_deliveries.c.number == number), {"url": url})
 
     async def delete(self, name: str) -> None:
         """Remove a subscription and its deliveries; raise `NotFoundError`."""

@@ -8,7 +8,7 @@ import pytest
 from app.bootstrap.startup import verify_audit
 from app.clock import now
 from app.domain.errors import RegistrySyncError
-from app.services.audit_chain import AuditChain
+from app.store.audit import AuditChain
 from tests.api.conftest import Api
 from tests.domain.test_notification import secret
 

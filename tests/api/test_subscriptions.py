@@ -257,7 +257,7 @@ SHOWN = "https://hooks.example.com/services/***/***/***?***"
 
 async def stored(api: Api) -> str:
     """Return all that the database holds, as text."""
-    lines = []
+    lines: list[object] = []
     async with api.service.database.reading() as session:
         connection = await session.connection()
         for table in ("subscriptions", "jobs", "deliveries", "audit_log"):
@@ -269,7 +269,7 @@ async def test_an_address_that_may_be_a_secret_is_sealed_and_shown_in_part(api: 
     entered = await put(api.client, {"url": KEYED})
     assert entered.json()["url"] == SHOWN
     submitted = await api.submit(notify={"url": KEYED, "subscription": "ci"})
-    assert submitted["notify"] == {"url": "https://hooks.example.com", "subscription": "ci"}
+    assert submitted["notify"] == {"origin": "https://hooks.example.com", "subscription": "ci"}
     await api.client.post("/v1/jobs/" + submitted["id"] + "/cancel")
     deliveries = await api.client.get("/v1/subscriptions/ci/deliveries")
     assert SHOWN in {item["url"] for item in deliveries.json()["items"]}

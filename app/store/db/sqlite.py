@@ -152,7 +152,8 @@ def connect_sqlite(
         if database and not database.startswith((":", "file:")):
             with suppress(OSError):  # there already, or not to be had: then SQLite says so
                 os.close(os.open(database, os.O_CREAT | os.O_EXCL, 0o600))
-        return sqlite3.connect(database, **options)
+        connection: sqlite3.Connection = sqlite3.connect(database, **options)
+        return connection
 
     connection = made_by(connect, _ITERATED_ROWS)
     connection.busy_seconds = options.get("timeout", connection.busy_seconds)

@@ -179,7 +179,7 @@ class TestProxy:
 
     @pytest.mark.parametrize("host", ["0x7f.1", "2130706433", "localhost.", "vault", "10.0.0.1.nip.io"])
     async def test_a_redirect_behind_a_proxy_leads_to_no_place_inside(self, connect: Connect, host: str) -> None:
-        async with fake_registry() as registry, _proxy() as proxy:
+        async with fake_registry(Quirks(closes_connections=True)) as registry, _proxy() as proxy:
             registry.faults.add(Respond(307, (("Location", f"http://{host}/x"),)), matching=on("manifest"), times=None)
             client = connect(registry, proxy=f"http://127.0.0.1:{proxy.port}")
             with pytest.raises(RegistryError) as refusal:

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,20 +10,12 @@ from sqlalchemy.exc import DBAPIError
 
 from app.domain.audit import AuditAction, AuditEntry
 from app.security import Sealer
-from app.services.audit_chain import MAX_AT_ONCE, AuditChain
-from app.store.audit import AuditStore
+from app.store.audit import MAX_AT_ONCE, AuditChain, AuditStore
 from app.store.db.database import Database
 from tests.support.clock import SettableClock
 
 SEALER = Sealer([Sealer.make_key()])
 SQLITE_TRIGGERS = ("audit_log_is_kept_from_UPDATE", "audit_log_is_kept_from_DELETE", "audit_links_are_kept_from_DELETE")
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    opened = Database(database_url)
-    yield opened
-    await opened.aclose()
 
 
 @pytest.fixture
