@@ -1,9 +1,21 @@
-"""Redaction: foreign texts without the credentials in them, for logs, spans, audit entries and messages of errors."""
+"""Redaction: foreign texts without the credentials in them, for logs, spans, audit entries and messages of errors.
+
+`without_secrets` knows the usual forms. What a registry echoes, such as a request on a debugging proxy's error page, is
+searched for the secrets themselves (`EchoGuard`).
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import html
+import json
 import re
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from urllib.parse import quote
+
+from pydantic import BaseModel, SecretStr
 
 HIDDEN = "[hidden]"
 _SECRET_TEXTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
@@ -21,6 +33,10 @@ _SECRET_TEXTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
     ),
 )
 """Applied to foreign text: each takes time that grows with the text only (no ReDoS), which a test holds."""
+_MIN_SECRET = 4
+"""Shorter ones would be found in any text."""
+_MAX_SENT = 256
+"""Of what was sent the latest; tokens end, and a text is searched for each."""
 MAX_TEXT = 16_384
 """Characters of one text that are redacted and logged: enough for a traceback, little enough for any caller's work."""
 
@@ -35,3 +51,59 @@ def without_secrets(text: str) -> str:
     for pattern, replacement in _SECRET_TEXTS:
         text = pattern.sub(replacement, text)
     return text
+
+
+class EchoGuard:
+    """Takes the secrets of one registry entry, and those issued for it, out of what its registry says."""
+
+    def __init__(self, entry: BaseModel) -> None:
+        self._entered = tuple(form for secret in _secrets(entry) for form in _forms(secret))
+        self._sent: OrderedDict[str, tuple[bytes, ...]] = OrderedDict()
+
+    def note_sent(self, authorization: str) -> None:
+        """Note the value of an `Authorization` header that was sent: a pair, a token."""
+        if authorization in self._sent:
+            return
+        scheme, _, value = authorization.partition(" ")
+        secrets = [value]
+        if scheme.lower() == "basic":
+            secrets.append(_password(value))
+        self._sent[authorization] = tuple(form for secret in secrets for form in _forms(secret))
+        if len(self._sent) > _MAX_SENT:
+            self._sent.popitem(last=False)
+
+    def clean(self, text: str) -> str:
+        """Return a text without the secrets."""
+        return self.clean_body(text.encode(errors="surrogatepass")).decode(errors="surrogatepass")
+
+    def clean_body(self, body: bytes) -> bytes:
+        """Return a body without the secrets."""
+        if not body:
+            return body
+        known = {*self._entered, *(form for forms in self._sent.values() for form in forms)}
+        for secret in sorted(known, key=len, reverse=True):  # one may be part of another
+            body = body.replace(secret, HIDDEN.encode())
+        return body
+
+
+def _secrets(value: object) -> Iterator[str]:
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _secrets(getattr(value, name))
+
+
+def _password(pair: str) -> str:
+    try:
+        return base64.b64decode(pair).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+
+
+def _forms(secret: str) -> tuple[bytes, ...]:
+    """Return a secret as it may stand in a text, in JSON, in a URL, in a page."""
+    if len(secret) < _MIN_SECRET:
+        return ()
+    forms = {secret, json.dumps(secret)[1:-1], quote(secret, safe=""), html.escape(secret)}
+    return tuple(form.encode(errors="surrogatepass") for form in forms)

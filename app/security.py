@@ -7,13 +7,14 @@ database.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
 import re
 import secrets
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -81,6 +82,7 @@ class Sealer:
         if not keys:
             raise ValueError("at least one secret key is needed")
         self._fernet = MultiFernet([Fernet(key) for key in keys])
+        self._chain_keys = {_fingerprint(key): key for key in map(_chain_key, keys)}
 
     @staticmethod
     def make_key() -> str:
@@ -101,12 +103,36 @@ class Sealer:
             raise _unreadable(context)
         return str(text)
 
+    @property
+    def chain_keys(self) -> Collection[str]:
+        """The names of the keys that links can be checked with."""
+        return self._chain_keys.keys()
+
+    @property
+    def chain_key(self) -> str:
+        """The name of the key that new links of the audit log's chain are made with."""
+        return next(iter(self._chain_keys))
+
+    def chain(self, text: str, *, key: str) -> str | None:
+        """Return the hash (HMAC-SHA-256) that links a text to what is before it; None for a key that is not here."""
+        found = self._chain_keys.get(key)
+        return None if found is None else hmac.new(found, text.encode(), hashlib.sha256).hexdigest()
+
     def rotate(self, token: str) -> str:
         """Seal with the first key what any key opens; raise `UnavailableError` when none does."""
         try:
             return self._fernet.rotate(token.encode()).decode()
         except InvalidToken as error:
             raise _unreadable("a stored secret") from error
+
+
+def _chain_key(key: str) -> bytes:
+    """Derive a key of its own for the chain: one use of a key says nothing about another."""
+    return hmac.new(base64.urlsafe_b64decode(key), b"registry-sync audit log", hashlib.sha256).digest()
+
+
+def _fingerprint(key: bytes) -> str:
+    return hashlib.sha256(key).hexdigest()[:12]
 
 
 def _unreadable(what: str) -> UnavailableError:

@@ -13,6 +13,7 @@ import yaml
 from prometheus_client import REGISTRY
 
 from app.domain.job import JobState
+from app.security import Sealer
 from app.services.gauges import GaugeService
 from app.shared_metrics import render_metrics
 from app.store.db.database import Database
@@ -29,7 +30,7 @@ async def metrics(migrated_sqlite: Path) -> set[str]:
     """Return the names of all metrics there are, as they are shown."""
     database = Database(f"sqlite+aiosqlite:///{migrated_sqlite}")
     try:
-        gauges = await GaugeService(database, now=lambda: datetime.now(UTC)).read()
+        gauges = await GaugeService(database, sealer=Sealer([Sealer.make_key()]), now=lambda: datetime.now(UTC)).read()
     finally:
         await database.aclose()
     text = render_metrics({}, {}, gauges).decode()

@@ -1,7 +1,10 @@
 """The schema: from nothing to the newest, exactly what the tables say, down and up again, beside older processes."""
 
 import asyncio
+import os
+import stat
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from alembic import command
@@ -116,3 +119,16 @@ async def test_the_engine_finds_its_tables_on_postgresql_and_sqlite_has_none(emp
     expected = {names.queue_table, names.queue_table_log, names.statistics_table, names.schedules_table}
     found = {name for name in await tables(empty_url) if name.startswith("engine_")}
     assert found == (set() if empty_url.startswith("sqlite") else expected)
+
+
+async def test_files_that_are_made_are_their_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        database = Database(f"sqlite+aiosqlite:///{tmp_path}/new.db")
+        async with database.transaction() as session:
+            await session.execute(text("CREATE TABLE one (number INTEGER)"))
+            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in os.scandir(tmp_path)}
+        await database.aclose()
+    finally:
+        os.umask(before)
+    assert modes == {"new.db": 0o600, "new.db-wal": 0o600, "new.db-shm": 0o600}

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ from starlette.responses import Response
 from app.api.caller_limits import CallerLimits
 from app.bootstrap.service import Service
 from app.domain.access import Caller, Scope
+from app.domain.audit import current_context, enter_context
 from app.domain.errors import AccessError
 
 PUBLIC_PATHS = frozenset(
@@ -67,6 +69,7 @@ async def known_caller(
     else:
         caller = await service.keys.authenticate(credentials.credentials, address=peer_of(request))
     request.state.caller = caller
+    note_caller(caller)
     structlog.contextvars.bind_contextvars(caller=caller.name)
     for scope in scopes.scopes:
         caller.require(Scope(scope))
@@ -83,6 +86,11 @@ RegistryWriter = Annotated[Caller, Security(known_caller, scopes=[Scope.REGISTRI
 HookAdmin = Annotated[Caller, Security(known_caller, scopes=[Scope.HOOKS])]
 Auditor = Annotated[Caller, Security(known_caller, scopes=[Scope.AUDIT])]
 KeyAdmin = Annotated[Caller, Security(known_caller, scopes=[Scope.KEYS])]
+
+
+def note_caller(caller: Caller) -> None:
+    """Have what is done from here on written into the audit log with the caller's key."""
+    enter_context(replace(current_context(), key_id=caller.key_id))
 
 
 def peer_of(request: Request) -> str | None:

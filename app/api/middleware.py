@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import UNEXPECTED, problem_response
 from app.api.problems import PROBLEMS
+from app.domain.audit import AuditContext, enter_context
 from app.observability import HTTP_REQUESTS, HTTP_SECONDS, bound, get_logger
 from app.tracing import NO_SPAN, Span, span
 
@@ -116,6 +117,8 @@ class RequestContext:
                 _complete(MutableHeaders(scope=message), request_id, path=scope["path"])
             await send(message)
 
+        peer = scope["client"][0] if scope.get("client") else None
+        enter_context(AuditContext(peer, None, request_id))
         with bound(request_id=request_id), _span(scope) as span:
             try:
                 await self._app(scope, receive, with_headers)

@@ -70,7 +70,7 @@ PROBLEMS: dict[str, Known] = {
     "host_not_allowed": Known(
         422, "127.0.0.1 is not a public address; PUT /v1/registries/{name} with this host to allow it"
     ),
-    "secret_required": Known(422, "the host changes, so the password has to be sent again"),
+    "secret_required": Known(422, "/proxy changes, so the password has to be sent again"),
     "too_many_requests": Known(429, "'ci' has 2 plans open here, which is all it may"),
     "quota_exceeded": Known(429, "'ci' has 10000 jobs that are not done, and may have 10000"),
     "last_admin_key": Known(409, "this is the last key that may do everything; make another one first"),

@@ -70,7 +70,7 @@ async def get_subscription(name: Name, *, _: HookAdmin, service: TheService) -> 
     response_model=SubscriptionOut,
     responses={
         201: {"description": "Entered.", "model": SubscriptionOut},
-        **problems("precondition_failed", "host_not_allowed", takes_body=True),
+        **problems("precondition_failed", "host_not_allowed", "secret_required", takes_body=True),
     },
 )
 async def put_subscription(

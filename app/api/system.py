@@ -7,7 +7,7 @@ from typing import Literal
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from app.api.dependencies import MetricsReader, TheService
@@ -28,6 +28,11 @@ class ReadyOut(BaseModel):
     """The service can take requests."""
 
     status: Literal["ready"] = "ready"
+    unreadable_secrets: int = Field(
+        default=0,
+        description="Registries with a stored secret that can't be opened: what names them fails with "
+        "`secret_unreadable`, and all else goes on. The metric `registry_sync_secret_unreadable` names them.",
+    )
 
 
 @router.get("/", include_in_schema=False)
@@ -51,9 +56,12 @@ async def is_alive() -> Response:
     responses=problems("database_unreachable", "schema_outdated", is_public=True),
 )
 async def is_ready(service: TheService) -> Response:
-    """Answer 200 when the database is reachable and its schema current; no registry is asked."""
+    """Answer 200 when the database is reachable and its schema current; no registry is asked.
+
+    It says how many registries have secrets that can't be opened.
+    """
     await service.database.check_schema()
-    return JsonResponse(ReadyOut())
+    return JsonResponse(ReadyOut(unreadable_secrets=len(await service.gauges.read_unreadable())))
 
 
 @router.get(

@@ -39,6 +39,7 @@ from app.services.registries import RegistryService
 from app.services.registry_checks import RegistryCheckService
 from app.services.subscriptions import SubscriptionService
 from app.settings import Settings
+from app.store.audit import LINK_SECONDS, AuditChain
 from app.store.db.database import POOL_SIZE, Database
 from app.sync.destination import DestinationNotes
 from app.sync.known_blobs import KnownBlobs
@@ -203,7 +204,7 @@ def _assemble(
             database, sealer=sealer, admission=admission, now=now, new_id=new_id, random_bytes=secrets.token_bytes
         ),
         audit=AuditService(database),
-        gauges=GaugeService(database, now=now),
+        gauges=GaugeService(database, sealer=sealer, now=now),
         notifier=Notifier(database, sealer, outbound, clock=now, public_url=settings.public_url),
         worker=_worker(
             settings,
@@ -260,7 +261,14 @@ def _worker(
     runner = JobRunner(
         database,
         queue,
-        Claims(database, sealer, heartbeat=heartbeat, crowded=slots.crowded, clock=now),
+        Claims(
+            database,
+            sealer,
+            heartbeat=heartbeat,
+            crowded=slots.crowded,
+            unregistered_hosts=settings.unregistered_hosts,
+            clock=now,
+        ),
         open_sync_session=SyncSessions(pool, blobs, uploads.notes, destination_notes=notes).open,
         clock=now,
     )
@@ -272,16 +280,19 @@ def _worker(
         slots=slots,
         clock=now,
         grace_seconds=settings.grace_period,
-        periodic_tasks=tuple(_periodic_tasks(settings, database, pool, blobs=blobs, worker_id=worker_id)),
+        periodic_tasks=tuple(
+            _periodic_tasks(settings, database, pool, sealer=sealer, blobs=blobs, worker_id=worker_id)
+        ),
         channel=channel,
     )
 
 
 def _periodic_tasks(
-    settings: Settings, database: Database, pool: ClientPool, *, blobs: KnownBlobs, worker_id: str
+    settings: Settings, database: Database, pool: ClientPool, *, sealer: Sealer, blobs: KnownBlobs, worker_id: str
 ) -> Iterator[PeriodicTask]:
     retention = Retention(database, clock=now, job_retention=timedelta(seconds=settings.job_retention))
     yield PeriodicTask(retention.apply, RETENTION_SECONDS)
+    yield PeriodicTask(AuditChain(database, sealer, now=now).link, LINK_SECONDS)
     yield PeriodicTask(SharedBlobLocations(database, blobs, clock=now).refresh, BLOBS_SECONDS)
     yield PeriodicTask(SharedRegistryLimits(database, pool, clock=now).exchange, LIMITS_SECONDS)
     states = PublishedRegistryStates(database, pool, worker=worker_id, clock=now)

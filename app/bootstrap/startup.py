@@ -14,6 +14,7 @@ from app.observability import get_logger
 from app.security import Sealer
 from app.services.api_keys import ApiKeyService, NewKey
 from app.settings import PREFIX, Settings
+from app.store.audit import AuditChain, AuditCheck, parse_head
 from app.store.db.database import Database
 from app.store.db.migrate import migrate
 from app.store.registries import RegistryStore
@@ -86,6 +87,17 @@ async def reseal(settings: Settings) -> int:
     try:
         async with database.transaction() as session:
             return await RegistryStore(session, sealer).rotate() + await SubscriptionStore(session).rotate(sealer)
+    finally:
+        await database.aclose()
+
+
+async def verify_audit(settings: Settings, *, head: str | None = None) -> AuditCheck:
+    """Check the whole audit log against its chain; raise `RegistrySyncError` for a `head` that is none."""
+    expected = parse_head(head) if head is not None else None
+    database = Database(settings.database_url)
+    try:
+        await database.check_schema()
+        return await AuditChain(database, load_sealer(settings), now=now).verify(expected=expected)
     finally:
         await database.aclose()
 

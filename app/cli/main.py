@@ -178,6 +178,33 @@ def reseal() -> None:
         typer.echo(f"sealed the secrets of {number} entries with the first key", err=True)
 
 
+audit = typer.Typer(help="The audit log.", no_args_is_help=True)
+commands.add_typer(audit, name="audit")
+
+
+@audit.command("verify")
+def verify_audit_log(
+    head: Annotated[
+        str | None, typer.Option(help="A link as it was seen once, `POSITION:HASH`: the chain has to have it.")
+    ] = None,
+) -> None:
+    """Check every entry of the audit log against its chain; exit code 1 where one was changed or removed."""
+    with errors_in_one_line():
+        from app.bootstrap.startup import verify_audit
+
+        check = _run(verify_audit(_start(), head=head))
+        for finding in check.findings:
+            typer.echo(finding)
+        end = f"{check.head.position}:{check.head.hash}" if check.head else "none"
+        typer.echo(f"{check.linked} entries in the chain, its end: {end}", err=True)
+        if check.unlinked:
+            typer.echo(f"{check.unlinked} entries are not in the chain yet", err=True)
+        if check.unchecked:
+            typer.echo(f"{check.unchecked} were linked with a secret key that is not here: not checked", err=True)
+        if not check.ok:
+            raise typer.Exit(1)
+
+
 @commands.command()
 def openapi() -> None:
     """Print the OpenAPI document."""

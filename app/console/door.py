@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from app.api.dependencies import TheService, is_local, peer_of
+from app.api.dependencies import TheService, is_local, note_caller, peer_of
 from app.api.errors import status_of
 from app.console.shown import FILTERS
 from app.domain.access import Caller, Scope
@@ -70,6 +70,7 @@ async def known_visitor(request: Request, service: TheService) -> Caller:
     else:
         caller = await service.keys.admit_without_key(is_local=is_local(request))
     request.state.caller = caller
+    note_caller(caller)
     caller.require(Scope.JOBS_READ)
     return caller
 

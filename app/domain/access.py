@@ -52,6 +52,10 @@ INDIVISIBLE_SCOPES = frozenset({Scope.HOOKS, Scope.AUDIT, Scope.KEYS})
 """What these show is about everything, so a key that is bound can't have them."""
 
 
+RESERVED_KEY_NAMES = frozenset({"local", "command-line", "settings", "bootstrap", "registry-sync"})
+"""What jobs and the audit log call callers without a key of their own, and the service itself: no key is called so."""
+
+
 def preset_of(scopes: frozenset[Scope]) -> ScopePreset | None:
     """Return the preset that stands for exactly these scopes, or None."""
     return next((preset for preset, its in _SCOPES.items() if its == scopes), None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -39,6 +41,29 @@ class AuditAction(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class AuditContext:
+    """The request that something is done for: where it came from, with which key, and its id. Empty for none."""
+
+    peer: str | None = None
+    """The address of the peer of the connection."""
+    key_id: str | None = None
+    request_id: str | None = None
+
+
+_context: ContextVar[AuditContext] = ContextVar("audit_context", default=AuditContext())  # noqa: B039 — a frozen value
+
+
+def current_context() -> AuditContext:
+    """Return the request that this task works for."""
+    return _context.get()
+
+
+def enter_context(context: AuditContext) -> None:
+    """Say which request this task works for from here on."""
+    _context.set(context)
+
+
+@dataclass(frozen=True, slots=True)
 class AuditEntry:
     """One change: when, by whom, what, to what, and how it differs from before."""
 
@@ -50,6 +75,28 @@ class AuditEntry:
     details: Mapping[str, Any] = field(default_factory=dict)
     number: int = 0
     """Given by the log; rises."""
+    context: AuditContext = field(default_factory=current_context)
+    """The request it was done for: the one the entry is made in."""
+
+    @property
+    def canonical(self) -> str:
+        """The text that a link of the chain is made of: all of the entry, in one form only."""
+        asked = (self.context.peer, self.context.key_id, self.context.request_id)
+        said = (self.number, self.at.isoformat(), self.actor, self.action.value, self.target, self.details, *asked)
+        return json.dumps(said, sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLink:
+    """One link of the chain: which entry it is for, and a hash of that entry and of the link before."""
+
+    position: int
+    """From 1, without gaps."""
+    number: int
+    """Of the entry."""
+    hash: str
+    key: str
+    """Which key the hash was made with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ is only looked at. Rules come from the OCI image spec (manifest, index, descript
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -23,6 +24,8 @@ It bounds the descriptors in one too; real images have more than a thousand laye
 MAX_BLOB_BYTES = 2**40
 _MAX_JSON_DEPTH = 64
 _MAX_INT_DIGITS = 19
+_MAX_PLATFORM_TEXT = 128
+"""Of each text of a platform: they are shown, and stored with every image."""
 _DEFAULT_VARIANTS = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
 """What an entry means that names no variant (github.com/containerd/platforms, "Normalize")."""
 _BASELINES = {"amd64": "v1", "arm64": "v8"}
@@ -197,6 +200,7 @@ def parse_descriptor(value: Any) -> Descriptor:
         digest = Digest(str(value.get("digest")))
     except InvalidReferenceError as error:
         raise _invalid(f"descriptor: {error}") from error
+    _check_data(value.get("data"), digest, size)
     artifact_type = value.get("artifactType")
     return Descriptor(
         media_type=media_type,
@@ -207,6 +211,18 @@ def parse_descriptor(value: Any) -> Descriptor:
         annotations=_annotations(value),
         urls=tuple(url for url in _list(value, "urls") if isinstance(url, str)),
     )
+
+
+def _check_data(data: Any, digest: Digest, size: int) -> None:
+    """See that embedded content is what the descriptor says (image spec, "Embedded Content": it has to be verified)."""
+    if data is None:
+        return
+    try:
+        content = base64.b64decode(data, validate=True) if isinstance(data, str) else b""
+    except ValueError as error:
+        raise _invalid("data of a descriptor is not base64") from error
+    if len(content) != size or hashlib.new(digest.algorithm, content).hexdigest() != digest.encoded:
+        raise _invalid(f"data of the descriptor of {digest} is other content than it says")
 
 
 def load_json_object(raw: bytes) -> dict[str, Any]:
@@ -261,6 +277,8 @@ def _platform(value: Any) -> Platform | None:
     os, architecture, variant, os_version = (name if isinstance(name, str) and name else None for name in names)
     if os is None or architecture is None:
         return None
+    if any(name is not None and len(name) > _MAX_PLATFORM_TEXT for name in (os, architecture, variant, os_version)):
+        raise _invalid("a platform with texts that are too long", code="limit_exceeded")
     return Platform(os, architecture, variant, os_version)
 
 

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 from app.domain.job import Job, JobState
-from app.domain.notify_url import NotifyUrl, SubscriptionName
+from app.domain.notify_url import SubscriptionName, shown_url
 from app.domain.request import Labels
 from app.domain.retry_policy import RetryPolicy
 
@@ -97,11 +97,17 @@ class Subscription(_Value):
     """An address that is notified of jobs, and of which."""
 
     name: SubscriptionName
-    url: NotifyUrl
+    url: str
+    """Of one that is stored, sealed."""
     events: tuple[JobEventType, ...] = Field(default=ENDINGS, min_length=1, max_length=len(EventType))
     filter: EventFilter = EventFilter()
     format: MessageFormat = "standard"
     enabled: bool = True
+
+    @property
+    def as_shown(self) -> Subscription:
+        """The same, with no more of its address than may be shown."""
+        return self.model_copy(update={"url": shown_url(self.url)})
 
     def wants(self, event: EventType, job: Job) -> bool:
         """Return whether this event of this job is reported."""

@@ -1,9 +1,14 @@
-"""Where notifications go: an address, and the one that a job brings along."""
+"""Where notifications go: an address, and the one that a job brings along.
+
+What follows the host may be all that is needed to write there, so addresses are stored sealed, with what may be shown
+of them beside it.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -11,6 +16,13 @@ from pydantic_core import PydanticCustomError
 from app.domain.reference import is_host_name
 
 MAX_URL_LENGTH = 2_048
+HIDDEN_PART = "***"
+_SEALED_HOST = "sealed.invalid"
+_SEALED = f"https://{_SEALED_HOST}/"
+"""How a sealed address begins where addresses are stored: a name that no resolver knows (RFC 6761), so that a release
+which does not know of sealing sends to no other place."""
+_WORDS = re.compile(r"(?=.{1,24}$)(v\d+|[a-z]+([._-][a-z]+)*)")
+"""Parts of a path that are words, and no keys."""
 
 
 def _address(text: str) -> str:
@@ -21,6 +33,8 @@ def _address(text: str) -> str:
         url, is_whole = SplitResult("", "", "", "", ""), False
     if not is_whole or not text.isascii() or any(not "!" <= char <= "~" or char == "\\" for char in text):
         raise PydanticCustomError("invalid_url", "an address is https://host[:port]/path, in visible ASCII")
+    if url.hostname == _SEALED_HOST:
+        raise PydanticCustomError("invalid_url", "an address is sent as it is, not as it is stored")
     if "@" in url.netloc:
         raise PydanticCustomError("secret_in_url", "an address holds no user and no password")
     if url.fragment:
@@ -43,10 +57,39 @@ class Notify(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: NotifyUrl
+    """Of a job that is stored, sealed."""
     subscription: SubscriptionName
 
     @property
     def origin(self) -> str:
         """The address as far as readers of jobs may see it: what follows may be all that is needed to write there."""
-        parts = urlsplit(self.url)
+        parts = urlsplit(shown_url(self.url))
         return f"{parts.scheme}://{parts.netloc}"
+
+
+def with_sealed(url: str, token: str) -> str:
+    """Return what is stored in the place of an address: the sealed one, and what may be shown of it."""
+    return f"{_SEALED}{token}?shown={quote(masked_url(url), safe='')}"
+
+
+def sealed_token(url: str) -> str | None:
+    """Return the token of a stored address; None for one of a release that sealed none."""
+    return urlsplit(url).path[1:] if url.startswith(_SEALED) else None
+
+
+def shown_url(url: str) -> str:
+    """Return what may be shown of a stored address."""
+    return unquote(url.partition("?shown=")[2]) if url.startswith(_SEALED) else masked_url(url)
+
+
+def masked_url(url: str) -> str:
+    """Return an address with `***` for each part of its path that is more than a word, and for its query."""
+    parts = urlsplit(url)
+    path = "/".join(part if not part or _WORDS.fullmatch(part) else HIDDEN_PART for part in parts.path.split("/"))
+    return f"{parts.scheme}://{parts.netloc}{path}{f'?{HIDDEN_PART}' if parts.query else ''}"
+
+
+def is_masked(url: str) -> bool:
+    """Whether an address is one as it was shown, with parts hidden."""
+    parts = urlsplit(url)
+    return HIDDEN_PART in parts.path.split("/") or parts.query == HIDDEN_PART

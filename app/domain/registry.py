@@ -195,6 +195,11 @@ class RegistryEntry(_Value):
     """How its push events arrive here; None: they do not."""
     is_registered: bool = True
     """False for a host without an entry: asked anonymously, and only at public addresses."""
+    is_readable: bool = Field(default=True, exclude=True)
+    """False where a secret of a stored entry can't be opened: then it has none of them, and is asked nothing."""
+
+    is_admitted: bool = Field(default=True, exclude=True)
+    """False for a host without an entry that may not be reached (`UNREGISTERED_HOSTS`): it is asked nothing."""
 
     @classmethod
     def unregistered(cls, registry: Registry) -> Self:

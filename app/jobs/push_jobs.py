@@ -128,9 +128,10 @@ class PushMatcher:
     # --- below --------------------------------------------------------------------------------------------------------
 
     async def _settle(self, session: Session, event: HookEvent) -> HookEvent:
-        entry = await RegistryStore(session, self._sealer).find(event.registry)
-        if entry is None:
+        stored = await RegistryStore(session, self._sealer).find_stored(event.registry)
+        if stored is None:
             return replace(event, state=HookEventState.IGNORED, reason="no_registry", detail="its entry was removed")
+        entry = stored.entry
         pushed = pushed_reference(entry, event)
         if not isinstance(pushed, Reference):
             return sort_out(entry, event, ())

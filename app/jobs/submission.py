@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
-from app.domain.audit import AuditAction, AuditEntry
+from app.domain.audit import AuditAction, AuditContext, AuditEntry, current_context
 from app.domain.errors import InvalidRequestError
 from app.domain.job import IdempotencyKey, Job, Priority, Submission
 from app.jobs.queue import JobQueue
@@ -36,6 +36,8 @@ AUDITED_CHARACTERS = 200
 class _Arrival:
     job: Job
     key: IdempotencyKey | None
+    context: AuditContext = field(default_factory=current_context)
+    """Of the request it came with: it is written by whichever task has its turn."""
 
     @property
     def lock_order(self) -> tuple[str, str]:
@@ -56,6 +58,7 @@ class JobSubmission:
 
     async def _write(self, session: Session, arrivals: Sequence[_Arrival]) -> list[Submission | Exception]:
         new: dict[str, Job] = {}
+        contexts = {arrival.job.id: arrival.context for arrival in arrivals}
         outcomes: dict[str, Submission | Exception] = {}
         for arrival in sorted(arrivals, key=lambda arrival: arrival.lock_order):
             job = arrival.job
@@ -70,7 +73,7 @@ class JobSubmission:
             else:
                 outcomes[job.id] = Submission(new.get(known) or await JobStore(session).get(known), replayed=True)
         if new:
-            await accept(session, self._queue, list(new.values()))
+            await accept(session, self._queue, list(new.values()), contexts=contexts)
         return [outcomes[arrival.job.id] for arrival in arrivals]
 
     async def _name(self, session: Session, arrival: _Arrival) -> str:
@@ -79,10 +82,17 @@ class JobSubmission:
         return await IdempotencyStore(session).claim(arrival.key, job_id=arrival.job.id, now=arrival.job.created_at)
 
 
-async def accept(session: Session, queue: JobQueue, jobs: Sequence[Job]) -> list[int]:
-    """Add jobs that are to be planned; return their numbers."""
+async def accept(
+    session: Session, queue: JobQueue, jobs: Sequence[Job], *, contexts: Mapping[str, AuditContext] | None = None
+) -> list[int]:
+    """Add jobs that are to be planned; return their numbers.
+
+    - `contexts`: the requests they came with, by their ids; by default the one that this task works for
+    """
     numbers = await JobStore(session).add_all(jobs)
-    await AuditStore(session).add(*map(entry_of, jobs))
+    contexts = contexts or {}
+    entries = (replace(entry_of(job), context=contexts.get(job.id, current_context())) for job in jobs)
+    await AuditStore(session).add(*entries)
     await begin(session, queue, dict(zip(numbers, jobs, strict=True)))
     return numbers
 

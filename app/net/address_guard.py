@@ -8,7 +8,12 @@ that was checked, so DNS rebinding does not get around it.
 from __future__ import annotations
 
 import re
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import urlsplit
 
 from app.domain.errors import RegistrySyncError
 
@@ -31,10 +36,17 @@ _FORBIDDEN_NETWORKS = tuple(
         "fd20:ce::254/128",  # GCP metadata
     )
 )
+_NUMBERS = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+)){0,3}", re.IGNORECASE)
+"""What `inet_aton` takes for an address."""
+_INSIDE = re.compile(r"(^|\.)(localhost|local|internal|svc|home\.arpa|nip\.io|sslip\.io|xip\.io)$|\.svc\.")
+"""Ends of names that are not of the public DNS, or are made of an address of any kind."""
 _FORBIDDEN_HOSTS = re.compile(
     r"metadata(\.google\.internal|\.goog)?|instance-data(\.ec2\.internal)?|kubernetes(\.default(\.svc(\..*)?)?)?"
 )
 """Names that mean the machine's or the cluster's own services, wherever they resolve to."""
+
+
+HTTPS_PORT = 443
 
 
 class HostRefusedError(RegistrySyncError):
@@ -55,9 +67,22 @@ class AddressRules:
     """
 
     def check_host(self, host: str) -> None:
-        """Raise `HostRefusedError` for the names of metadata services."""
-        if _FORBIDDEN_HOSTS.fullmatch(host.lower().rstrip(".")):
+        """Raise `HostRefusedError` for the names of metadata services, and for their addresses however spelled."""
+        address = spelled_address(host)
+        if _FORBIDDEN_HOSTS.fullmatch(host.lower().rstrip(".")) or (address and _is_forbidden(address)):
             raise HostRefusedError(f"{host} is never connected to")
+
+    def check_unresolved(self, host: str, *, is_registered: bool) -> None:
+        """Raise `HostRefusedError` for a host that a proxy resolves, as far as its name says where it leads.
+
+        What no operator entered has to be a name of the public DNS, or a public address.
+        """
+        self.check_host(host)
+        address, name = spelled_address(host), host.lower().rstrip(".")
+        if address is not None:
+            self.check(host, address, is_registered=is_registered)
+        elif not is_registered and ("." not in name or _INSIDE.search(name)):
+            raise PrivateAddressError(f"{host} is not a name of the public DNS")
 
     def check(self, host: str, address: IPv4Address | IPv6Address | str, *, is_registered: bool) -> None:
         """Raise `HostRefusedError` unless this address of the host may be connected to.
@@ -65,15 +90,43 @@ class AddressRules:
         `PrivateAddressError` for one that is only too private for a host that no operator entered.
         """
         self.check_host(host)
+        if _is_forbidden(ip_address(address)):
+            raise HostRefusedError(f"{host} is never connected to: it is link-local, multicast or a metadata address")
         for reached in _reached(ip_address(address)):
-            if any(reached in network for network in _FORBIDDEN_NETWORKS) or reached.is_multicast:
-                raise HostRefusedError(
-                    f"{host} is never connected to: it is link-local, multicast or a metadata address"
-                )
             if reached.is_unspecified:
                 raise HostRefusedError(f"{host} is never connected to: it has no address")
             if not is_registered and not _is_public(reached):
                 raise PrivateAddressError(f"{host} is not a public address")
+
+
+@dataclass(frozen=True, slots=True)
+class EgressRule:
+    """Which hosts without an entry may be copied from and to: `allow`, `sources`, `deny`, or patterns of host names."""
+
+    hosts: tuple[str, ...] = ("allow",)
+
+    @classmethod
+    def of(cls, setting: Sequence[str], *, has_key: bool) -> EgressRule:
+        """Return what a setting comes to: `auto` is `allow` until there is an API key, then `deny`."""
+        return cls(("deny" if has_key else "allow",) if tuple(setting) == AUTO else tuple(setting))
+
+    @property
+    def admits_all(self) -> bool:
+        """Whether every host may be reached."""
+        return self.hosts == ("allow",)
+
+    def admits(self, registry: str, *, is_source: bool) -> bool:
+        """Return whether a host, which may have a port, may be copied from, or to."""
+        if self.admits_all:
+            return True
+        place = urlsplit(f"//{registry}")
+        host = place.hostname or ""
+        is_named = is_source if self.hosts == ("sources",) else any(fnmatchcase(host, one) for one in self.hosts)
+        return is_named and place.port in {None, HTTPS_PORT}
+
+
+AUTO = ("auto",)
+"""The setting that goes by whether there is an API key."""
 
 
 def is_address(host: str) -> bool:
@@ -83,6 +136,28 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def spelled_address(host: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that a host is, in any spelling that resolvers take (`inet_aton`: `0x7f.1`, `2130706433`).
+
+    None for a name.
+    """
+    name = host.strip("[]").rstrip(".")
+    try:
+        return ip_address(name)
+    except ValueError:
+        pass
+    if not _NUMBERS.fullmatch(name):
+        return None
+    try:
+        return IPv4Address(socket.inet_aton(name))
+    except OSError:
+        return None
+
+
+def _is_forbidden(address: IPv4Address | IPv6Address) -> bool:
+    return any(one.is_multicast or any(one in network for network in _FORBIDDEN_NETWORKS) for one in _reached(address))
 
 
 def _reached(address: IPv4Address | IPv6Address) -> tuple[IPv4Address | IPv6Address, ...]:

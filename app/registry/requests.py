@@ -183,6 +183,7 @@ class RequestExecutor:
         except BaseException as error:
             permit.give_back()
             if isinstance(error, RegistryError):
+                error.message = self.http.echo_guard.clean(error.message)
                 self.window.notes.note_error(error, now=self._clock())
             raise
         return permit, response
@@ -222,7 +223,9 @@ class RequestExecutor:
         for text in _WARNING.findall(headers["warning"]):
             if text not in self._warnings and len(self._warnings) < _MAX_WARNINGS:
                 self._warnings.add(text)
-                _log.warning("registry_warned", registry=self.entry.registry, warning=clean(text))
+                _log.warning(
+                    "registry_warned", registry=self.entry.registry, warning=self.http.echo_guard.clean(clean(text))
+                )
 
     async def _with_login(self, request: RegistryRequest, context: ErrorContext) -> StreamingResponse:
         if request.login is not None:

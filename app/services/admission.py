@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from fnmatch import fnmatchcase
 from functools import cache
-from urllib.parse import urlsplit
 
 from cachetools import TTLCache
 
@@ -24,29 +22,30 @@ from app.domain.policy import Policy
 from app.domain.reference import Registry
 from app.domain.registry import RegistryEntry
 from app.domain.request import SyncRequest, destinations_that_are_sources
-from app.net.address_guard import AddressRules, HostRefusedError, PrivateAddressError, is_address
+from app.net.address_guard import AUTO, AddressRules, EgressRule, HostRefusedError, PrivateAddressError, is_address
 from app.security import Sealer
 from app.services.job_quota import MOST_JOBS, JobQuota
 from app.store.api_keys import ApiKeyStore
 from app.store.db.database import Database
 from app.store.registries import RegistryStore
-from app.store.subscriptions import SubscriptionStore
+from app.store.subscriptions import SubscriptionStore, seal_url
 from app.webhooks.outbound import Outbound
 
 RECENT_SECONDS = 1.0
 """Registered hosts, and whether there is an API key, are read once in this time, not for every request; what changed
 elsewhere is believed this much later."""
 _HOSTS, _EGRESS = "hosts", "egress"
-HTTPS_PORT = 443
 MANY_RULES = 200
 """What has more is checked in a thread."""
+RESERVED_NAMES = frozenset({"import"})
+"""No policy and no registry is called that: `/v1/policies/import` is another thing."""
 _ENTER_IT = "PUT /v1/registries/{name} with this host"
 
 
 class Admission:
     """Refuses hosts and URLs that can be known to be forbidden without resolving them.
 
-    - `sealer`: opens nothing here; the store of registries wants it
+    - `sealer`: seals notify URLs; it opens nothing here
     - `rules`: which addresses may be connected to (the SSRF guard)
     - `outbound`: which URLs notifications may go to
     - `unregistered_hosts`: which hosts without an entry may be copied from and to: `allow`, `sources`, `deny`, `auto`
@@ -61,7 +60,7 @@ class Admission:
         *,
         rules: AddressRules,
         outbound: Outbound,
-        unregistered_hosts: Sequence[str] = ("auto",),
+        unregistered_hosts: Sequence[str] = AUTO,
         job_quota: int = MOST_JOBS,
     ) -> None:
         self._database = database
@@ -70,7 +69,7 @@ class Admission:
         self._outbound = outbound
         self._unregistered_hosts = tuple(unregistered_hosts)
         self.quota = JobQuota(database, most=job_quota)
-        self._recent_egress: TTLCache[str, tuple[str, ...]] = TTLCache(1, RECENT_SECONDS)
+        self._recent_egress: TTLCache[str, EgressRule] = TTLCache(1, RECENT_SECONDS)
         self._recent: TTLCache[str, frozenset[Registry]] = TTLCache(1, RECENT_SECONDS)
 
     async def check(
@@ -98,12 +97,14 @@ class Admission:
         self, policy: Policy, *, caller: Caller, entered: AbstractSet[Registry] = frozenset()
     ) -> None:
         """Check a policy that is to be stored: its name and its request; raise `InvalidRequestError`."""
+        _check_name(policy.name)
         if not caller.grant.sees_policy(policy.name):
             raise _not_granted("/name", f"this key may not have a policy {policy.name!r}")
         await self.check(policy.request, caller=caller, entered=entered)
 
     def check_entry(self, entry: RegistryEntry, *, caller: Caller) -> None:
         """Check a registry that is to be entered; raise `InvalidRequestError` (`not_granted`, `host_not_allowed`)."""
+        _check_name(entry.name)
         if not caller.grant.holds_registry(entry.registry, entry.prefix):
             detail = f"this key may not copy from and to all of {entry.host}, so it may not enter it"
             raise _not_granted("/host", detail)
@@ -114,6 +115,12 @@ class Admission:
         """Check where notifications are to go; raise `InvalidRequestError` (`host_not_allowed`) at that field."""
         if refusal := self._outbound.refusal(url):
             raise host_refused(pointer, refusal)
+
+    def sealed(self, notify: Notify | None) -> Notify | None:
+        """Return a notify URL as it is stored: sealed, for its subscription."""
+        if notify is None:
+            return None
+        return notify.model_copy(update={"url": seal_url(self._sealer, notify.subscription, notify.url)})
 
     def refusal(self, registry: Registry, *, is_registered: bool) -> str | None:
         """Return why a host can be known to be forbidden without resolving it; None when it can't."""
@@ -165,14 +172,14 @@ class Admission:
                     detail, errors=(FieldError("/notify/subscription", "unknown_subscription", detail),)
                 )
 
-    async def _egress(self) -> Sequence[str]:
+    async def _egress(self) -> EgressRule:
         """Return which unregistered hosts may be reached just now."""
-        if self._unregistered_hosts != ("auto",):
-            return self._unregistered_hosts
+        if self._unregistered_hosts != AUTO:
+            return EgressRule(self._unregistered_hosts)
         if _EGRESS not in self._recent_egress:
             async with self._database.reading() as session:
                 has_key = await ApiKeyStore(session).has_any()
-            self._recent_egress[_EGRESS] = ("deny",) if has_key else ("allow",)
+            self._recent_egress[_EGRESS] = EgressRule.of(AUTO, has_key=has_key)
         return self._recent_egress[_EGRESS]
 
     async def _registered(self, wanted: AbstractSet[Registry]) -> AbstractSet[Registry]:
@@ -204,6 +211,12 @@ def check_holds_registry(entry: RegistryEntry, caller: Caller) -> None:
         raise _not_granted("/host", f"this key may not copy from and to all of {entry.host}")
 
 
+def _check_name(name: str) -> None:
+    if name in RESERVED_NAMES:
+        detail = f"{name!r} is a part of addresses of this API; choose another name"
+        raise InvalidRequestError(detail, errors=(FieldError("/name", "reserved_name", detail),))
+
+
 def _not_granted(pointer: str, detail: str) -> InvalidRequestError:
     return InvalidRequestError(detail, errors=(FieldError(pointer, "not_granted", detail),), code="not_granted")
 
@@ -214,16 +227,9 @@ def host_refused(pointer: str, refusal: str) -> InvalidRequestError:
     return InvalidRequestError(refusal, errors=(error,), code="host_not_allowed")
 
 
-def _egress_refusal(egress: Sequence[str], pointer: str, registry: Registry) -> str | None:
+def _egress_refusal(egress: EgressRule, pointer: str, registry: Registry) -> str | None:
     """Return why a host without an entry may not be reached; None where it may."""
-    match tuple(egress):
-        case ("allow",):
-            return None
-        case ("sources",) if pointer.endswith("/source"):
-            is_named = True
-        case patterns:
-            is_named = any(fnmatchcase(registry.hostname, pattern) for pattern in patterns)
-    if is_named and urlsplit(f"//{registry}").port in {None, HTTPS_PORT}:
+    if egress.admits(registry, is_source=pointer.endswith("/source")):
         return None
     return f"{registry} is not registered, and only registered hosts are reached: {_ENTER_IT}"
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from cachetools import TTLCache
 
-from app.domain.access import INDIVISIBLE_SCOPES, ApiKey, Caller, Scope, ScopePreset
+from app.domain.access import INDIVISIBLE_SCOPES, RESERVED_KEY_NAMES, ApiKey, Caller, Scope, ScopePreset
 from app.domain.audit import AuditAction, AuditEntry
 from app.domain.errors import AccessError, ConflictError, FieldError, InvalidRequestError, UnavailableError
 from app.domain.grants import Grant
@@ -84,9 +84,12 @@ class ApiKeyService:
         """Create a key; raise `ConflictError` for a name that is taken, `InvalidRequestError`.
 
         The latter for too long a life, for scopes that the caller does not have, and for a key that is bound and has
-        scopes about everything.
+        scopes about everything, and for a name that stands for others (`reserved_name`).
         """
         _check_scopes(scopes, grant, caller)
+        if name.lower() in RESERVED_KEY_NAMES:
+            detail = f"{name!r} is what jobs and the audit log call others; choose another name"
+            raise InvalidRequestError(detail, errors=(FieldError("/name", "reserved_name", detail),))
         if expires_seconds is not None and expires_seconds > MAX_LIFETIME.total_seconds():
             detail = f"a key lasts {MAX_LIFETIME.days} days at most, or for ever"
             raise InvalidRequestError(detail, errors=(FieldError("/expires", "invalid_duration", detail),))

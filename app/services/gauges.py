@@ -13,8 +13,10 @@ from importlib.metadata import version
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from app.net.http_headers import PRODUCT
+from app.security import Sealer
 from app.store.backlog import Backlog, BacklogStore, PolicyState
 from app.store.db.database import Database
+from app.store.registries import RegistryStore
 
 MAX_POLICIES = 1_000
 """Policies that have gauges of their own, by name: more series than that are of no use."""
@@ -23,18 +25,32 @@ MAX_POLICIES = 1_000
 class GaugeService:
     """Reads the gauges of the whole service.
 
+    - `sealer`: tries which stored secrets can be opened
     - `now`: the clock, in UTC
     """
 
-    def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, *, sealer: Sealer, now: Callable[[], datetime]) -> None:
         self._database = database
+        self._sealer = sealer
         self._now = now
+        self._unreadable: tuple[object, tuple[str, ...]] | None = None
+        """What was found last, and what says whether it still holds."""
 
     async def read(self) -> list[Metric]:
         """Return the gauges as the database has them now; raise `UnavailableError`."""
         now = self._now()
         backlog, runs = await self.read_backlog()
-        return [_build_info(), *_of_backlog(backlog, now), *_of_policies(runs, now)]
+        unreadable = await self.read_unreadable()
+        return [_build_info(), *_of_backlog(backlog, now), *_of_policies(runs, now), _of_secrets(unreadable)]
+
+    async def read_unreadable(self) -> tuple[str, ...]:
+        """List the registries with a secret that can't be opened; they are tried anew when one was changed."""
+        async with self._database.reading() as session:
+            store = RegistryStore(session, self._sealer)
+            versions = await store.read_versions()
+            if self._unreadable is None or self._unreadable[0] != versions:
+                self._unreadable = versions, await store.list_unreadable()
+        return self._unreadable[1]
 
     async def read_backlog(self) -> tuple[Backlog, tuple[PolicyState, ...]]:
         """Return what waits and who works, and how policies stand; raise `UnavailableError`."""
@@ -47,6 +63,14 @@ def _build_info() -> Metric:
     info = GaugeMetricFamily("registry_sync_build_info", "The release that runs: 1", labels=["version"])
     info.add_metric([version(PRODUCT)], 1)
     return info
+
+
+def _of_secrets(unreadable: tuple[str, ...]) -> Metric:
+    text = "1 for a registry with a stored secret that can't be opened: its key is not among the secret keys"
+    gauge = GaugeMetricFamily("registry_sync_secret_unreadable", text, labels=["registry"])
+    for name in unreadable:
+        gauge.add_metric([name], 1)
+    return gauge
 
 
 def _of_backlog(backlog: Backlog, now: datetime) -> list[Metric]:

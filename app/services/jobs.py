@@ -109,7 +109,7 @@ class JobService:
                 policy=policy,
                 kind=kind,
                 labels=dict(labels or {}),
-                notify=notify,
+                notify=self._admission.sealed(notify),
                 traceparent=current_traceparent(),
             )
             submission = await self._submission.submit(job, idempotency)
@@ -147,7 +147,7 @@ class JobService:
                 policy=plan.policy,
                 plan=plan.id,
                 labels=dict(labels or {}) or plan.labels,
-                notify=notify,
+                notify=self._admission.sealed(notify),
                 traceparent=current_traceparent(),
             )
             submission = await self._submit_plan(job, plan, idempotency)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.domain.access import Caller
-from app.domain.errors import HookError
+from app.domain.errors import HookError, UnavailableError
 from app.domain.hook_event import HookEvent, HookEventFilter, HookEventState
 from app.domain.policy import Policy
 from app.domain.push_event import GoogleProof, HookSettings, IgnoredEvent, PushEvent, UrlTokenProof
@@ -119,7 +119,7 @@ class PushEventService:
 
     async def _entry(self, registry: str) -> tuple[RegistryEntry, HookSettings]:
         async with self._database.reading() as session:
-            entry = await RegistryStore(session, self._sealer).find(registry)
+            entry = await RegistryStore(session, self._sealer).find_for_hook(registry)
         if entry is None or entry.hook is None:
             raise rejected()
         return entry, entry.hook
@@ -129,7 +129,12 @@ class PushEventService:
             raise HookError(f"a delivery has at most {MAX_BODY_BYTES} bytes", code="hook_too_large")
         keys = None
         if isinstance(hook.auth, GoogleProof):
-            keys = await self._google_keys.find(bearer_token(delivery.headers), issuer=hook.auth.issuer)
+            try:
+                keys = await self._google_keys.find(bearer_token(delivery.headers), issuer=hook.auth.issuer, seconds=0)
+            except UnavailableError as error:
+                # As an unknown hook is, in status and time: Pub/Sub sends again whatever it is answered.
+                log.info("issuer_keys_awaited", issuer=hook.auth.issuer)
+                raise rejected() from error
         verify(hook, delivery, now=self._now(), google_keys=keys)
 
     async def _record(self, entry: RegistryEntry, pushes: Sequence[PushEvent], ignored: Sequence[HookEvent]) -> Receipt:

@@ -1,6 +1,7 @@
 """Registry entries: create, change, delete.
 
-A stored secret goes only where its owner sent it: to another host, or over plain http, it has to be sent again.
+A stored secret goes only where its owner sent it: with another host, plain http, another proxy, other rules for
+certificates, more trusted hosts or another type it has to be sent again.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class RegistryService:
                 check_holds_registry(existing.entry, caller)
             _check_version(existing, expected_version)
             if missing := missing_secrets(entry, existing.entry if existing else None):
-                raise _secrets_required(missing, is_new=existing is None)
+                raise _secrets_required(missing, entry, existing.entry if existing else None)
             opened = await store.find(entry.name) if existing and _lacks_secrets(entry) else None
             is_new = await store.put(with_stored_secrets(entry, opened), now=self._now())
             stored = await store.get_stored(entry.name)
@@ -161,8 +162,8 @@ def _check_creation(entry: RegistryEntry) -> None:
 
 
 def missing_secrets(new: RegistryEntry, existing: RegistryEntry | None) -> tuple[str, ...]:
-    """Return which secrets a change has to bring along, as JSON pointers: not stored, or stored for another host."""
-    same_place = existing is not None and (existing.host, existing.insecure) == (new.host, new.insecure)
+    """Return which secrets a change has to bring along, as JSON pointers: not stored, or stored for another place."""
+    same_place = existing is not None and not changed_place(new, existing)
     missing = []
     place = _secret_place(new.auth)
     if place and _is_empty(new.auth) and not (same_place and existing and _same_login(new.auth, existing.auth)):
@@ -174,6 +175,24 @@ def missing_secrets(new: RegistryEntry, existing: RegistryEntry | None) -> tuple
     if _hook_secret(new.hook) == CLOSED and not _same_hook(new.hook, existing.hook if existing else None):
         missing.append("/hook/auth/secret")  # it goes nowhere from here, so another host does not matter
     return tuple(missing)
+
+
+def changed_place(new: RegistryEntry, existing: RegistryEntry) -> tuple[str, ...]:
+    """Return the fields, as JSON pointers, by whose change a stored secret could reach another than before.
+
+    A proxy reads what passes it, or is let in where certificates are not checked or are another authority's; a trusted
+    host may be a token server, and a type may say that neighbours are. What only becomes stricter is no change.
+    """
+    changed = {
+        "/host": new.host != existing.host,
+        "/insecure": new.insecure != existing.insecure,
+        "/type": new.type != existing.type,
+        "/proxy": new.proxy != existing.proxy,
+        "/tls/ca": new.tls.ca != existing.tls.ca,
+        "/tls/verify": existing.tls.verify and not new.tls.verify,
+        "/trusted_hosts": not set(new.trusted_hosts) <= set(existing.trusted_hosts),
+    }
+    return tuple(field for field, is_changed in changed.items() if is_changed)
 
 
 def with_stored_secrets(new: RegistryEntry, existing: RegistryEntry | None) -> RegistryEntry:
@@ -252,12 +271,15 @@ def _same_hook(new: HookSettings | None, existing: HookSettings | None) -> bool:
     return new is not None and existing is not None and new.auth.type == existing.auth.type
 
 
-def _secrets_required(places: tuple[str, ...], *, is_new: bool) -> InvalidRequestError:
-    detail = (
-        "this has to be sent: the entry is new, so there is none stored"
-        if is_new
-        else "this has to be sent again: what is stored is for another host, scheme, user or kind of login"
-    )
+def _secrets_required(
+    places: tuple[str, ...], new: RegistryEntry, existing: RegistryEntry | None
+) -> InvalidRequestError:
+    if existing is None:
+        detail = "this has to be sent: the entry is new, so there is none stored"
+    elif changed := changed_place(new, existing):
+        detail = f"this has to be sent again: {', '.join(changed)} may not lead a stored secret to another place"
+    else:
+        detail = "this has to be sent again: what is stored is for another user or kind of login"
     errors = tuple(FieldError(place, "secret_required", detail) for place in places)
     return InvalidRequestError(detail, errors=errors, code="secret_required")
 

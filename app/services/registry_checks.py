@@ -93,8 +93,9 @@ class RegistryCheckService:
         """
         async with self._database.reading() as session:
             store = RegistryStore(session, self._sealer)
-            check_holds_registry((await store.get_stored(name)).entry, caller)
-            entry, entries = await store.get(name), await store.list()
+            entry = (await store.get_stored(name)).entry  # its secrets closed; the client has them open
+            check_holds_registry(entry, caller)
+            entries = await store.list()
         wanted = _repository(entry, target)
         namespace = _namespace(entry, target)
         clients = self._pool.clients(entries)

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from app.domain.access import Caller
 from app.domain.audit import AuditAction, AuditEntry, changes
-from app.domain.errors import ConflictError, UnavailableError
+from app.domain.errors import ConflictError, FieldError, InvalidRequestError, UnavailableError
 from app.domain.notification import (
     MAX_SECRETS,
     SECRET_PREFIX,
@@ -28,6 +28,7 @@ from app.domain.notification import (
     Subscription,
     delivery_id,
 )
+from app.domain.notify_url import is_masked, sealed_token, shown_url
 from app.observability import get_logger
 from app.security import Sealer
 from app.services.admission import Admission
@@ -35,7 +36,7 @@ from app.store.audit import AuditStore
 from app.store.db.database import Database, Session
 from app.store.db.paging import Page, PageRequest
 from app.store.deliveries import DeliveryStore
-from app.store.subscriptions import SubscriptionStore, open_secrets, seal_secret
+from app.store.subscriptions import SubscriptionStore, open_secrets, seal_secret, seal_url
 from app.webhooks.messages import write_message
 
 SECRET_BYTES = 32
@@ -99,7 +100,8 @@ class SubscriptionService:
     ) -> PutSubscription:
         """Create or replace a subscription; without a secret the stored one stays, or one is created.
 
-        What had been switched off begins anew. Raise `InvalidRequestError` (`host_not_allowed`), `ConflictError`
+        An address as it was shown, with parts of it hidden, stands for the stored one. What had been switched off
+        begins anew. Raise `InvalidRequestError` (`host_not_allowed`, `secret_required`), `ConflictError`
         (`precondition_failed`).
         """
         self._admission.check_notify_url("/url", subscription.url)
@@ -108,15 +110,16 @@ class SubscriptionService:
             store = SubscriptionStore(session)
             before = await store.find(name, for_update=True)
             _check_version(before, expected_version)
+            subscription, has_new_url = self._with_url(subscription, before)
             made = self._make_secret() if before is None and secret is None else None
             text = secret.get_secret_value() if secret else made
             secrets = self._secrets(before, name, text, ends_at=now + overlap)
             is_new = await store.put(subscription, secrets, now=now)
             if not subscription.enabled:
                 await DeliveryStore(session).give_up_pending(name, error="subscription_disabled", now=now)
-            details = changes(before.subscription if before else None, subscription)
-            if text is not None:
-                details["secrets_set"] = ["secret"]
+            details = changes(before.subscription.as_shown if before else None, subscription.as_shown)
+            if secrets_set := [*(["secret"] if text is not None else []), *(["url"] if has_new_url else [])]:
+                details["secrets_set"] = secrets_set
             action = AuditAction.SUBSCRIPTION_CREATED if is_new else AuditAction.SUBSCRIPTION_CHANGED
             await AuditStore(session).add(AuditEntry(now, caller.name, action, name, details))
             existing = await store.get(name)
@@ -131,7 +134,11 @@ class SubscriptionService:
             _check_version(before, expected_version)
             await store.delete(name)
             entry = AuditEntry(
-                self._now(), caller.name, AuditAction.SUBSCRIPTION_DELETED, name, changes(before.subscription, None)
+                self._now(),
+                caller.name,
+                AuditAction.SUBSCRIPTION_DELETED,
+                name,
+                changes(before.subscription.as_shown, None),
             )
             await AuditStore(session).add(entry)
         log.info("subscription_removed", subscription=name, by=caller.name)
@@ -189,6 +196,20 @@ class SubscriptionService:
         )
         await DeliveryStore(session).add([delivery])
         return delivery
+
+    def _with_url(self, new: Subscription, before: StoredSubscription | None) -> tuple[Subscription, bool]:
+        """Return a subscription with its address sealed, and whether that is a new one."""
+        name, known = new.name, before.subscription if before is not None else None
+        if known is not None and new.url == shown_url(known.url):
+            is_sealed = sealed_token(known.url) is not None
+            url = known.url if is_sealed else seal_url(self._sealer, name, known.url)
+            return new.model_copy(update={"url": url}), False
+        if is_masked(new.url):
+            detail = "this is an address as it was shown, with parts of it hidden: send it whole"
+            raise InvalidRequestError(
+                detail, errors=(FieldError("/url", "secret_required", detail),), code="secret_required"
+            )
+        return new.model_copy(update={"url": seal_url(self._sealer, name, new.url)}), True
 
     def _secrets(
         self, before: StoredSubscription | None, name: str, text: str | None, *, ends_at: datetime

@@ -197,7 +197,7 @@ def job_of(row: Row[Any]) -> Job:
         plan=row.plan,
         retry_of=row.retry_of,
         labels=row.labels,
-        notify=Notify.model_validate(row.notify) if row.notify else None,
+        notify=Notify.model_construct(**row.notify) if row.notify else None,
         traceparent=row.traceparent,
         cancel_requested=row.cancel_requested,
         progress=_progress(row),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.domain.errors import ConflictError, NotFoundError
-from app.domain.registry import CLOSED, RegistryEntry, StoredRegistry
+from app.domain.errors import ConflictError, NotFoundError, UnavailableError
+from app.domain.registry import CLOSED, NoAuth, RegistryEntry, StoredRegistry, TlsSettings
 from app.security import Sealer
 from app.store.tables.declarative import table_of
 from app.store.tables.registries import RegistryRow
@@ -56,10 +56,23 @@ class RegistryStore:
             raise NotFoundError(f"there is no registry {name[:64]!r}")
         return entry
 
+    async def find_for_hook(self, name: str) -> RegistryEntry | None:
+        """Read an entry with the secret of its hook alone opened; raise `UnavailableError` where that can't be."""
+        row = (await self._session.execute(select(_registries).where(_registries.c.name == name))).one_or_none()
+        return None if row is None else self._entry(row, opens=_is_of_hook)
+
     async def list(self) -> tuple[RegistryEntry, ...]:
-        """Read all entries, by name."""
+        """Read all entries by name, with what they are logged in to with; hooks stay closed.
+
+        One whose secrets can't be opened stops no other: it is in the list as not readable, without a login.
+        """
         rows = await self._session.execute(select(_registries).order_by(_registries.c.name))
-        return tuple(self._entry(row) for row in rows)
+        return tuple(self._readable(row) for row in rows)
+
+    async def list_unreadable(self) -> tuple[str, ...]:
+        """List the names of entries with a secret that can't be opened, of hooks too."""
+        rows = await self._session.execute(select(_registries.c.name, _registries.c.secrets))
+        return tuple(sorted(row.name for row in rows if not self._opens(row.name, row.secrets or {})))
 
     async def list_stored(self) -> tuple[StoredRegistry, ...]:
         """Read all entries by name, without opening a secret."""
@@ -109,12 +122,30 @@ class RegistryStore:
             secrets[place] = self._sealer.seal(secret.get_secret_value(), context=_context(entry.name, place))
         return document, secrets
 
-    def _entry(self, row: Row[Any]) -> RegistryEntry:
+    def _entry(self, row: Row[Any], *, opens: Callable[[str], bool] = lambda _: True) -> RegistryEntry:
         tokens: dict[str, str] = row.secrets or {}
         opened = {
-            place: self._sealer.unseal(token, context=_context(row.name, place)) for place, token in tokens.items()
+            place: self._sealer.unseal(token, context=_context(row.name, place))
+            if opens(place)
+            else CLOSED.get_secret_value()
+            for place, token in tokens.items()
         }
         return _with_secrets(row.entry, opened)
+
+    def _readable(self, row: Row[Any]) -> RegistryEntry:
+        try:
+            return self._entry(row, opens=lambda place: not _is_of_hook(place))
+        except UnavailableError:
+            entry = self._stored(row).entry
+            return entry.model_copy(update={"auth": NoAuth(), "tls": TlsSettings(), "is_readable": False})
+
+    def _opens(self, name: str, tokens: dict[str, str]) -> bool:
+        try:
+            for place, token in tokens.items():
+                self._sealer.unseal(token, context=_context(name, place))
+        except UnavailableError:
+            return False
+        return True
 
     def _stored(self, row: Row[Any]) -> StoredRegistry:
         entry = _with_secrets(row.entry, dict.fromkeys(row.secrets or {}, CLOSED.get_secret_value()))
@@ -137,6 +168,10 @@ def _secrets(document: dict[str, Any], path: str = "") -> Iterator[tuple[str, di
             yield f"{path}{key}", document, key
         elif isinstance(value, dict):
             yield from _secrets(value, f"{path}{key}.")
+
+
+def _is_of_hook(place: str) -> bool:
+    return place.startswith("hook.")
 
 
 def _context(name: str, place: str) -> str:

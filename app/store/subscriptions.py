@@ -1,4 +1,4 @@
-"""Subscriptions; their secrets are stored sealed."""
+"""Subscriptions; their secrets and addresses are stored sealed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from sqlalchemy import Row, delete, insert, select, update
 
 from app.domain.errors import NotFoundError
 from app.domain.notification import StoredSecret, StoredSubscription, Subscription
+from app.domain.notify_url import sealed_token, with_sealed
 from app.security import Sealer
 from app.store.db.database import Session
 from app.store.tables.declarative import table_of
-from app.store.tables.notifications import SubscriptionRow
+from app.store.tables.jobs import JobRow
+from app.store.tables.notifications import DeliveryRow, SubscriptionRow
 
 _subscriptions = table_of(SubscriptionRow)
+_deliveries, _jobs = table_of(DeliveryRow), table_of(JobRow)
 
 
 class SubscriptionStore:
@@ -87,9 +90,27 @@ class SubscriptionStore:
         rows = (await self._session.execute(select(_subscriptions).with_for_update(key_share=True))).all()
         for row in rows:
             secrets = [document | {"token": sealer.rotate(document["token"])} for document in row.secrets]
+            url = seal_url(sealer, row.name, open_url(sealer, row.name, row.document["url"]))
             mine = update(_subscriptions).where(_subscriptions.c.name == row.name)
-            await self._session.execute(mine, {"secrets": secrets})
+            await self._session.execute(mine, {"secrets": secrets, "document": row.document | {"url": url}})
+        await self._rotate_notify_urls(sealer)
         return len(rows)
+
+    async def _rotate_notify_urls(self, sealer: Sealer) -> None:
+        """Seal anew what jobs that are not done bring along, and what is still to be delivered."""
+        jobs = select(_jobs.c.number, _jobs.c.notify).where(_jobs.c.notify.is_not(None), _jobs.c.finished_at.is_(None))
+        for row in (await self._session.execute(jobs.with_for_update(key_share=True))).all():
+            if row.notify is not None:
+                name = row.notify["subscription"]
+                url = seal_url(sealer, name, open_url(sealer, name, row.notify["url"]))
+                mine = update(_jobs).where(_jobs.c.number == row.number)
+                await self._session.execute(mine, {"notify": row.notify | {"url": url}})
+        waiting = select(_deliveries.c.number, _deliveries.c.subscription, _deliveries.c.url).where(
+            _deliveries.c.url.is_not(None), _deliveries.c.finished_at.is_(None)
+        )
+        for number, name, stored in (await self._session.execute(waiting.with_for_update(key_share=True))).all():
+            url = seal_url(sealer, name, open_url(sealer, name, stored))
+            await self._session.execute(update(_deliveries).where(_deliveries.c.number == number), {"url": url})
 
     async def delete(self, name: str) -> None:
         """Remove a subscription and its deliveries; raise `NotFoundError`."""
@@ -107,6 +128,21 @@ def open_secrets(sealer: Sealer, existing: StoredSubscription, *, now: datetime)
     """Open the secrets that sign now, newest first; raise `UnavailableError` where no key fits."""
     context = _context(existing.subscription.name)
     return tuple(sealer.unseal(secret.token, context=context) for secret in existing.secrets if secret.is_good(now))
+
+
+def seal_url(sealer: Sealer, name: str, url: str) -> str:
+    """Seal an address that is sent to for a subscription: its own, or one that a job brings along."""
+    return with_sealed(url, sealer.seal(url, context=_url_context(name)))
+
+
+def open_url(sealer: Sealer, name: str, url: str) -> str:
+    """Return the address to send to; raise `UnavailableError` where no key fits."""
+    token = sealed_token(url)
+    return url if token is None else sealer.unseal(token, context=_url_context(name))
+
+
+def _url_context(name: str) -> str:
+    return f"subscription/{name}/url"
 
 
 def _context(name: str) -> str:

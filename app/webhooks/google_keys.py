@@ -56,8 +56,11 @@ class GoogleKeys:
         await asyncio.gather(*self._fetching.values(), return_exceptions=True)
         await self._pool.aclose()
 
-    async def find(self, token: str, *, issuer: str) -> Mapping[str, RSAPublicKey]:
-        """Return an issuer's keys, fetched anew when the token's is not among them; raise `UnavailableError`."""
+    async def find(self, token: str, *, issuer: str, seconds: float = ANSWER_SECONDS) -> Mapping[str, RSAPublicKey]:
+        """Return an issuer's keys, fetched anew when the token's is not among them; raise `UnavailableError`.
+
+        - `seconds`: how long to wait for them
+        """
         kid = key_id(token)
         known = self._keys.get(issuer, {})
         if kid is None or kid in known:
@@ -66,7 +69,7 @@ class GoogleKeys:
         if issuer not in self._fetching and (last is None or self._monotonic() - last >= REFRESH_SECONDS):
             self._begin(issuer)
         if (task := self._fetching.get(issuer)) is not None:
-            await asyncio.wait({task}, timeout=ANSWER_SECONDS)
+            await asyncio.wait({task}, timeout=seconds)
         if issuer in self._fetching or issuer not in self._keys:
             raise UnavailableError("the issuer's keys are being fetched", code="unavailable")
         return self._keys[issuer]

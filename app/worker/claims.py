@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
+
+import structlog
 
 from app.domain.job import Job, JobState
 from app.domain.registry import RegistryEntry
@@ -14,7 +16,9 @@ from app.domain.retry_policy import RetryPolicy
 from app.jobs.outbox import save_transition
 from app.jobs.telemetry import report_stalled
 from app.jobs.transitions import JobTransition
+from app.net.address_guard import AUTO, EgressRule
 from app.security import Sealer
+from app.store.api_keys import ApiKeyStore
 from app.store.concurrency_groups import ConcurrencyGroupStore
 from app.store.db.change_feed import after_commit
 from app.store.db.database import Database, Session
@@ -25,10 +29,13 @@ from app.store.units import Unit, UnitKind, UnitState, UnitStore
 from app.worker.heartbeat import Heartbeat
 from app.worker.shared_state import with_shared_limits, with_shared_rate
 
+log = structlog.get_logger()
+
 BUSY_SECONDS = 3.0
 """When to look again at a unit that another worker has, in case that one is dead."""
 CROWDED_SECONDS = 15.0
 """When to look again whether a registry has come to answer that has its share of the units that wait."""
+EGRESS_KNOWN_FOR = timedelta(seconds=1)
 GROUP_SECONDS = 1.0
 """When to look again whether the jobs before one in its concurrency group have ended."""
 UNIT_RETRIES = RetryPolicy(attempts=10)
@@ -68,6 +75,7 @@ class Claims:
 
     - `heartbeat`: this worker's sign of life, and those of the others
     - `crowded`: the registries that no more units are begun for just now (`app/worker/slots.py`)
+    - `unregistered_hosts`: which hosts without an entry may be reached, as the setting says; all of them by default
     - `clock`: the time, in UTC
     """
 
@@ -78,13 +86,17 @@ class Claims:
         *,
         heartbeat: Heartbeat,
         crowded: Callable[[], AbstractSet[str]] = frozenset,
+        unregistered_hosts: Sequence[str] = ("allow",),
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._sealer = sealer
         self._heartbeat = heartbeat
         self._crowded = crowded
+        self._unregistered_hosts = tuple(unregistered_hosts)
         self._clock = clock
+        self._egress: tuple[datetime, EgressRule] | None = None
+        """Which hosts without an entry may be reached, and since when that is known."""
         self._known: tuple[tuple[object, ...], tuple[RegistryEntry, ...]] | None = None
         """The registries as they were last, opened, and what says whether they still are."""
 
@@ -136,14 +148,29 @@ class Claims:
         workers = self._heartbeat.alive
         job = with_shared_rate(job, workers=workers)
         registries = with_shared_limits(await self._registries(session), workers=workers)
+        registries = (*registries, *await self._refused(session, job, registries))
         claim = Claim(job, unit, registries, workers)
         return claim if unit.kind is UnitKind.PLAN else await with_images(session, claim)
+
+    async def _refused(self, session: Session, job: Job, entries: Sequence[RegistryEntry]) -> Iterator[RegistryEntry]:
+        """Return stand-ins for hosts of a job that no entry is for, and that may not be reached any more.
+
+        It was submitted, or its policy stored, when the setting, the keys or the entries were others.
+        """
+        if self._egress is None or self._clock() - self._egress[0] >= EGRESS_KNOWN_FOR:
+            has_key = self._unregistered_hosts == AUTO and await ApiKeyStore(session).has_any()
+            self._egress = self._clock(), EgressRule.of(self._unregistered_hosts, has_key=has_key)
+        return refused_hosts(job, entries, self._egress[1])
 
     async def _registries(self, session: Session) -> tuple[RegistryEntry, ...]:
         store = RegistryStore(session, self._sealer)
         versions = await store.read_versions()
         if self._known is None or self._known[0] != versions:
-            self._known = versions, await store.list()
+            entries = await store.list()
+            for entry in entries:
+                if not entry.is_readable:
+                    log.error("secret_unreadable", registry=entry.name)
+            self._known = versions, entries
         return self._known[1]
 
     def _not_now(self, unit: Unit, now: datetime) -> ClaimDeferred | None:
@@ -160,6 +187,22 @@ def _registries_of(job: Job) -> Iterator[str]:
     for rule in job.request.rules:
         yield rule.source_pattern.registry
         yield from (template.registry for template in rule.destination_templates)
+
+
+def refused_hosts(job: Job, entries: Sequence[RegistryEntry], egress: EgressRule) -> Iterator[RegistryEntry]:
+    """Stand in for the hosts of a job that have no entry, and that a rule does not admit: they are asked nothing."""
+    if egress.admits_all:
+        return
+    registered = {entry.registry for entry in entries}
+    wanted = [(rule.source_pattern.registry, True) for rule in job.request.rules]
+    wanted += [(to.registry, False) for rule in job.request.rules for to in rule.destination_templates]
+    refused = {
+        registry: None
+        for registry, is_source in wanted
+        if registry not in registered and not egress.admits(registry, is_source=is_source)
+    }
+    for registry in refused:
+        yield RegistryEntry.unregistered(registry).model_copy(update={"is_admitted": False})
 
 
 async def with_images(session: Session, claim: Claim) -> Claim:

@@ -29,7 +29,7 @@ from app.security import Sealer
 from app.store.audit import AuditStore
 from app.store.db.database import Database, Session
 from app.store.deliveries import ClaimedDelivery, DeliveryStore
-from app.store.subscriptions import SubscriptionStore, open_secrets
+from app.store.subscriptions import SubscriptionStore, open_secrets, open_url
 from app.tracing import current_traceparent, span
 from app.webhooks.messages import message_headers, sent_body
 from app.webhooks.outbound import Outbound
@@ -141,6 +141,7 @@ class Notifier:
         delivery, now = claim.delivery, self._clock()
         try:
             secrets = open_secrets(self._sealer, existing, now=now)
+            url = open_url(self._sealer, delivery.subscription, delivery.url or existing.subscription.url)
         except UnavailableError as error:
             return Outcome(error=error.code)
         body = sent_body(delivery.body, delivery.format, public_url=self._public_url)
@@ -149,7 +150,6 @@ class Notifier:
         with span("notify", kind="client", parent=delivery.traceparent, attributes=described) as attempt_span:
             if traceparent := current_traceparent() or delivery.traceparent:
                 headers["traceparent"] = traceparent
-            url = delivery.url or existing.subscription.url
             outcome = await self._outbound.send(url, body, headers, now=now)
             attempt_span.set({"http.response.status_code": outcome.status})
             if outcome.reason is not None:

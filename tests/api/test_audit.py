@@ -1,8 +1,14 @@
 """Who changed what, over HTTP: of everything that can be changed, with no secret in it."""
 
+import asyncio
+
 import httpx
 import pytest
 
+from app.bootstrap.startup import verify_audit
+from app.clock import now
+from app.domain.errors import RegistrySyncError
+from app.store.audit import AuditChain
 from tests.api.conftest import Api
 from tests.domain.test_notification import secret
 
@@ -66,7 +72,7 @@ async def test_a_change_is_told_before_and_after_with_secrets_masked(client: htt
     auth = {"type": "basic", "username": "bob", "password": "second-t0p"}
     await client.put("/v1/registries/hub", json=REGISTRY | {"auth": auth})
     existing = {"type": "basic", "username": "bob"}
-    await client.put("/v1/registries/hub", json=REGISTRY | {"auth": existing, "type": "harbor"})
+    await client.put("/v1/registries/hub", json=REGISTRY | {"auth": existing, "limits": {"connections": 2}})
     await client.put("/v1/subscriptions/ci", json={"url": "https://ci.example.com/x", "secret": secret(32)})
     _, second, third, hook = await log_of(client)
     masked = {"type": "basic", "password": "**********"}
@@ -74,8 +80,8 @@ async def test_a_change_is_told_before_and_after_with_secrets_masked(client: htt
         "changes": {"auth": {"before": masked | {"username": "ann"}, "after": masked | {"username": "bob"}}},
         "secrets_set": ["auth.password"],
     }
-    assert third["details"] == {"changes": {"type": {"before": "auto", "after": "harbor"}}}
-    assert hook["details"]["secrets_set"] == ["secret"]  # type: ignore[index]
+    assert list(third["details"]["changes"]) == ["limits"]  # type: ignore[index]
+    assert hook["details"]["secrets_set"] == ["secret", "url"]  # type: ignore[index]
     text = (await client.get("/v1/audit")).text
     assert "t0p" not in text
     assert "whsec_" not in text
@@ -131,3 +137,35 @@ async def test_the_settings_own_key_is_told_too(api: Api) -> None:
     answer = await api.client.get("/v1/audit", headers={"Authorization": f"Bearer {'b' * 40}"})
     told = [(entry["actor"], entry["action"]) for entry in answer.json()["items"]]
     assert told == [("settings", "key.created"), ("settings", "key.revoked"), ("settings", "key.created")]
+
+
+async def test_an_entry_says_where_from_with_which_key_and_in_which_request(api: Api) -> None:
+    headers = await api.make_key("admin", name="ops")
+    for host in ("docker.io", "registry.example.com"):
+        (await api.client.put(f"/v1/registries/{host}", json={"host": host}, headers=headers)).raise_for_status()
+    asked = [
+        api.client.post("/v1/jobs", json=SUBMISSION, headers=headers | {"X-Request-Id": f"request-{number}"})
+        for number in range(5)
+    ]
+    jobs = [answer.json()["id"] for answer in await asyncio.gather(*asked)]
+    entries = (await api.client.get("/v1/audit?action=job.submitted", headers=headers)).json()["items"]
+    [ops] = [key["id"] for key in (await api.client.get("/v1/keys", headers=headers)).json()["items"]]
+    assert {entry["target"]: entry["request_id"] for entry in entries} == {
+        job: f"request-{number}" for number, job in enumerate(jobs)
+    }
+    assert {(entry["peer"], entry["key_id"]) for entry in entries} == {("127.0.0.1", ops)}
+
+
+async def test_the_command_line_checks_the_log_of_a_service(api: Api) -> None:
+    for connections in range(1, 4):
+        await api.client.put("/v1/registries/hub", json=REGISTRY | {"limits": {"connections": connections}})
+    sealer = api.service.registries._sealer
+    await AuditChain(api.service.database, sealer, now=now).link()
+    check = await verify_audit(api.settings)
+    assert (check.ok, check.linked, check.unlinked, check.unchecked) == (True, 3, 0, 0)
+    assert check.head is not None
+    again = await verify_audit(api.settings, head=f"{check.head.position}:{check.head.hash}")
+    missing = await verify_audit(api.settings, head=f"9:{check.head.hash}")
+    assert (again.ok, missing.findings) == (True, ("link 9 is not there as it was seen",))
+    with pytest.raises(RegistrySyncError):
+        await verify_audit(api.settings, head="x")

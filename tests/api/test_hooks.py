@@ -133,6 +133,19 @@ async def test_every_wrong_proof_and_every_unknown_hook_is_one_and_the_same_refu
     assert await events(api) == []
 
 
+async def test_a_key_that_is_not_known_yet_is_answered_as_an_unknown_hook_is(api: Api) -> None:
+    proof = {"type": "google", "audience": "a", "email": "a@example.com", "issuer": "http://127.0.0.1:1"}
+    await enter(api, {"format": "generic", "auth": proof})
+    token = "eyJhbGciOiJSUzI1NiIsImtpZCI6IngifQ.e30.c2ln"
+    answers = [await send(api, pushed(), path=path, Authorization=f"Bearer {token}") for path in ("old", "unknown")]
+    assert [answer.status_code for answer in answers] == [401, 401]
+    bodies = [
+        {name: value for name, value in answer.json().items() if name in {"code", "detail", "title"}}
+        for answer in answers
+    ]
+    assert bodies[0] == bodies[1]
+
+
 async def test_the_bytes_that_were_sent_are_what_is_signed(api: Api) -> None:
     await enter(api, {"format": "generic", "auth": {"type": "hmac", "secret": SECRET}})
     body = b'{ "repository":"team/app" ,\n"tag": "1"}'

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from app.security import read_api_key
-from tests.api.conftest import Api, pointers
+from tests.api.conftest import SHORT, Api, pointers
 
 
 async def test_a_key_is_shown_once_and_never_again(api: Api) -> None:
@@ -78,3 +78,18 @@ async def test_the_bootstrap_key_follows_its_setting(api: Api) -> None:
     await api.service.keys.ensure_bootstrap(second)
     assert await opens(second)
     assert not await opens(first)
+
+
+@pytest.mark.parametrize("name", ["local", "command-line", "Bootstrap", "settings", "registry-sync"])
+async def test_a_name_that_stands_for_others_is_refused(client: httpx.AsyncClient, name: str) -> None:
+    answer = await client.post("/v1/keys", json={"name": name, "scope": "read"})
+
+    assert (answer.status_code, pointers(answer)) == (422, {"/name": "reserved_name"})
+
+
+async def test_a_name_that_is_a_part_of_addresses_is_refused(client: httpx.AsyncClient) -> None:
+    policy = await client.put("/v1/policies/import", json={"rules": [SHORT]})
+    registry = await client.put("/v1/registries/import", json={"host": "a.example.com"})
+
+    for answer in (policy, registry):
+        assert (answer.status_code, pointers(answer)) == (422, {"/name": "reserved_name"})

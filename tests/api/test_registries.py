@@ -7,7 +7,9 @@ import pytest
 
 from app.store.registries import RegistryStore
 from tests.api.conftest import Api, pointers
+from tests.support.certificates import make_authority
 
+AUTHORITY = make_authority("another")
 ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 AWS = {"type": "aws", "access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "marker"}
 AWS_SECRET_REQUIRED = {"/auth/secret_access_key": "secret_required"}
@@ -146,28 +148,31 @@ async def test_a_name_that_is_none_is_refused(client: httpx.AsyncClient, name: s
 async def test_a_secret_that_is_left_out_stays(api: Api) -> None:
     await put(api.client, HUB)
 
-    again = await put(
-        api.client, HUB | {"auth": {"type": "basic", "username": "ann"}, "trusted_hosts": ["b.example.com"]}
-    )
+    again = await put(api.client, HUB | {"auth": {"type": "basic", "username": "ann"}, "limits": {"connections": 2}})
 
     assert again.status_code == 200, again.text
-    assert again.json()["trusted_hosts"] == ["b.example.com"]
+    assert again.json()["limits"]["connections"] == 2
     assert await stored_password(api) == "first"
     await put(api.client, HUB | {"auth": {"type": "basic", "username": "ann", "password": "second"}})
     assert await stored_password(api) == "second"
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "named"),
     [
-        {"host": "evil.example.com"},
-        {"host": "hub.example.com:5000"},
-        {"host": "hub.example.com/team"},
-        {"insecure": True},
-        {"auth": {"username": "bob"}},
+        ({"host": "evil.example.com"}, "/host"),
+        ({"host": "hub.example.com:5000"}, "/host"),
+        ({"host": "hub.example.com/team"}, "/host"),
+        ({"insecure": True}, "/insecure"),
+        ({"auth": {"username": "bob"}}, "user"),
+        ({"proxy": "http://evil.example.com:3128"}, "/proxy"),
+        ({"tls": {"verify": False}}, "/tls/verify"),
+        ({"tls": {"ca": AUTHORITY.certificate_pem().decode()}}, "/tls/ca"),
+        ({"trusted_hosts": ["evil.example.com"]}, "/trusted_hosts"),
+        ({"type": "harbor"}, "/type"),
     ],
 )
-async def test_a_stored_secret_goes_to_no_other_place(api: Api, change: dict[str, Any]) -> None:
+async def test_a_stored_secret_goes_to_no_other_place(api: Api, change: dict[str, Any], named: str) -> None:
     await put(api.client, HUB)
     without = HUB | {"auth": {"type": "basic", "username": "ann"}}
 
@@ -177,12 +182,24 @@ async def test_a_stored_secret_goes_to_no_other_place(api: Api, change: dict[str
     for answer in (replaced, patched):
         assert (answer.status_code, answer.json()["code"]) == (422, "secret_required"), answer.text
         assert pointers(answer) == {"/auth/password": "secret_required"}
+        assert named in answer.json()["detail"]
     assert (await api.client.get("/v1/registries/hub")).json()["host"] == "hub.example.com"
     secret = {"auth": {"password": "second"}}
     again = await api.client.patch(
         "/v1/registries/hub", json=change | {"auth": change.get("auth", {}) | secret["auth"]}
     )
     assert again.status_code == 200, again.text
+
+
+async def test_a_stored_secret_stays_where_a_place_becomes_narrower(api: Api) -> None:
+    await put(api.client, HUB | {"tls": {"verify": False}, "trusted_hosts": ["a.example.com", "b.example.com"]})
+
+    narrower = await api.client.patch(
+        "/v1/registries/hub", json={"tls": {"verify": True}, "trusted_hosts": ["b.example.com"]}
+    )
+
+    assert narrower.status_code == 200, narrower.text
+    assert await stored_password(api) == "first"
 
 
 async def test_a_patch_changes_what_it_names_and_null_is_the_default(api: Api) -> None:

@@ -87,12 +87,14 @@ async def test_a_client_key_stays_inside(api: Api, logged: StringIO) -> None:
     tls = {"client_certificate": authority.certificate_pem().decode(), "client_key": f"-----{CANARY}-----"}
 
     entered = await api.client.put("/v1/registries/a", json={"host": "a.example.com", "tls": tls})
-    without = await api.client.patch("/v1/registries/a", json={"tls": {"verify": False}})
+    without = await api.client.patch("/v1/registries/a", json={"limits": {"connections": 2}})
+    unchecked = await api.client.patch("/v1/registries/a", json={"tls": {"verify": False}})
     elsewhere = await api.client.patch("/v1/registries/a", json={"host": "b.example.com"})
 
     assert entered.json()["tls"]["has_client_key"] is without.json()["tls"]["has_client_key"] is True
-    assert (elsewhere.status_code, elsewhere.json()["errors"][0]["pointer"]) == (422, "/tls/client_key")
-    assert_nowhere(logged, entered, without, elsewhere)
+    for refused in (unchecked, elsewhere):
+        assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/tls/client_key")
+    assert_nowhere(logged, entered, without, unchecked, elsewhere)
 
 
 async def test_a_callers_key_stays_inside(api: Api, logged: StringIO) -> None:

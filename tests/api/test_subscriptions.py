@@ -8,6 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from app.security import Sealer
+from app.services.api_keys import LOCAL_OPERATOR
+from app.store.subscriptions import SubscriptionStore, open_url
 from tests.api.conftest import SHORT, Api, Serve, pointers
 from tests.domain.test_notification import secret
 from tests.support.receiver import Answer, Receiver
@@ -246,3 +249,62 @@ async def test_the_worker_posts_by_itself(serve: Serve, receiver: Receiver) -> N
         await put(api.client, {"url": receiver.url(), "secret": SECRET})
         await api.client.post("/v1/subscriptions/ci/test")
         await asyncio.to_thread(receiver.wait_for_one)
+
+
+KEYED = "https://hooks.example.com/services/T0123/B4567/XyZzY9?token=abcdef"
+SHOWN = "https://hooks.example.com/services/***/***/***?***"
+
+
+async def stored(api: Api) -> str:
+    """Return all that the database holds, as text."""
+    lines: list[object] = []
+    async with api.service.database.reading() as session:
+        connection = await session.connection()
+        for table in ("subscriptions", "jobs", "deliveries", "audit_log"):
+            lines += (await connection.exec_driver_sql(f"SELECT * FROM {table}")).all()  # noqa: S608 — names from above
+    return str(lines)
+
+
+async def test_an_address_that_may_be_a_secret_is_sealed_and_shown_in_part(api: Api, logged: io.StringIO) -> None:
+    entered = await put(api.client, {"url": KEYED})
+    assert entered.json()["url"] == SHOWN
+    submitted = await api.submit(notify={"url": KEYED, "subscription": "ci"})
+    assert submitted["notify"] == {"origin": "https://hooks.example.com", "subscription": "ci"}
+    await api.client.post("/v1/jobs/" + submitted["id"] + "/cancel")
+    deliveries = await api.client.get("/v1/subscriptions/ci/deliveries")
+    assert SHOWN in {item["url"] for item in deliveries.json()["items"]}
+    audit = await api.client.get("/v1/audit", params={"target": "ci"})
+    assert audit.json()["items"][0]["details"]["secrets_set"] == ["secret", "url"]
+    for text in (await stored(api), audit.text, deliveries.text, logged.getvalue()):
+        assert "XyZzY9" not in text
+        assert "abcdef" not in text
+
+
+async def test_an_address_as_it_is_shown_stands_for_the_stored_one(api: Api) -> None:
+    refused = await put(api.client, {"url": SHOWN})
+    assert (refused.status_code, pointers(refused)) == (422, {"/url": "secret_required"})
+    shown = (await put(api.client, {"url": KEYED})).json()
+    again = await put(api.client, shown | {"format": "cloudevents"})
+    assert again.status_code == 200, again.text
+    existing = await api.service.subscriptions.get("ci")
+    assert open_url(api.service.subscriptions._sealer, "ci", existing.subscription.url) == KEYED
+    moved = await put(api.client, {"url": SHOWN.replace("hooks.", "evil.")})
+    assert pointers(moved) == {"/url": "secret_required"}
+    sealed = await put(api.client, {"url": existing.subscription.url})
+    assert (sealed.status_code, pointers(sealed)) == (422, {"/url": "invalid_url"})
+
+
+async def test_addresses_are_sealed_anew_with_the_secrets(api: Api) -> None:
+    await put(api.client, {"url": KEYED})
+    job = await api.submit(notify={"url": KEYED, "subscription": "ci"})
+    old = api.service.subscriptions._sealer
+    newest = Sealer.make_key()
+    both, only = Sealer([newest]), Sealer([newest])
+    both._fernet._fernets.extend(old._fernet._fernets)
+    async with api.service.database.transaction() as session:
+        await SubscriptionStore(session).rotate(both)
+    existing = await api.service.subscriptions.get("ci")
+    assert open_url(only, "ci", existing.subscription.url) == KEYED
+    notify = (await api.service.jobs.get(job["id"], caller=LOCAL_OPERATOR)).notify
+    assert notify is not None
+    assert open_url(only, "ci", notify.url) == KEYED

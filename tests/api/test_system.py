@@ -19,7 +19,7 @@ from tests.support.images import oci_image
 
 async def test_alive_and_ready_are_two_things(api: Api) -> None:
     file = api.settings.database_url.partition(":///")[2]
-    assert (await api.client.get("/readyz")).json() == {"status": "ready"}
+    assert (await api.client.get("/readyz")).json() == {"status": "ready", "unreadable_secrets": 0}
 
     with sqlite3.connect(file) as database:
         database.execute("UPDATE alembic_version SET version_num = '0000'")

@@ -223,7 +223,7 @@ def test_a_shared_database_is_brought_up_by_hand_and_an_old_one_is_refused(tmp_p
         worker.program.wait_until(lambda: '"working"' in worker.log.read_text(), seconds=READY_SECONDS)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=READY_SECONDS) as client:
             assert client.get("/healthz").json() == {"status": "alive"}
-            assert client.get("/readyz").json() == {"status": "ready"}
+            assert client.get("/readyz").json() == {"status": "ready", "unreadable_secrets": 0}
             metrics = client.get("/metrics").text
             assert client.get("/v1/jobs").status_code == 404
         assert "registry_sync_transferred_bytes_total" in metrics

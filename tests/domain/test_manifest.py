@@ -26,6 +26,8 @@ IMAGE: dict[str, Any] = {
 }
 INDEX: dict[str, Any] = {"schemaVersion": 2, "mediaType": MediaType.OCI_INDEX, "manifests": [IMAGE["config"]]}
 
+EMPTY: dict[str, Any] = {"mediaType": "application/x", "digest": digest_of(b"{}"), "size": 2}
+
 
 def parse(body: object, media_type: str | None = None) -> Manifest:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -84,12 +86,22 @@ def test_the_kind_is_what_the_document_says_or_what_it_came_as(body: object, giv
         (IMAGE | {"config": IMAGE["config"] | {"size": True}}, None, "limit_exceeded"),
         (IMAGE | {"config": IMAGE["config"] | {"mediaType": ""}}, None, "manifest_invalid"),
         (IMAGE | {"subject": "x"}, None, "manifest_invalid"),
+        (IMAGE | {"config": EMPTY | {"data": "e3s="}}, None, "manifest_invalid"),
+        (IMAGE | {"config": EMPTY | {"data": "e30"}}, None, "manifest_invalid"),
+        (IMAGE | {"config": EMPTY | {"data": {}}}, None, "manifest_invalid"),
+        (IMAGE | {"config": EMPTY | {"size": 3, "data": "e30="}}, None, "manifest_invalid"),
+        (INDEX | {"manifests": [EMPTY | {"platform": {"os": "l" * 129, "architecture": "a"}}]}, None, "limit_exceeded"),
+        (INDEX | {"manifests": [EMPTY | {"platform": {"os": "l", "architecture": "a" * 129}}]}, None, "limit_exceeded"),
     ],
 )
 def test_a_document_that_is_none_of_ours_is_refused(body: object, given_type: str | None, code: str) -> None:
     with pytest.raises(ContentError) as refused:
         parse(body, given_type)
     assert refused.value.code == code
+
+
+def test_content_that_a_descriptor_brings_along_is_taken_where_it_is_what_it_says() -> None:
+    assert parse(IMAGE | {"config": EMPTY | {"data": "e30="}}).blobs[0].size == 2
 
 
 JSON = st.recursive(

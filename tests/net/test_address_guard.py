@@ -79,3 +79,54 @@ def test_public_addresses_are_for_everybody(address: str) -> None:
 def test_names_of_metadata_services_are_refused_wherever_they_lead(host: str) -> None:
     with pytest.raises(HostRefusedError):
         AddressRules().check(host, "8.8.8.8", is_registered=True)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "169.254.169.254.",
+        "2852039166",
+        "0xa9fea9fe",
+        "0251.0376.0251.0376",
+        "169.16689662",
+        "[::ffff:169.254.169.254]",
+        "[fd00:ec2::254]",
+        "0.0.0.1",
+    ],
+)
+def test_an_address_that_is_never_reached_is_refused_in_every_spelling(host: str) -> None:
+    with pytest.raises(HostRefusedError):
+        AddressRules().check_host(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.1",
+        "0x7f.1",
+        "2130706433",
+        "0177.0.0.1",
+        "10.0.0.1.",
+        "localhost",
+        "localhost.",
+        "vault",
+        "vault.",
+        "a.localhost",
+        "db.corp.internal",
+        "db.team.svc",
+        "db.team.svc.cluster.local",
+        "10.0.0.1.nip.io",
+        "a-7f000001.sslip.io.",
+    ],
+)
+def test_what_a_proxy_would_resolve_to_a_place_inside_is_for_registered_hosts(host: str) -> None:
+    AddressRules().check_unresolved(host, is_registered=True)
+    with pytest.raises(HostRefusedError):
+        AddressRules().check_unresolved(host, is_registered=False)
+
+
+@pytest.mark.parametrize(
+    "host", ["registry.example.com", "8.8.8.8", "[2606:4700::1111]", "0x08080808", "internal.example.com"]
+)
+def test_what_a_proxy_would_resolve_to_a_public_place_is_for_everybody(host: str) -> None:
+    AddressRules().check_unresolved(host, is_registered=False)

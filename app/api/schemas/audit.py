@@ -16,6 +16,9 @@ AUDIT_ENTRY: dict[str, Any] = {
     "actor": "ops",
     "action": "registry.changed",
     "target": "old-acr",
+    "peer": "192.0.2.17",
+    "key_id": "3nWq7ZpXc1Rk",
+    "request_id": "019ab2c4d5e67f8091a2b3c4d5e6f708",
     "details": {
         "changes": {
             "auth": {
@@ -38,6 +41,9 @@ class AuditEntryOut(BaseModel):
     actor: str = Field(description="The key's name; `local`, `command-line`, a policy or a hook where there is none.")
     action: AuditAction
     target: str = Field(description="The name or id of what was changed.")
+    peer: str | None = Field(description="The address the request came from; null where no request was.")
+    key_id: str | None = Field(description="The id of the key it came with.")
+    request_id: str | None = Field(description="As in `X-Request-Id` of the answer, and in the log.")
     details: dict[str, Any] = Field(
         description="`changes`: each field that differs, before and after, secrets masked. `secrets_set`: which "
         "secrets were sent. For jobs: what made them (trigger, policy, push event), and what was asked for, in short."
@@ -46,7 +52,18 @@ class AuditEntryOut(BaseModel):
     @classmethod
     def of(cls, entry: AuditEntry) -> Self:
         """Show an entry."""
-        return cls.model_validate(entry)
+        context = entry.context
+        return cls(
+            number=entry.number,
+            at=entry.at,
+            actor=entry.actor,
+            action=entry.action,
+            target=entry.target,
+            peer=context.peer,
+            key_id=context.key_id,
+            request_id=context.request_id,
+            details=dict(entry.details),
+        )
 
 
 class AuditPage(PageOut[AuditEntryOut]):

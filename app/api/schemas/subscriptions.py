@@ -23,7 +23,7 @@ from app.domain.notification import (
     StoredSubscription,
     Subscription,
 )
-from app.domain.notify_url import NotifyUrl
+from app.domain.notify_url import NotifyUrl, shown_url
 
 MAX_OVERLAP_SECONDS = 30 * 86_400
 SUBSCRIPTION: dict[str, Any] = {
@@ -81,7 +81,8 @@ class SubscriptionIn(ShownAgainIn):
 
     name: str | None = Field(default=None, description="As in the path, where given.")
     url: NotifyUrl = Field(
-        description="Where to POST: https, and a public address unless the settings allow the host to be private."
+        description="Where to POST: https, and a public address unless the settings allow the host to be private. It "
+        "is stored sealed, and shown with `***` for what may be a secret; as it is shown, it stands for the stored one."
     )
     events: tuple[JobEventType, ...] = Field(default=ENDINGS, min_length=1, max_length=len(EventType))
     filter: EventFilter = Field(
@@ -135,7 +136,7 @@ class SubscriptionOut(_Out):
     model_config = ConfigDict(json_schema_extra={"examples": [SUBSCRIPTION_SEEN]})
 
     name: str
-    url: str
+    url: str = Field(description="With `***` for parts that may be secrets.")
     events: list[EventType]
     filter: EventFilter
     format: MessageFormat
@@ -153,7 +154,7 @@ class SubscriptionOut(_Out):
     def of(cls, existing: StoredSubscription, *, now: datetime, secret: str | None = None) -> Self:
         """Show a subscription."""
         return cls(
-            **existing.subscription.model_dump(),
+            **existing.subscription.as_shown.model_dump(),
             disabled_reason=existing.disabled_reason,
             disabled_at=existing.disabled_at,
             failing_since=existing.failing_since,
@@ -180,7 +181,10 @@ class DeliveryOut(_Out):
     subscription: str
     event: EventType
     job_id: str | None
-    url: str | None = Field(description="The job's own address; null where it goes to the subscription's.")
+    url: str | None = Field(
+        description="The job's own address, with `***` for parts that may be secrets; null where it goes to the "
+        "subscription's."
+    )
     state: DeliveryState
     attempts: int
     status: int | None = Field(description="HTTP status of the last answer.")
@@ -201,7 +205,7 @@ class DeliveryOut(_Out):
             subscription=delivery.subscription,
             event=delivery.event,
             job_id=delivery.job_id,
-            url=delivery.url,
+            url=shown_url(delivery.url) if delivery.url else None,
             state=delivery.state,
             attempts=delivery.attempts,
             status=delivery.status,

@@ -282,7 +282,9 @@ class Authenticator:
             message = f"{self._entry.registry} names a token server that is no URL"
             raise make_error(message, context, code="realm_not_trusted") from error
         if not trust.allows_realm(realm):
-            _log.warning("token_server_refused", registry=self._entry.registry, host=realm.authority)
+            _log.warning(
+                "token_server_refused", registry=self._entry.registry, host=self._http.echo_guard.clean(realm.authority)
+            )
             message = trust.refusal_of_realm(realm)
             raise make_error(message, context, code="realm_not_trusted")
         return realm

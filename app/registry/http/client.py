@@ -18,6 +18,7 @@ from app.net.address_guard import AddressRules, HostRefusedError, PrivateAddress
 from app.net.buffers import Piece
 from app.net.dialer import Dialer
 from app.observability import REGISTRY_REQUESTS, REGISTRY_SECONDS
+from app.redaction import EchoGuard
 from app.registry.http.connections import Connections, StreamingResponse, Timeouts, TrickleGuard
 from app.registry.http.errors import CONNECTION_ERRORS, ErrorContext, Response, error_of_exception, make_error, too_slow
 from app.registry.http.host_trust import HostTrust, Trust
@@ -44,6 +45,7 @@ class HttpClient:
     def __init__(self, entry: RegistryEntry, trust: Trust, *, rules: AddressRules, settings: ClientSettings) -> None:
         self.trust = trust
         self.settings = settings
+        self.echo_guard = EchoGuard(entry)
         self._entry = entry
         self._rules = rules
         self._pools: dict[HostTrust, Connections] = {}
@@ -69,6 +71,16 @@ class HttpClient:
             return response
 
     async def _send(self, request: HttpRequest, context: ErrorContext) -> StreamingResponse:
+        if not self._entry.is_admitted:
+            message = f"{self._entry.registry} is not registered, and only registered hosts are reached"
+            raise make_error(message, context, code="host_not_allowed")
+        if not self._entry.is_readable:
+            message = (
+                f"the secrets of the entry {self._entry.name} can't be opened: enter them again, or bring back the key"
+            )
+            raise make_error(message, context, code="secret_unreadable")
+        if authorization := request.headers.get("Authorization"):
+            self.echo_guard.note_sent(authorization)
         self._in_flight += 1
         begun = monotonic()
         try:
@@ -120,14 +132,17 @@ class HttpClient:
         return _inflate(b"".join(parts), response.headers, context=context, limit=limit)
 
     async def collect(self, response: StreamingResponse, context: ErrorContext) -> Response:
-        """Read an answer of which little is wanted: an error, a confirmation. What is too long is left unread."""
+        """Read an answer of which little is wanted: an error, a confirmation. What is too long is left unread.
+
+        The entry's secrets are taken out, since what is read here is shown.
+        """
         try:
             body = await self.read(response, context, limit=MAX_ERROR_BYTES)
         except RegistryError as error:
             if error.code != "limit_exceeded":
                 raise
             body = b""
-        return self.whole(response, body)
+        return self.whole(response, self.echo_guard.clean_body(body))
 
     def whole(self, response: StreamingResponse, body: bytes) -> Response:
         """Return an answer with its body, which was read."""
@@ -187,13 +202,8 @@ class HttpClient:
         return self._pools[trust]
 
     def _check_behind_proxy(self, host: str, trust: HostTrust) -> None:
-        # The proxy resolves names, so it has to judge them; what is an address already can be judged here.
-        self._rules.check_host(host)
-        is_registered = self._entry.is_registered and trust is not HostTrust.STRANGER
-        try:
-            self._rules.check(host, host.strip("[]"), is_registered=is_registered)
-        except ValueError:
-            return
+        # The proxy resolves names, so it has to judge them; what their spelling says can be judged here.
+        self._rules.check_unresolved(host, is_registered=self._entry.is_registered and trust is not HostTrust.STRANGER)
 
 
 @lru_cache(maxsize=1024)

@@ -57,6 +57,9 @@ _SHARED = (
 services of a Kubernetes cluster, names made of addresses. A neighbour there is a stranger."""
 
 
+_MAX_TOKEN_SERVERS = 4
+
+
 class HostTrust(Enum):
     """What a URL is to a registry."""
 
@@ -93,6 +96,8 @@ class Trust:
         self.home = Url.parse(entry.base_url)
         self._entry = entry
         self._registry = entry.registry
+        self._token_servers: set[str] = set()
+        """Origins in the registry's own domain that it has named, and that were allowed, as token servers."""
         self._trusted = tuple(_TrustedHost.parse(text) for text in entry.trusted_hosts)
 
     def trust_of(self, url: Url) -> HostTrust:
@@ -101,6 +106,8 @@ class Trust:
         if url.host == home.host and url.port == home.port and url.scheme == home.scheme:
             return HostTrust.HOME
         if url.host == home.host or any(host.fits(url) for host in self._trusted) or self._is_of_type(url):
+            return HostTrust.KNOWN
+        if f"{url.scheme}://{url.authority}" in self._token_servers:
             return HostTrust.KNOWN
         return HostTrust.STRANGER
 
@@ -117,13 +124,17 @@ class Trust:
 
         https, unless the registry itself is entered as insecure; the same host on any port, a trusted host, a known
         pair, or the same registrable domain unless that has many owners. Addresses and localhost only when identical or
-        named by the operator.
+        named by the operator. One in the domain of a registry that an operator entered may be at a private address.
         """
         if realm.scheme != "https" and self.home.scheme == "https":
             return False
         if self.trust_of(realm) is not HostTrust.STRANGER or self._is_known_token_server(realm.host):
             return True
-        return self._is_neighbour(realm.host)
+        if not self._is_neighbour(realm.host):
+            return False
+        if self._entry.is_registered and len(self._token_servers) < _MAX_TOKEN_SERVERS:
+            self._token_servers.add(f"{realm.scheme}://{realm.authority}")
+        return True
 
     def refusal_of_realm(self, realm: Url) -> str:
         """Say why a token server is not asked, and what to do about it."""

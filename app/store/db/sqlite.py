@@ -11,6 +11,7 @@ SQLite has one writer at a time: in the write queue of a process they go in the 
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections import deque
@@ -142,8 +143,19 @@ class _Cursor:
 def connect_sqlite(
     database: str, *, made_by: type[SqliteConnection] = SqliteConnection, **options: Any
 ) -> SqliteConnection:
-    """Return a connection to be awaited; `options` are `sqlite3.connect`'s."""
-    connection = made_by(lambda: sqlite3.connect(database, **options), _ITERATED_ROWS)
+    """Return a connection to be awaited; `options` are `sqlite3.connect`'s.
+
+    A file that is made is its owner's alone; SQLite gives those beside it (`-wal`, `-shm`) the same mode.
+    """
+
+    def connect() -> sqlite3.Connection:
+        if database and not database.startswith((":", "file:")):
+            with suppress(OSError):  # there already, or not to be had: then SQLite says so
+                os.close(os.open(database, os.O_CREAT | os.O_EXCL, 0o600))
+        connection: sqlite3.Connection = sqlite3.connect(database, **options)
+        return connection
+
+    connection = made_by(connect, _ITERATED_ROWS)
     connection.busy_seconds = options.get("timeout", connection.busy_seconds)
     connection._thread.daemon = True  # noqa: SLF001 — as SQLAlchemy sets it for connections it opens itself
     return connection

@@ -41,9 +41,23 @@ class AuditRow(Base):
     action: Mapped[str] = mapped_column(String(32))
     target: Mapped[str] = mapped_column(Text)
     details: Mapped[dict[str, Any]]
+    peer: Mapped[str | None] = mapped_column(String(64))
+    key_id: Mapped[str | None] = mapped_column(String(16))
+    request_id: Mapped[str | None] = mapped_column(String(64))
 
     __table_args__ = (
         Index(None, "actor", "number"),
         Index(None, "target", "number"),
         {"sqlite_autoincrement": True},
     )
+
+
+class AuditLinkRow(Base):
+    """One link of the audit log's chain, for one entry. Rows are added and read, as those of the log."""
+
+    __tablename__ = "audit_links"
+
+    position: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(Serial, unique=True)
+    hash: Mapped[str] = mapped_column(String(64))
+    key: Mapped[str] = mapped_column(String(16))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from app.domain.reference import Registry
 from app.domain.registry import RegistryEntry
 from app.registry.http.host_trust import HostTrust, Trust, parse_realm
 from app.registry.http.message import Url
@@ -169,3 +170,23 @@ def test_a_redirect_never_leads_from_https_to_http() -> None:
     assert rules.allows_hop(plain, secure)
     assert rules.allows_hop(plain, plain)
     assert not rules.allows_hop(secure, plain)
+
+
+def test_a_private_token_server_in_the_registrys_domain_is_reached_once_it_was_named() -> None:
+    realm, neighbour = Url.parse("https://auth.corp.example/token"), Url.parse("https://vault.corp.example/token")
+    registered = trust("registry.corp.example")
+    assert registered.trust_of(realm) is HostTrust.STRANGER
+    assert registered.allows_realm(realm)
+    assert registered.trust_of(realm) is HostTrust.KNOWN
+    assert registered.trust_of(neighbour) is HostTrust.STRANGER
+    assert registered.trust_of(Url.parse("https://auth.corp.example:8443/token")) is HostTrust.STRANGER
+    elsewhere = Trust(RegistryEntry.unregistered(Registry("registry.corp.example")))
+    assert elsewhere.allows_realm(realm)
+    assert elsewhere.trust_of(realm) is HostTrust.STRANGER
+
+
+def test_a_registry_names_few_token_servers_at_private_addresses() -> None:
+    registered = trust("registry.corp.example")
+    realms = [Url.parse(f"https://auth-{number}.corp.example/token") for number in range(20)]
+    assert all(registered.allows_realm(realm) for realm in realms)
+    assert sum(registered.trust_of(realm) is HostTrust.KNOWN for realm in realms) == 4

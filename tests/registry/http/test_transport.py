@@ -177,6 +177,16 @@ class TestProxy:
                 assert refusal.value.code == "host_not_allowed"
             assert proxy.lines == []
 
+    @pytest.mark.parametrize("host", ["0x7f.1", "2130706433", "localhost.", "vault", "10.0.0.1.nip.io"])
+    async def test_a_redirect_behind_a_proxy_leads_to_no_place_inside(self, connect: Connect, host: str) -> None:
+        async with fake_registry(Quirks(closes_connections=True)) as registry, _proxy() as proxy:
+            registry.faults.add(Respond(307, (("Location", f"http://{host}/x"),)), matching=on("manifest"), times=None)
+            client = connect(registry, proxy=f"http://127.0.0.1:{proxy.port}")
+            with pytest.raises(RegistryError) as refusal:
+                await client.get_manifest("team/app", V1)
+            assert refusal.value.code == "host_not_allowed"
+            assert not [line for line in proxy.lines if host.encode() in line]
+
     async def test_a_proxy_that_refuses_is_told_from_the_registry(self, pool: ClientPool) -> None:
         async with _proxy(answer=b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n") as proxy:
             client = client_of(pool, host="127.0.0.1:1", proxy=f"http://127.0.0.1:{proxy.port}")

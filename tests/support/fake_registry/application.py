@@ -1,6 +1,7 @@
 """The ASGI application of the fake registry: journal, faults, pressure, auth, then the handler, then the answer."""
 
 import asyncio
+import base64
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from tests.support.fake_registry.faults import (
     CutAnswer,
     CutBody,
     Deed,
+    Echo,
     Fault,
     Faults,
     Respond,
@@ -131,6 +133,12 @@ class Application:
             case TooMany(told):
                 answer = error(429, "TOOMANYREQUESTS", "injected fault")
                 answer.headers += retry_after(self.site) if told is None else [("Retry-After", told)]
+                return answer
+            case Echo(status):
+                scheme, _, value = (request.entry.authorization or "").partition(" ")
+                pair = base64.b64decode(value).decode() if scheme == "Basic" else ""
+                answer = error(status, "UNKNOWN", f"you sent: {value} that is: {pair}")
+                answer.headers.append(("Warning", f'299 - "you sent: {value} that is: {pair}"'))
                 return answer
             case Unauthorized(revoke):
                 if revoke:

@@ -33,6 +33,13 @@ class TooMany:
 
 
 @dataclass(frozen=True, slots=True)
+class Echo:
+    """Answer with the request's `Authorization`, as debugging proxies do: in an error and in a warning."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unauthorized:
     """Answer 401 with the registry's challenge; all tokens issued so far stop working, unless they are kept."""
 
@@ -70,7 +77,7 @@ class Call:
     action: Callable[[Entry], Awaitable[None] | None]
 
 
-Deed = Respond | TooMany | Unauthorized | Cut | CutBody | CutAnswer | Stall | Call
+Deed = Respond | TooMany | Echo | Unauthorized | Cut | CutBody | CutAnswer | Stall | Call
 
 
 @dataclass(slots=True)
