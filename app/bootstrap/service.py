@@ -57,6 +57,7 @@ from app.worker.shared_state import (
     SharedRegistryLimits,
     SharedUploads,
     SiblingBlobs,
+    shared_blob_claims,
 )
 from app.worker.slots import UnitSlots
 from app.worker.worker import PeriodicTask, Worker
@@ -258,6 +259,8 @@ def _worker(
         database, worker=worker_id, name=socket.gethostname(), concurrency=concurrency, clock=now, channel=channel
     )
     uploads = SharedUploads(database, sealer, heartbeat=heartbeat, clock=now)
+    claim_blobs = shared_blob_claims(database, clock=now)
+    sessions = SyncSessions(pool, blobs, uploads.notes, destination_notes=notes, claim_blobs=claim_blobs)
     runner = JobRunner(
         database,
         queue,
@@ -269,7 +272,7 @@ def _worker(
             unregistered_hosts=settings.unregistered_hosts,
             clock=now,
         ),
-        open_sync_session=SyncSessions(pool, blobs, uploads.notes, destination_notes=notes).open,
+        open_sync_session=sessions.open,
         clock=now,
     )
     return Worker(
