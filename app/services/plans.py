@@ -104,7 +104,7 @@ class PlanService:
             entries = await RegistryStore(session, self._sealer).list()
         preview = Preview()
         clients = self._pool.clients(entries)
-        planner = Planner(clients)
+        planner = Planner(clients, notes=self._notes.read_only())
         copier = Copier(
             clients,
             self._blobs,

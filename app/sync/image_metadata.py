@@ -6,7 +6,8 @@ configuration where its time is asked for. Registries that count pulls (Docker H
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.domain.errors import ContentError, RegistryError
@@ -19,12 +20,15 @@ from app.domain.manifest import (
     digest_of,
     load_json_object,
 )
-from app.domain.reference import Digest, Tag
+from app.domain.reference import Digest, Repository, Tag
 from app.registry.client import RegistryClient
+from app.sync.destination import DestinationNote, DestinationNotes
 from app.sync.selection import ATTESTED_DIGEST, ImageMetadata
 
 CREATED = "org.opencontainers.image.created"
 """Annotation with a creation time (image spec, "Pre-Defined Annotation Keys")."""
+RENEWED_AFTER = timedelta(days=30)
+"""How old the note of an image that is still asked for may become: well below what retention keeps."""
 CONFIG_TYPES = frozenset({"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"})
 """Configurations that have a `created` of their own."""
 
@@ -47,6 +51,7 @@ async def read_metadata(client: RegistryClient, repository: str, target: Tag | D
 
 async def _read(client: RegistryClient, repository: str, target: Tag | Digest) -> ImageMetadata:
     manifest = await client.get_manifest(repository, target)
+    digest = manifest.digest
     created, artifact_type = _annotated_time(manifest), manifest.artifact_type
     if manifest.media_type in INDEX_TYPES and (created is None or artifact_type is None):
         first = _first_image(manifest)
@@ -55,7 +60,29 @@ async def _read(client: RegistryClient, repository: str, target: Tag | Digest) -
             created, artifact_type = created or _annotated_time(manifest), artifact_type or manifest.artifact_type
     if created is None and manifest.blobs and manifest.blobs[0].media_type in CONFIG_TYPES:
         created = _time((await _read_config(client, repository, manifest.blobs[0])).get("created"))
-    return ImageMetadata(created, artifact_type)
+    return ImageMetadata(created, artifact_type, digest)
+
+
+class FirstSeenNotes:
+    """Remembers when an image that says no creation time was first looked at: by repository and digest, in notes.
+
+    A note is renewed while the image is asked for; retention deletes those of images that are not any more.
+    """
+
+    def __init__(self, notes: DestinationNotes) -> None:
+        self._notes = notes
+
+    async def date(self, repository: Repository, image: ImageMetadata | None, *, now: datetime) -> ImageMetadata | None:
+        """Return an image with when it was first seen, which may be now; one that says a time as it is."""
+        if image is None or image.creation is not None or image.digest is None:
+            return image
+        noted = (await self._notes.find(repository, image.digest)).get("first_seen", "")
+        first, _, renewed = noted.partition(" ")
+        seen_at, renewed_at = _time(first) or now, _time(renewed)
+        if renewed_at is None or now - renewed_at > RENEWED_AFTER:
+            note = DestinationNote("first_seen", f"{seen_at.isoformat()} {now.isoformat()}")
+            await self._notes.put(repository, image.digest, note)
+        return replace(image, first_seen_at=seen_at)
 
 
 def _first_image(index: Manifest) -> Descriptor | None:

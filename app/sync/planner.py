@@ -27,7 +27,8 @@ from app.domain.request import Options, Rule, SyncRequest
 from app.domain.selection import TagSelection
 from app.registry.listing.pages import ListWarnings
 from app.registry.pool import RegistryClients
-from app.sync.image_metadata import read_metadata
+from app.sync.destination import DestinationNotes
+from app.sync.image_metadata import FirstSeenNotes, read_metadata
 from app.sync.plan_scope import PlanScope
 from app.sync.selection import (
     ImageMetadata,
@@ -54,10 +55,18 @@ class Planner:
 
     - `clients`: the registries of one job
     - `clock`: what ages of images are measured by, in UTC
+    - `notes`: where it is remembered when an image that says no time was first seen; by default nowhere
     """
 
-    def __init__(self, clients: RegistryClients, *, clock: Callable[[], datetime] = now) -> None:
+    def __init__(
+        self,
+        clients: RegistryClients,
+        *,
+        clock: Callable[[], datetime] = now,
+        notes: DestinationNotes | None = None,
+    ) -> None:
         self._clients = clients
+        self._notes = notes or DestinationNotes.in_memory()
         self._clock = clock
 
     async def plan(self, request: SyncRequest, scope: PlanScope | None = None) -> AsyncGenerator[Planned]:
@@ -70,7 +79,13 @@ class Planner:
         for number, rule in enumerate(request.rules):
             if scope.wants_rule(number):
                 planning = _RulePlanning(
-                    self._clients, rule, number, options=request.options, scope=scope, clock=self._clock
+                    self._clients,
+                    rule,
+                    number,
+                    options=request.options,
+                    scope=scope,
+                    clock=self._clock,
+                    notes=self._notes,
                 )
                 async with aclosing(planning.plan()) as found:
                     async for item in found:
@@ -96,6 +111,7 @@ class _RulePlanning:
     options: Options
     scope: PlanScope
     clock: Callable[[], datetime]
+    notes: DestinationNotes
     list_warnings: ListWarnings = field(default_factory=ListWarnings)
     """What lists held that could not be used, over all lists of the rule."""
     found: int = 0
@@ -157,6 +173,9 @@ class _RulePlanning:
             found = await run_limited(reading, at_once=LISTS_AT_ONCE)
         except TransferError as error:
             raise CopyError(error, side="source", step=f"read the images of {repository}") from error
+        if self.rule.min_age is not None:
+            first_seen = FirstSeenNotes(self.notes)
+            found = [await first_seen.date(repository, image, now=moment) for image in found]
         pairs = zip(targets, found, strict=True)
         return {
             target: image for target, image in pairs if image is not None and takes_image(image, self.rule, now=moment)

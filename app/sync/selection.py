@@ -19,7 +19,7 @@ from app.domain.duration import parse_duration
 from app.domain.errors import ContentError
 from app.domain.manifest import Descriptor, Manifest, Platform
 from app.domain.matcher import Matches
-from app.domain.reference import Tag
+from app.domain.reference import Digest, Tag
 from app.domain.request import Rule
 from app.domain.selection import ArtifactTypeSelection, Matcher, RepositorySelection, TagSelection, matches_of
 from app.domain.version import parse_version
@@ -39,6 +39,9 @@ class ImageMetadata:
 
     created_at: datetime | None = None
     artifact_type: str | None = None
+    digest: Digest | None = None
+    first_seen_at: datetime | None = None
+    """When it was first looked at here; asked for where it says no time of its own."""
 
     @property
     def creation(self) -> datetime | None:
@@ -65,12 +68,16 @@ def needs_metadata(rule: Rule) -> bool:
 
 
 def takes_image(image: ImageMetadata, rule: Rule, *, now: datetime) -> bool:
-    """Return whether an image is of an age and a type that a rule takes; one that says no time is older than any."""
+    """Return whether an image is of an age and a type that a rule takes.
+
+    One that says no time is as old as it is known here for `min_age`, and older than any for `created_since`.
+    """
     created = image.creation
     if rule.created_since is not None and (created is None or created < _since(rule.created_since, now)):
         return False
     latest = now if rule.min_age is None else now - timedelta(seconds=parse_duration(rule.min_age))
-    if rule.min_age is not None and created is not None and created > latest:
+    known_since = created or image.first_seen_at
+    if rule.min_age is not None and known_since is not None and known_since > latest:
         return False
     types = rule.artifact_types
     return _takes(image.artifact_type or "", types.include, types.exclude)
