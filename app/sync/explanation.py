@@ -15,21 +15,30 @@ from app.domain.plan import PlannedCopy
 from app.domain.reference import InvalidReferenceError, Reference, Tag
 from app.domain.request import Rule, SyncRequest
 from app.registry.pool import RegistryClients
+from app.sync.destination import DestinationNotes
 from app.sync.plan_scope import DestinationClaims
 from app.sync.rule_explanation import ListReader, RuleReader
 
 
 async def explain(
-    clients: RegistryClients, request: SyncRequest, text: str, *, clock: Callable[[], datetime] = now
+    clients: RegistryClients,
+    request: SyncRequest,
+    text: str,
+    *,
+    notes: DestinationNotes,
+    clock: Callable[[], datetime] = now,
 ) -> Explanation:
     """Return what each rule does with a tag, written as `tag`, `repository:tag` or `host/repository:tag`.
 
+    `notes` has when images that say no time were first seen.
     Raise `InvalidReferenceError` for a text that is none of these, or a tag alone where a rule reads many repositories.
     """
     references = [_reference(text, rule) for rule in request.rules]
     lists, claims, explained = ListReader(clients), DestinationClaims(), list[RuleExplanation]()
     for number, (rule, reference) in enumerate(zip(request.rules, references, strict=True)):
-        explaining = RuleReader(lists, rule, number, reference=reference, options=request.options, clock=clock)
+        explaining = RuleReader(
+            lists, rule, number, reference=reference, options=request.options, clock=clock, notes=notes
+        )
         await explaining.run()
         _leave_out(explaining.said, claims)
         explained.append(explaining.said)

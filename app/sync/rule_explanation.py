@@ -16,8 +16,9 @@ from app.domain.reference import Digest, Reference, Repository, Tag
 from app.domain.request import Options, Rule
 from app.domain.selection import Matcher, matches_of
 from app.registry.pool import RegistryClients
-from app.sync.image_metadata import read_platform
-from app.sync.planner import hangs_on_a_digest, take_images
+from app.sync.destination import DestinationNotes
+from app.sync.image_metadata import read_platform, take_images
+from app.sync.planner import hangs_on_a_digest
 from app.sync.selection import (
     ImageMetadata,
     included,
@@ -74,6 +75,7 @@ class RuleReader:
     reference: Reference
     options: Options
     clock: Callable[[], datetime]
+    notes: DestinationNotes
     said: RuleExplanation = field(init=False)
 
     def __post_init__(self) -> None:
@@ -278,7 +280,13 @@ class RuleReader:
                 dropped.append(reason)
 
         return await take_images(
-            self.lists.clients, self.rule, self.reference.repository, targets=targets, clock=self.clock, note=note
+            self.lists.clients,
+            self.rule,
+            self.reference.repository,
+            targets=targets,
+            now=self.clock(),
+            notes=self.notes,
+            note=note,
         )
 
     def _note_image(

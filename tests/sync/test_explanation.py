@@ -28,7 +28,8 @@ def here(here: FakeRegistry) -> FakeRegistry:
 
 async def asked(bench: Workbench, tag: str, *rules: dict[str, Any], **options: object) -> Explanation:
     """Ask about a tag."""
-    return await explain(bench.clients, SyncRequest.model_validate({"rules": rules, "options": options}), tag)
+    request = SyncRequest.model_validate({"rules": rules, "options": options})
+    return await explain(bench.clients, request, tag, notes=bench.destination_notes)
 
 
 def said(explanation: Explanation) -> list[tuple[str, str]]:
