@@ -51,6 +51,29 @@ def _public_url(text: str) -> str:
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 """Seconds, written as `30s`, `5m`, `1h` or `2d`."""
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
+
+
+def _folders(paths: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(path.startswith("/") and path.strip("/") for path in paths):
+        raise ValueError("each is the absolute path of a folder, and not of all folders")
+    return paths
+
+
+def _helper_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) for name in names):
+        raise ValueError("each is a name such as ecr-login, without docker-credential- and without a path")
+    return names
+
+
+def _token_files(pairs: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(re.fullmatch(r"[A-Za-z0-9.:\[\]-]+=/.*[^/]", pair) for pair in pairs):
+        raise ValueError("each is a host and the absolute path of a file, such as harbor.example.com=/run/token")
+    return pairs
+
+
+TokenFiles = Annotated[CommaSeparated, AfterValidator(_token_files)]
+Folders = Annotated[CommaSeparated, AfterValidator(_folders)]
+HelperNames = Annotated[CommaSeparated, AfterValidator(_helper_names)]
 SecretKeys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_comma_separated)]
 
 
@@ -159,6 +182,20 @@ class Settings(BaseSettings):
         default=(),
         description="Clouds whose identity of this machine (role, profile, web identity, metadata) entries may log in "
         "with: `aws`, `azure`, `google`. Entries with keys or secrets of their own need none.",
+    )
+    docker_config_folders: Folders = Field(
+        default=(),
+        description="Folders that `docker_config` logins may read their file in, with commas between; none unless set.",
+    )
+    credential_helpers: HelperNames = Field(
+        default=(),
+        description="Names of docker's credential helpers that such files may have run, such as `ecr-login` for "
+        "`docker-credential-ecr-login`, with commas between; none unless set.",
+    )
+    token_files: TokenFiles = Field(
+        default=(),
+        description="Which token projected to this machine may be shown to which host, as `host=path`, with commas "
+        "between: `oidc` logins without a client of their own use it. None unless set.",
     )
     notify_private_hosts: CommaSeparated = Field(
         default=(),

@@ -41,7 +41,7 @@ from app.registry.http.host_trust import HostTrust
 from app.registry.http.message import Headers, InvalidUrlError, Url, find_head, parse_head
 from app.registry.listing.pages import next_page
 from app.registry.ratelimit.headers import _read as read_quota
-from app.registry.uploads import _stored_bytes
+from app.registry.uploads import stored_bytes
 from app.store.db.paging import PageRequest, cursor_after
 from app.sync.image_metadata import _time
 
@@ -163,7 +163,7 @@ def test_www_authenticate(headers: list[str]) -> None:
 @quick
 @given(header("range", "bytes=", "0-", "-", "/", "*"), header("content-range", "bytes ", "0-0/", "*", "/", "-"))
 def test_ranges(upload: Response, blob: Response) -> None:
-    for size in (_stored_bytes(upload), _whole_size(blob)):  # type: ignore[arg-type]  # it reads headers alone
+    for size in (stored_bytes(upload), _whole_size(blob)):  # type: ignore[arg-type]  # it reads headers alone
         assert size is None or 0 <= size <= 10**18
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -147,7 +147,7 @@ class KeyedRoute(APIRoute):
     Ten thousand rules take a quarter of a second to check: for so long nothing else would be answered.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what answers a request."""
         handle, field = super().get_route_handler(), self.body_field
         if field is None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -55,6 +57,11 @@ class WrongArgumentError(RegistrySyncError):
     code = "wrong_argument"
 
 
+def docker_config() -> Path:
+    """Return where docker's configuration is, of the user who runs this."""
+    return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker").absolute() / "config.json"
+
+
 def print_json(document: Any) -> None:
     """Print a document to standard output."""
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
@@ -77,3 +84,13 @@ def read_secret(source: str, *, what: str) -> str:
     raise WrongArgumentError(
         f"{what}: say - for standard input or env:NAME; a secret does not belong on a command line"
     )
+
+
+def read_document(source: str, *, what: str) -> Any:
+    """Return the JSON in a file, or of standard input (`-`); raise `WrongArgumentError`, which does not repeat it."""
+    try:
+        return json.loads(sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WrongArgumentError(f"{what}: {source} can't be read: {error.strerror}") from None
+    except ValueError:
+        raise WrongArgumentError(f"{what}: this is not JSON") from None
