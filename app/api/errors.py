@@ -82,7 +82,12 @@ async def _of_ours(request: Request, error: Exception) -> Response:
     found = error.errors if isinstance(error, InvalidRequestError) else ()
     body = await _body_of(request) if found else None
     fields = [
-        FieldProblem(pointer=pointer(as_written(path_of(field.pointer), body)), code=field.code, detail=field.detail)
+        FieldProblem(
+            pointer=None if field.parameter else pointer(as_written(path_of(field.pointer), body)),
+            parameter=field.parameter,
+            code=field.code,
+            detail=field.detail,
+        )
         for field in found
     ]
     detail = _DETAIL_OF_CODE.get(error.code, error.message)

@@ -7,10 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query, Request
 from starlette.responses import Response
 
-from app.api.dependencies import JobCanceller, JobReader, JobSubmitter, TheService
+from app.api.dependencies import JobCanceller, JobReader, JobSubmitter, TheService, caller_limits
 from app.api.preconditions import conditional
 from app.api.problems import problems
 from app.api.queries import (
+    ExplainQuery,
     IdempotencyHeader,
     ImageQuery,
     JobQuery,
@@ -19,10 +20,13 @@ from app.api.queries import (
 )
 from app.api.responses import JsonResponse, page_answer, wait_for
 from app.api.schemas.examples import FULL_FORM, PLAN_FORM, SHORT_FORM
-from app.api.schemas.job_requests import JobIn, RetryIn
+from app.api.schemas.explanation import ExplanationOut
+from app.api.schemas.job_requests import JobIn, RetryIn, SubmittedRequest
 from app.api.schemas.jobs import ImageLogOut, ImageOut, ImagePage, JobOut, JobPage
+from app.bootstrap.service import Service
 from app.clock import now
-from app.domain.job import Job, JobKind, Submission
+from app.domain.access import Caller, Scope
+from app.domain.job import IdempotencyKey, Job, JobKind, Submission
 
 MAX_POLL_SECONDS = 30
 _POLLS_IN_A_JOBS_AGE = 10
@@ -82,23 +86,34 @@ async def submit_job(
             idempotency=key,
         )
     else:
-        submission = await service.jobs.submit(
-            body.request,
-            caller=caller,
-            labels=body.labels,
-            priority=body.priority,
-            kind=JobKind.PLAN if body.dry_run else JobKind.COPY,
-            notify=body.notify,
-            idempotency=key,
-        )
-    return await submitted(request, submission, seconds=query.seconds(request), is_keyed=key is not None)
+        kind = JobKind.PLAN if body.dry_run else JobKind.COPY
+        submission = await submit(body, kind, caller=caller, service=service, key=key)
+    return await submitted(request, submission, query=query, key=key)
 
 
-async def submitted(request: Request, submission: Submission, *, seconds: float, is_keyed: bool) -> Response:
-    """Answer with a new job, once it is done or `seconds` have passed."""
+async def submit(
+    body: SubmittedRequest, kind: JobKind, *, caller: Caller, service: Service, key: IdempotencyKey | None
+) -> Submission:
+    """Submit a sync request with all that is said beside it."""
+    return await service.jobs.submit(
+        body.request,
+        caller=caller,
+        labels=body.labels,
+        priority=body.priority,
+        kind=kind,
+        notify=body.notify,
+        idempotency=key,
+    )
+
+
+async def submitted(
+    request: Request, submission: Submission, *, query: WaitQuery, key: IdempotencyKey | None
+) -> Response:
+    """Answer with a job that was submitted: 200 for one that was waited for and is done, 202 for any other."""
+    seconds = query.seconds(request)
     job = await wait_for(submission.job, request, seconds=seconds)
     headers = job_headers(job) | {"Location": f"/v1/jobs/{job.id}"}
-    if is_keyed:
+    if key is not None:
         headers["Idempotency-Replayed"] = str(submission.replayed).lower()
     return JsonResponse(JobOut.of(job), status_code=200 if seconds and job.done else 202, headers=headers)
 
@@ -124,11 +139,20 @@ async def list_jobs(
     },
 )
 async def get_job(
-    job_id: str, *, request: Request, caller: JobReader, service: TheService, query: Annotated[WaitQuery, Query()]
+    job_id: str, *, request: Request, caller: JobReader, service: TheService, query: Annotated[ExplainQuery, Query()]
 ) -> Response:
-    """Read a job. Whatever became of it, this is 200: a job's errors are data."""
+    """Read a job. Whatever became of it, this is 200: a job's errors are data.
+
+    With `explain` its rules are asked about one tag, which reads from registries and so needs `jobs:submit` too.
+    """
     job = await wait_for(await service.jobs.get(job_id, caller=caller), request, seconds=query.seconds(request))
-    return conditional(request, JsonResponse(JobOut.of(job), headers=job_headers(job)))
+    shown = JobOut.of(job)
+    if query.explain is not None:
+        caller.require(Scope.JOBS_SUBMIT)
+        with caller_limits(request).hold(caller, "plan"):
+            asked = await service.previews.explain(job.request, query.explain, caller=caller, compares=False)
+        shown.explanation = ExplanationOut.of(asked.explanation) if asked.explanation else None
+    return conditional(request, JsonResponse(shown, headers=job_headers(job)))
 
 
 @router.delete(

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Body, Query, Request
 from starlette.responses import Response
 
 from app.api.dependencies import JobSubmitter, TheService, caller_limits
-from app.api.jobs import submitted
+from app.api.jobs import submit, submitted
 from app.api.problems import problems
-from app.api.queries import IdempotencyHeader, WaitQuery, idempotency_key
+from app.api.queries import ExplainQuery, IdempotencyHeader, idempotency_key
 from app.api.responses import JsonResponse
 from app.api.schemas.examples import FULL_FORM, SHORT_FORM
 from app.api.schemas.jobs import JobOut
@@ -54,27 +54,23 @@ async def plan_request(
     body: PlanBody,
     caller: JobSubmitter,
     service: TheService,
-    query: Annotated[WaitQuery, Query()],
+    query: Annotated[ExplainQuery, Query()],
     idempotency: IdempotencyHeader = None,
 ) -> Response:
     """Ask both sides what would be copied; copies nothing. What goes wrong at a registry is data, as in a job.
 
-    With `as_job` the answer is the job, as from `POST /v1/jobs` with `dry_run`.
+    With `as_job` the answer is the job, as from `POST /v1/jobs` with `dry_run`. With `explain` it is about one tag:
+    what each rule and matcher does with it, and what would become of it.
     """
+    if query.explain is not None:
+        with caller_limits(request).hold(caller, "plan"):
+            explained = await service.previews.explain(body.request, query.explain, caller=caller)
+        return JsonResponse(PlanOut.of(explained))
     if not body.as_job:
         with caller_limits(request).hold(caller, "plan"):
             return JsonResponse(PlanOut.of(await service.previews.preview(body.request, caller=caller)))
     key = idempotency_key(idempotency, caller=caller, body=body)
-    submission = await service.jobs.submit(
-        body.request,
-        caller=caller,
-        labels=body.labels,
-        priority=body.priority,
-        kind=JobKind.PLAN,
-        notify=body.notify,
-        idempotency=key,
-    )
-    seconds = query.seconds(request)
-    answer = await submitted(request, submission, seconds=seconds, is_keyed=key is not None)
-    answer.status_code = 202
+    submission = await submit(body, JobKind.PLAN, caller=caller, service=service, key=key)
+    answer = await submitted(request, submission, query=query, key=key)
+    answer.status_code = 202  # with 200 comes a plan
     return answer

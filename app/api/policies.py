@@ -15,7 +15,7 @@ from app.api.jobs import job_headers, submitted
 from app.api.preconditions import IfMatch, check_name, conditional, patched, put_patched, version_etag, version_of
 from app.api.problems import problems
 from app.api.queries import IdempotencyHeader, PageQuery, WaitQuery, idempotency_key
-from app.api.responses import JsonResponse, page_answer, wait_for
+from app.api.responses import JsonResponse, page_answer
 from app.api.schemas.imports import (
     EXAMPLES,
     IMPORTS,
@@ -219,11 +219,7 @@ async def run_policy(
     """
     key = idempotency_key(idempotency, caller=caller, body=f"run {name}")
     submission = await service.policies.run(name, caller=caller, idempotency=key)
-    job = await wait_for(submission.job, request, seconds=query.seconds(request))
-    headers = {"Location": f"/v1/jobs/{job.id}"} | ({} if job.done else {"Retry-After": "1"})
-    if key is not None:
-        headers["Idempotency-Replayed"] = str(submission.replayed).lower()
-    return JsonResponse(JobOut.of(job), status_code=200 if job.done else 202, headers=headers)
+    return await submitted(request, submission, query=query, key=key)
 
 
 @router.post(
@@ -258,7 +254,7 @@ async def plan_policy(
         kind=JobKind.PLAN,
         idempotency=key,
     )
-    return await submitted(request, submission, seconds=query.seconds(request), is_keyed=key is not None)
+    return await submitted(request, submission, query=query, key=key)
 
 
 @router.get(

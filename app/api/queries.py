@@ -192,6 +192,17 @@ class WaitQuery(_Query):
         return self.wait or (min(int(preferred[1]), MAX_WAIT_SECONDS) if preferred else 0)
 
 
+class ExplainQuery(WaitQuery):
+    """How long to wait, and which tag to explain."""
+
+    explain: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+        default=None,
+        examples=["team-a/app:1.4"],
+        description="Say of this tag what each rule and matcher takes or drops it for, as the source is now: `tag`, "
+        "`repository:tag` or `host/repository:tag`.",
+    )
+
+
 IdempotencyHeader = Annotated[
     str | None,
     Header(

@@ -69,6 +69,31 @@ def get_job(job: JobId, *, url: Url = None, key: Key = None, context: Context = 
         print_json(client.get(f"/v1/jobs/{job}"))
 
 
+@jobs.command("explain")
+def explain_tag(
+    job: JobId,
+    tag: Annotated[str, typer.Argument(help="A tag, repository:tag or host/repository:tag.")],
+    *,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+    context: Context = None,
+) -> None:
+    """Say why a job's rules take or drop a tag, as the source is now, and what the job did with it."""
+    from app.cli.plan_output import print_explanation
+
+    with errors_in_one_line(), open_client(url, key, context) as client:
+        found = client.get(f"/v1/jobs/{job}", explain=tag)["explanation"]
+        names = {rule["tag"] for rule in found["rules"]} if found else set()
+        rows = [
+            one for name in names for one in client.pages(f"/v1/jobs/{job}/images", q=name) if one["source"] == name
+        ]
+        if as_json:
+            print_json({"explanation": found, "images": rows})
+        else:
+            print_explanation(found, rows)
+
+
 @jobs.command("images")
 def list_images(
     job: JobId,

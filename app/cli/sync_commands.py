@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ import typer
 
 from app.cli.api_client import ApiClient, open_client
 from app.cli.options import (
-    CHANGES,
     FAILED,
     AsJson,
     Context,
@@ -31,8 +29,6 @@ from app.cli.options import (
     print_json,
     read_secret,
 )
-
-_SIGNS = {"copy": ("+", "green"), "update": ("~", "yellow"), "refused": ("!", "red"), "failed": ("!", "red")}
 
 Source = Annotated[str, typer.Argument(help="What to copy: host/repository:tag, host/repository, host/namespace/**.")]
 Destinations = Annotated[
@@ -47,6 +43,10 @@ Platforms = Annotated[
 ]
 Overwrite = Annotated[str, typer.Option(help="What becomes of other content at the destination: always, never, fail.")]
 Force = Annotated[bool, typer.Option("--force", help="Check everything down to the blobs, and send what is gone.")]
+Explain = Annotated[
+    str | None,
+    typer.Option(metavar="TAG", help="Say why this tag, or repository:tag, is copied or not; copy nothing."),
+]
 Local = Annotated[bool, typer.Option("--local", help="Copy in this process, without a service.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="With --local: both sides speak plain http.")]
 InsecureSource = Annotated[bool, typer.Option("--insecure-source", help="With --local: the source speaks plain http.")]
@@ -80,6 +80,7 @@ def sync(
     overwrite: Overwrite = "always",
     force: Force = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only, as `plan` does.")] = False,
+    explain: Explain = None,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Show the job until it is done, or print its id.")
     ] = True,
@@ -108,8 +109,8 @@ def sync(
         destination=_Side(destinations, insecure or insecure_destination, destination_creds, "--destination-creds"),
     )
     with errors_in_one_line(), _client(sides, url=url, key=key, context=context) as client:
-        if dry_run:
-            raise typer.Exit(_show_plan(client, request, as_json=as_json))
+        if dry_run or explain:
+            raise typer.Exit(_plan(client, request, explain=explain, as_json=as_json))
         job = client.post("/v1/jobs", request)
         if not wait and not local:
             print_json(job) if as_json else typer.echo(job["id"])
@@ -129,6 +130,7 @@ def plan(
     exclude_tags: ExcludeTags = None,
     platform: Platforms = None,
     overwrite: Overwrite = "always",
+    explain: Explain = None,
     as_json: AsJson = False,
     local: Local = False,
     insecure: Insecure = False,
@@ -150,7 +152,7 @@ def plan(
         destination=_Side(destinations, insecure or insecure_destination, destination_creds, "--destination-creds"),
     )
     with errors_in_one_line(), _client(sides, url=url, key=key, context=context) as client:
-        raise typer.Exit(_show_plan(client, request, as_json=as_json))
+        raise typer.Exit(_plan(client, request, explain=explain, as_json=as_json))
 
 
 def verify(
@@ -178,7 +180,16 @@ def verify(
         destination=_Side(destinations, insecure or insecure_destination, destination_creds, "--destination-creds"),
     )
     with errors_in_one_line(), _client(sides, url=url, key=key, context=context) as client:
-        raise typer.Exit(FAILED if _show_plan(client, request, as_json=as_json) else 0)
+        raise typer.Exit(FAILED if _plan(client, request, explain=None, as_json=as_json) else 0)
+
+
+def _plan(client: ApiClient, request: dict[str, Any], *, explain: str | None, as_json: bool) -> int:
+    """Print a plan, or what it says of one tag; return the exit code for it."""
+    from app.cli.plan_output import show_explanation, show_plan
+
+    if explain is not None:
+        return show_explanation(client, request, explain, as_json=as_json)
+    return show_plan(client, request, as_json=as_json)
 
 
 # --- below ------------------------------------------------------------------------------------------------------------
@@ -278,28 +289,3 @@ def _is_in(config: Path, host: str) -> bool:
     except (OSError, ValueError, AttributeError):
         return False
     return host in logins or (host == "docker.io" and "https://index.docker.io/v1/" in logins)
-
-
-def _show_plan(client: ApiClient, request: dict[str, Any], *, as_json: bool) -> int:
-    """Print a plan and return the exit code for it."""
-    from rich.console import Console
-    from rich.text import Text
-
-    planned = client.post("/v1/plan", request)
-    actions = Counter(image["action"] for image in planned["images"])
-    if as_json:
-        print_json(planned)
-    else:
-        console = Console(highlight=False, soft_wrap=True)
-        for image in planned["images"]:
-            sign, color = _SIGNS.get(image["action"], ("=", "dim"))
-            why = f"  {image['error']['code']}: {image['error']['message']}" if image["error"] else ""
-            console.print(Text(f"{sign} {image['source']} → {image['destination']}{why}", style=color))
-        for warning in planned["warnings"]:
-            console.print(Text(f"warning: {warning['message']}", style="yellow"))
-        totals = ", ".join(f"{count} {action.replace('_', ' ')}" for action, count in sorted(actions.items()))
-        more = "" if planned["is_complete"] else "; the plan was cut, there is more"
-        console.print(f"{totals or 'nothing to copy'}{more}")
-    if actions["failed"] or actions["refused"]:
-        return FAILED
-    return CHANGES if actions["copy"] or actions["update"] or not planned["is_complete"] else 0

@@ -31,6 +31,8 @@ class FieldError:
     pointer: str
     code: str
     detail: str
+    parameter: str | None = None
+    """The query parameter it is about, where it is not about the body."""
 
 
 class RegistrySyncError(Exception):

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Literal
 
 from app.domain.notify_url import Notify
-from app.domain.plan import Listing
+from app.domain.plan import Listing, SelectionCount
 from app.domain.reference import Digest
 from app.domain.report import ActionCounts, CompanionNames, ExecutionError, JobWarning, PlanAction, RowKind
 from app.domain.request import SyncRequest
@@ -171,6 +171,8 @@ class Job:
     warnings: tuple[JobWarning, ...] = ()
     totals: ActionCounts = field(default_factory=ActionCounts)
     """Of its images that have ended."""
+    selection: tuple[SelectionCount, ...] = ()
+    """How many tags and repositories its rules take and drop for what, once it is planned."""
     listings: frozenset[Listing] | None = None
     """Of a retry: the lists that could not be had before, which is all that is planned; None for all of the request."""
     waiting_for: JobPause | None = None

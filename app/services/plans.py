@@ -8,10 +8,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from app.domain.access import Caller
-from app.domain.plan import PlannedCopy, PlanResult
+from app.domain.errors import FieldError, InvalidRequestError
+from app.domain.explanation import Explanation
+from app.domain.plan import PlannedCopy, PlanResult, SelectionCount, merged_counts
+from app.domain.reference import InvalidReferenceError
 from app.domain.report import JobWarning, merged_warnings
 from app.domain.request import Options, SyncRequest
-from app.registry.pool import ClientPool
+from app.registry.pool import ClientPool, RegistryClients
 from app.security import Sealer
 from app.services.admission import Admission
 from app.store.db.database import Database
@@ -19,6 +22,7 @@ from app.store.registries import RegistryStore
 from app.sync.copier import SYNC_RETRIES, Copier
 from app.sync.destination import DestinationNotes
 from app.sync.dry_run import DryRun
+from app.sync.explanation import explain
 from app.sync.known_blobs import KnownBlobs
 from app.sync.planner import Planned, Planner
 
@@ -42,6 +46,10 @@ class Preview:
 
     images: list[PlanResult] = field(default_factory=list)
     warnings: list[JobWarning] = field(default_factory=list)
+    explanation: Explanation | None = None
+    """Of the one tag that was asked about."""
+    selection: tuple[SelectionCount, ...] = ()
+    """How many tags and repositories are taken and dropped for what."""
     is_complete: bool = True
 
     def warn(self, warnings: Iterable[JobWarning]) -> None:
@@ -100,18 +108,8 @@ class PlanService:
         It ends after `MAX_SECONDS` or `MAX_IMAGES`, and says so; what was not compared by then is not in it.
         """
         await self._admission.check(request, caller=caller)
-        async with self._database.reading() as session:
-            entries = await RegistryStore(session, self._sealer).list()
-        preview = Preview()
-        clients = self._pool.clients(entries)
-        planner = Planner(clients)
-        copier = Copier(
-            clients,
-            self._blobs,
-            retry_policy=PREVIEW_RETRIES,
-            destination_notes=self._notes,
-            dry_run=DryRun(),
-        )
+        preview, clients = Preview(), await self._clients()
+        planner, copier = Planner(clients), self._copier(clients)
         rows: list[_Row] = []
         try:
             async with self._permits, asyncio.timeout(MAX_SECONDS):
@@ -122,6 +120,38 @@ class PlanService:
         preview.images = [image for row in rows for image in row.images]
         return preview
 
+    async def explain(self, request: SyncRequest, tag: str, *, caller: Caller, compares: bool = True) -> Preview:
+        """Say what each rule does with one tag, and why; and where it `compares` what would become of it.
+
+        What the source does not answer within `MAX_SECONDS` is not in it. Raise `InvalidRequestError` for a text that
+        names no tag.
+        """
+        await self._admission.check(request, caller=caller)
+        preview, clients = Preview(), await self._clients()
+        try:
+            async with self._permits, asyncio.timeout(MAX_SECONDS):
+                preview.explanation = await explain(clients, request, tag)
+                copies = [rule.copy for rule in preview.explanation.rules if rule.copy is not None and compares]
+                rows = [_Row(copy) for copy in copies]
+                await _compare(self._copier(clients), rows, request.options, warn=preview.warn)
+                preview.images = [image for row in rows for image in row.images]
+        except InvalidReferenceError as error:
+            problem = FieldError("", error.code, str(error), parameter="explain")
+            raise InvalidRequestError(str(error), errors=(problem,)) from error
+        except TimeoutError:
+            preview.stop(f"after {MAX_SECONDS:.0f} seconds")
+        return preview
+
+    async def _clients(self) -> RegistryClients:
+        async with self._database.reading() as session:
+            entries = await RegistryStore(session, self._sealer).list()
+        return self._pool.clients(entries)
+
+    def _copier(self, clients: RegistryClients) -> Copier:
+        return Copier(
+            clients, self._blobs, retry_policy=PREVIEW_RETRIES, destination_notes=self._notes, dry_run=DryRun()
+        )
+
 
 async def _list(found: AsyncGenerator[Planned], preview: Preview, rows: list[_Row]) -> None:
     images = 0
@@ -129,6 +159,9 @@ async def _list(found: AsyncGenerator[Planned], preview: Preview, rows: list[_Ro
         async for find in finds:
             if isinstance(find, JobWarning):
                 preview.warn((find,))
+                continue
+            if isinstance(find, SelectionCount):
+                preview.selection = merged_counts(preview.selection, (find,))
                 continue
             row = _Row(find) if isinstance(find, PlannedCopy) else _Row(None, (PlanResult.of_failure(find),))
             images += row.width

@@ -42,6 +42,7 @@ from app.store.db.column_types import (
     read_failures,
     read_listings,
     read_pause,
+    read_selection,
     read_warnings,
     warning_documents,
 )
@@ -58,6 +59,7 @@ _NOT_FOR_CHANGES = {
     "trigger_event_id",
     "plan",
     "retry_of",
+    "selection_counts",
     "notify",
     "listings",
 }
@@ -204,6 +206,7 @@ def job_of(row: Row[Any]) -> Job:
         error=read_error(row.error),
         warnings=read_warnings(row.warnings),
         totals=ActionCounts(**(row.totals or {})),
+        selection=read_selection(row.selection_counts),
         listings=read_listings(row.listings),
         waiting_for=read_pause(row.waiting_for),
         started_at=row.started_at,
@@ -311,9 +314,8 @@ class JobStore:
         statement = list_statement(wanted, page.limit, page.after(bound_to), visible=visible, is_sqlite=is_sqlite)
         rows = (await self._session.execute(statement)).all()
         items, last = tuple(map(job_of, rows[: page.limit])), rows[page.limit - 1] if len(rows) > page.limit else None
-        return Page(
-            items, cursor_after((last.created_at.isoformat(), last.number), bound_to=bound_to) if last else None
-        )
+        cursor = cursor_after((last.created_at.isoformat(), last.number), bound_to=bound_to) if last else None
+        return Page(items, cursor)
 
     async def list_versions(self, job_ids: Collection[str]) -> dict[str, tuple[int, bool]]:
         """Read the versions of the jobs there are among these, each with whether it is done."""

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, insert, literal, select, true
+from sqlalchemy import ColumnElement, func, insert, literal, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.job import ImageState
-from app.domain.plan import FailedListing, Listing, PlannedCopy, RefusedCopy
+from app.domain.plan import FailedListing, Listing, PlannedCopy, RefusedCopy, SelectionCount, merged_counts
 from app.domain.reference import Reference
 from app.domain.report import ExecutionError, FailureCount, PlanAction, RowKind
-from app.store.db.column_types import Serial, error_document
+from app.store.db.column_types import Serial, error_document, read_selection, selection_documents
 from app.store.images import copy_of
 from app.store.tables.declarative import table_of
-from app.store.tables.jobs import ImageRow
+from app.store.tables.jobs import ImageRow, JobRow
 
-_images = table_of(ImageRow)
+_images, _jobs = table_of(ImageRow), table_of(JobRow)
 _PAGE = 2_000
 """Rows read at once where all of a job's are."""
 
@@ -91,6 +91,15 @@ class PlannedImageStore:
         rows = [_row(job_number, image, revision=revision + offset, now=now) for offset, image in enumerate(images)]
         if rows:
             await self._session.execute(insert(_images), rows)
+
+    async def add_counts(self, job_number: int, counts: Sequence[SelectionCount], *, is_first: bool) -> None:
+        """Note what rules take and drop, beside what was noted before unless this is the first time."""
+        mine = _jobs.c.number == job_number
+        if not is_first:
+            known = (await self._session.execute(select(_jobs.c.selection_counts).where(mine))).scalar_one()
+            counts = merged_counts(read_selection(known), counts)
+        documents = selection_documents(merged_counts((), counts))
+        await self._session.execute(update(_jobs).where(mine).values(selection_counts=documents))
 
     async def list_copy_ends(self, job_number: int) -> tuple[int, ...]:
         """Read the last position of each copy that has not begun, in order."""

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mappin
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 from app.clock import now
@@ -20,7 +21,17 @@ from app.concurrency import run_limited
 from app.domain.errors import ContentError, CopyError, InvalidRequestError, RegistryError, TransferError
 from app.domain.manifest import Platform
 from app.domain.pattern import map_source
-from app.domain.plan import DigestTags, FailedListing, Listing, PlannedCopy, RefusedCopy
+from app.domain.plan import (
+    TAKING,
+    DigestTags,
+    FailedListing,
+    Listing,
+    PlannedCopy,
+    RefusedCopy,
+    SelectionCount,
+    SelectionReason,
+    SelectionTally,
+)
 from app.domain.reference import Digest, Reference, Repository, Tag, is_digest_tag, is_fallback_tag
 from app.domain.report import JobWarning
 from app.domain.request import Options, Rule, SyncRequest
@@ -28,15 +39,16 @@ from app.domain.selection import TagSelection
 from app.registry.listing.pages import ListWarnings
 from app.registry.pool import RegistryClients
 from app.sync.image_metadata import read_metadata
-from app.sync.plan_scope import PlanScope
+from app.sync.plan_scope import PlanScope, released_by
 from app.sync.selection import (
     ImageMetadata,
+    Note,
     check_matches,
+    drop_reason,
     match_tags,
     needs_metadata,
+    repository_reason,
     select_tags,
-    takes_image,
-    takes_repository,
 )
 
 T = TypeVar("T", bound=Tag | Digest)
@@ -46,7 +58,7 @@ TAGS_PER_HEAD = 20
 LISTS_AT_ONCE = 8
 """Repositories whose tags are listed at the same time; the registry's own window may be narrower."""
 
-Planned = PlannedCopy | RefusedCopy | FailedListing | JobWarning
+Planned = PlannedCopy | RefusedCopy | FailedListing | JobWarning | SelectionCount
 
 
 class Planner:
@@ -70,7 +82,13 @@ class Planner:
         for number, rule in enumerate(request.rules):
             if scope.wants_rule(number):
                 planning = _RulePlanning(
-                    self._clients, rule, number, options=request.options, scope=scope, clock=self._clock
+                    self._clients,
+                    rule,
+                    number,
+                    options=request.options,
+                    scope=scope,
+                    clock=self._clock,
+                    later=request.rules[number + 1 :],
                 )
                 async with aclosing(planning.plan()) as found:
                     async for item in found:
@@ -96,10 +114,18 @@ class _RulePlanning:
     options: Options
     scope: PlanScope
     clock: Callable[[], datetime]
+    later: Sequence[Rule] = ()
+    """The rules after it."""
+    places: set[Repository] = field(default_factory=set)
+    """Where what is being planned of one repository goes."""
     list_warnings: ListWarnings = field(default_factory=ListWarnings)
     """What lists held that could not be used, over all lists of the rule."""
+    tally: SelectionTally = field(init=False)
     found: int = 0
     failed: int = 0
+
+    def __post_init__(self) -> None:
+        self.tally = SelectionTally(self.number)
 
     async def plan(self) -> AsyncGenerator[Planned]:
         """Yield what the rule comes to, then what there is to know of it."""
@@ -114,53 +140,53 @@ class _RulePlanning:
                 async for one in listed:
                     for item in [one] if isinstance(one, FailedListing) else await self._select(one):
                         yield item
+                    self.scope.claims.release(released_by(self.rule, self.later, self.places))
+                    self.places.clear()
         for warning in self._warnings():
             yield warning
+        for count in self.tally.counts:
+            yield count
 
     async def _named(self, repository: Repository, sources: Sequence[Reference]) -> Iterator[Planned]:
         """Plan images that the rule names; those that it does not take by age or kind are left out."""
+        note = partial(self.tally.add_tag, repository)
         try:
-            images = await self._take_images(repository, [source.target for source in sources])
+            images = await self._take_images(repository, [source.target for source in sources], note)
         except CopyError as error:
             return iter([self._failed(self.rule.source, error)])
+        for source in sources:
+            if images is None or source.target in images:
+                note(source.target, "named")
         return self._map(sources, only=images)
 
     async def _select(self, listed: _TagList) -> Iterator[Planned]:
         repository, selection = listed.repository, self.rule.tags
         if listed.error is not None:
             return iter([self._failed(str(repository), listed.error)])
-        hung = [tag for tag in listed.tags if _hangs_on_a_digest(tag, self.options)]
-        matched = match_tags(set(listed.tags).difference(hung), selection)
+        hung = [tag for tag in listed.tags if hangs_on_a_digest(tag, self.options)]
+        tally = SelectionTally(self.number)
+        note = partial(tally.add_tag, repository)
+        matched = match_tags(set(listed.tags).difference(hung), selection, note=note)
         try:
-            images = await self._take_images(repository, matched)
-            selected = _select_images(matched if images is None else images, hung, selection=selection, images=images)
+            images = await self._take_images(repository, matched, note)
+            candidates = matched if images is None else images
+            selected = _select_images(candidates, hung, selection=selection, images=images, note=note)
             check_matches(selected.images, selection)
         except CopyError as error:
             return iter([self._failed(str(repository), error)])
         except ContentError as error:
+            self.tally.take_in(tally, instead="too_few_matches")
             step = f"select tags of {repository}"
             return iter([self._failed(str(repository), CopyError(error, side="source", step=step))])
+        self.tally.take_in(tally)
         many = len(selected.tags) > 1 and len(selected.tags) * TAGS_PER_HEAD >= len(listed.tags)
         sources = [Reference(repository, tag) for tag in selected.tags]
         return self._map(sources, digest_tags=selected.digest_tags, many=many)
 
-    async def _take_images(self, repository: Repository, targets: Sequence[T]) -> dict[T, ImageMetadata] | None:
-        """Read what the rule asks about images beside their names and keep those it takes; None where it asks nothing.
-
-        Raise `CopyError`.
-        """
-        if not needs_metadata(self.rule):
-            return None
-        client, moment = self.clients.for_repository(repository), self.clock()
-        reading = [read_metadata(client, repository.path, target) for target in targets]
-        try:
-            found = await run_limited(reading, at_once=LISTS_AT_ONCE)
-        except TransferError as error:
-            raise CopyError(error, side="source", step=f"read the images of {repository}") from error
-        pairs = zip(targets, found, strict=True)
-        return {
-            target: image for target, image in pairs if image is not None and takes_image(image, self.rule, now=moment)
-        }
+    async def _take_images(
+        self, repository: Repository, targets: Sequence[T], note: Callable[[T, SelectionReason], None]
+    ) -> dict[T, ImageMetadata] | None:
+        return await take_images(self.clients, self.rule, repository, targets=targets, clock=self.clock, note=note)
 
     def _map(
         self,
@@ -182,6 +208,7 @@ class _RulePlanning:
             except InvalidRequestError as error:
                 yield from self.scope.claims.refuse(source, ", ".join(rule.destination), error)
                 continue
+            self.places.update(place.repository for place in places)
             yield from self.scope.claims.take(
                 PlannedCopy(source, places, platforms, rule.platform_mode, digest_tags, many, self.number)
             )
@@ -220,8 +247,11 @@ class _RulePlanning:
         try:
             async for path in client.list_repositories(pattern.namespace, list_warnings=self.list_warnings):
                 repository = Repository(pattern.registry, path)
-                known = Listing(self.number, str(repository)) in self.scope.without
-                if not known and takes_repository(path, self.rule.repositories):
+                if Listing(self.number, str(repository)) in self.scope.without:
+                    continue
+                reason = repository_reason(path, self.rule.repositories)
+                self.tally.add_repository(repository, reason)
+                if reason in TAKING:
                     yield repository
         except TransferError as error:
             yield self._failed(self.rule.source, CopyError(error, side="source", step="list repositories"))
@@ -263,7 +293,12 @@ class _Selected:
 
 
 def _select_images(
-    tags: Iterable[Tag], hung: Sequence[Tag], *, selection: TagSelection, images: Mapping[Tag, ImageMetadata] | None
+    tags: Iterable[Tag],
+    hung: Sequence[Tag],
+    *,
+    selection: TagSelection,
+    images: Mapping[Tag, ImageMetadata] | None,
+    note: Note,
 ) -> _Selected:
     """Choose tags; those that belong to an image by its digest are no images of their own, as far as options say so.
 
@@ -271,10 +306,44 @@ def _select_images(
     with what hangs on digests no tag points at any more, and what was hung on an image after it was copied. They count
     for nothing in `newest`, and what is not taken travels with its image.
     """
-    chosen = select_tags(tags, selection, images=images)
+    chosen = select_tags(tags, selection, images=images, note=note)
     taken = select_tags(hung, selection) if selection.newest is None else ()
+    for tag in hung:
+        note(tag, "attached")
     return _Selected((*chosen, *taken), len(chosen), "apart" if len(taken) == len(hung) else "present")
 
 
-def _hangs_on_a_digest(tag: Tag, options: Options) -> bool:
+def hangs_on_a_digest(tag: Tag, options: Options) -> bool:
+    """Return whether a tag belongs to an image by its digest, and so is no image of its own."""
     return (options.digest_tags and is_digest_tag(tag)) or (options.referrers and is_fallback_tag(tag))
+
+
+async def take_images(
+    clients: RegistryClients,
+    rule: Rule,
+    repository: Repository,
+    *,
+    targets: Sequence[T],
+    clock: Callable[[], datetime],
+    note: Callable[[T, SelectionReason], None],
+) -> dict[T, ImageMetadata] | None:
+    """Read what a rule asks about images beside their names and keep those it takes; None where it asks nothing.
+
+    `note` gets those that it drops. Raise `CopyError`.
+    """
+    if not needs_metadata(rule):
+        return None
+    client, moment = clients.for_repository(repository), clock()
+    reading = [read_metadata(client, repository.path, target) for target in targets]
+    try:
+        found = await run_limited(reading, at_once=LISTS_AT_ONCE)
+    except TransferError as error:
+        raise CopyError(error, side="source", step=f"read the images of {repository}") from error
+    taken = {}
+    for target, image in zip(targets, found, strict=True):
+        reason = "missing" if image is None else drop_reason(image, rule, now=moment)
+        if image is not None and reason is None:
+            taken[target] = image
+        elif reason is not None:
+            note(target, reason)
+    return taken

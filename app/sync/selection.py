@@ -1,14 +1,14 @@
 """Which repositories, tags, images and platforms a rule takes. Pure.
 
 Names are known from lists; an image's creation time and artifact type are not: `needs_metadata` says for which rules
-they have to be read (`sync/image_metadata.py`) before `takes_image` and `select_tags` can decide.
+they have to be read (`sync/image_metadata.py`) before `drop_reason` and `select_tags` can decide.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -19,6 +19,7 @@ from app.domain.duration import parse_duration
 from app.domain.errors import ContentError
 from app.domain.manifest import Descriptor, Manifest, Platform
 from app.domain.matcher import Matches
+from app.domain.plan import TAKING, SelectionReason
 from app.domain.reference import Tag
 from app.domain.request import Rule
 from app.domain.selection import ArtifactTypeSelection, Matcher, RepositorySelection, TagSelection, matches_of
@@ -31,6 +32,12 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 _EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 """What claims to be older has no creation time: reproducible builds write 1970 or 1980."""
 _natural_key = natsort_keygen()
+Note = Callable[[Tag, SelectionReason], None]
+"""Gets each tag that is decided about, with the reason."""
+
+
+def _ignore(_tag: Tag, _reason: SelectionReason) -> None:
+    return
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,12 @@ _UNKNOWN = ImageMetadata()
 
 def takes_repository(path: str, selection: RepositorySelection) -> bool:
     """Return whether a repository is taken; matchers look at its whole path in the registry."""
-    return _takes(path, selection.include, selection.exclude)
+    return repository_reason(path, selection) in TAKING
+
+
+def repository_reason(path: str, selection: RepositorySelection) -> SelectionReason:
+    """Return why a repository is taken or dropped."""
+    return _reason(path, selection.include, selection.exclude)
 
 
 def needs_metadata(rule: Rule) -> bool:
@@ -64,38 +76,71 @@ def needs_metadata(rule: Rule) -> bool:
     )
 
 
-def takes_image(image: ImageMetadata, rule: Rule, *, now: datetime) -> bool:
-    """Return whether an image is of an age and a type that a rule takes; one that says no time is older than any."""
+def drop_reason(image: ImageMetadata, rule: Rule, *, now: datetime) -> SelectionReason | None:
+    """Return why a rule drops an image for its age or type, None where it takes it.
+
+    An image that says no time is older than any.
+    """
     created = image.creation
-    if rule.created_since is not None and (created is None or created < _since(rule.created_since, now)):
-        return False
+    if rule.created_since is not None and (created is None or created < earliest(rule.created_since, now)):
+        return "created_since"
     latest = now if rule.min_age is None else now - timedelta(seconds=parse_duration(rule.min_age))
     if rule.min_age is not None and created is not None and created > latest:
-        return False
+        return "min_age"
     types = rule.artifact_types
-    return _takes(image.artifact_type or "", types.include, types.exclude)
+    return None if _takes(image.artifact_type or "", types.include, types.exclude) else "artifact_type"
 
 
-def match_tags(tags: Iterable[Tag], selection: TagSelection) -> tuple[Tag, ...]:
-    """Choose the tags that a selection could take, in alphabetical order, before the newest are counted."""
-    include = (*selection.include, *selection.always) if selection.include else ()
-    return tuple(sorted({tag for tag in tags if _takes(tag, include, selection.exclude)}))
+def match_tags(tags: Iterable[Tag], selection: TagSelection, *, note: Note = _ignore) -> tuple[Tag, ...]:
+    """Choose the tags that a selection could take, in alphabetical order, before the newest are counted.
+
+    `note` gets those that are dropped.
+    """
+    include, matched = included(selection), set[Tag]()
+    for tag in tags:
+        reason = _reason(tag, include, selection.exclude)
+        if reason in TAKING:
+            matched.add(tag)
+        else:
+            note(tag, reason)
+    return tuple(sorted(matched))
+
+
+def included(selection: TagSelection) -> tuple[Matcher, ...]:
+    """Return the matchers one of which a tag has to match; none where every tag is included."""
+    return (*selection.include, *selection.always) if selection.include else ()
 
 
 def select_tags(
-    tags: Iterable[Tag], selection: TagSelection, *, images: Mapping[Tag, ImageMetadata] | None = None
+    tags: Iterable[Tag],
+    selection: TagSelection,
+    *,
+    images: Mapping[Tag, ImageMetadata] | None = None,
+    note: Note = _ignore,
 ) -> tuple[Tag, ...]:
     """Choose tags, in alphabetical order: any include and no exclude matches, then the newest are kept.
 
     `images` is needed where the newest are those created last. What `always` matches is kept beside the newest.
+    `note` gets those that are taken, and those that are not among the newest.
     """
     matched = match_tags(tags, selection)
     if selection.newest is None:
+        for tag in matched:
+            note(tag, "include" if selection.include else "all")
         return matched
-    always = {tag for tag in matched if _takes(tag, selection.always, ())} if selection.always else set()
-    key = functools.partial(_age, selection.newest_by, images or {})
-    newest = sorted(set(matched) - always, key=key, reverse=True)[: selection.newest]
-    return tuple(sorted(always.union(newest)))
+    always = {tag for tag in matched if _takes(tag, selection.always, ())} if selection.always else set[Tag]()
+    ordered = newest_first(set(matched) - always, selection, images=images)
+    newest = set(ordered[: selection.newest])
+    for tag in matched:
+        note(tag, "always" if tag in always else "newest" if tag in newest else "not_newest")
+    return tuple(sorted(always | newest))
+
+
+def newest_first(
+    tags: Iterable[Tag], selection: TagSelection, *, images: Mapping[Tag, ImageMetadata] | None = None
+) -> list[Tag]:
+    """Sort tags as `newest_by` says, the newest first."""
+    return sorted(tags, key=functools.partial(_age, selection.newest_by, images or {}), reverse=True)
 
 
 def check_matches(count: int, selection: TagSelection) -> None:
@@ -123,7 +168,8 @@ def select_children(index: Manifest, platforms: Sequence[Platform]) -> tuple[Des
     )
 
 
-def _since(text: str, now: datetime) -> datetime:
+def earliest(text: str, now: datetime) -> datetime:
+    """Return the time that `created_since` stands for: a time or a date, or a duration before now."""
     with contextlib.suppress(ValueError):
         return now - timedelta(seconds=parse_duration(text))
     return datetime.fromisoformat(text)
@@ -138,8 +184,15 @@ def missing_platforms(index: Manifest, platforms: Sequence[Platform]) -> tuple[P
 
 
 def _takes(text: str, include: tuple[Matcher, ...], exclude: tuple[Matcher, ...]) -> bool:
-    is_included = not include or any(matches(text) for matches in _parsed(include))
-    return is_included and not any(matches(text) for matches in _parsed(exclude))
+    return _reason(text, include, exclude) in TAKING
+
+
+def _reason(text: str, include: tuple[Matcher, ...], exclude: tuple[Matcher, ...]) -> SelectionReason:
+    if include and not any(matches(text) for matches in _parsed(include)):
+        return "not_included"
+    if any(matches(text) for matches in _parsed(exclude)):
+        return "excluded"
+    return "include" if include else "all"
 
 
 @functools.lru_cache(maxsize=256)

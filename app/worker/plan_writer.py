@@ -15,7 +15,7 @@ from functools import partial
 from app.concurrency import retry_while_unavailable
 from app.domain.errors import RegistrySyncError, TransferError
 from app.domain.job import ImageState, JobPause
-from app.domain.plan import FailedListing, Listing, PlannedCopy
+from app.domain.plan import FailedListing, Listing, PlannedCopy, SelectionCount
 from app.domain.report import ExecutionError, JobWarning
 from app.domain.retry_policy import RetryPolicy
 from app.jobs.cancellation import cancel_queued_images
@@ -67,6 +67,7 @@ class PlanWriter:
         """The first position that no unit has yet."""
         self._next_unit = 1
         self._warnings: list[JobWarning] = []
+        self._counts: list[SelectionCount] = []
         self._postponed: list[FailedListing] = []
         """Lists that may be had a little later."""
 
@@ -81,6 +82,8 @@ class PlanWriter:
         """Take in what was found, to be written; with `fail_fast`, raise what can't be planned."""
         if isinstance(found, JobWarning):
             self._warnings.append(found)
+        elif isinstance(found, SelectionCount):
+            self._counts.append(found)
         elif isinstance(found, PlannedCopy):
             for destination in found.destinations:
                 row = PlannedImage.of_copy(found, destination, position=self._images, copy_number=self._copies)
@@ -202,6 +205,9 @@ class PlanWriter:
                 return None
             await self._put_rows(session, transition)
             transition.warn(self._warnings)
+            if self._counts:
+                is_first = unit.listings is None and self._claim.job.listings is None
+                await PlannedImageStore(session).add_counts(unit.job_number, self._counts, is_first=is_first)
             if self._postponed:
                 return await self._come_again(session, transition, unit)
             transition.plan()

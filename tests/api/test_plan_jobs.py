@@ -251,6 +251,47 @@ async def test_a_policy_is_planned_as_a_job_that_is_no_run_of_it(
     assert (job["policy"], job["state"], list(destination.tags("app"))) == ("nightly", "succeeded", ["1"])
 
 
+async def test_a_plan_and_its_job_count_what_rules_take_and_drop(
+    between: Api, source: Namespace, destination: Namespace
+) -> None:
+    for tag in ("v1", "v2", "edge"):
+        source.push("app", oci_image(tag), tag)
+    body = {"source": source.reference("app"), "destination": destination.reference("app"), "tags": {"include": ["v*"]}}
+    plan = await done(between, body | {"dry_run": True})
+    job = await done(between, body)
+    preview = (await between.client.post("/v1/plan", json=body)).json()
+    expected = [
+        {"rule": 0, "kind": "tag", "taken": taken, "reason": reason, "count": len(tags), "first": first}
+        for taken, reason, tags in ((False, "not_included", ["edge"]), (True, "include", ["v1", "v2"]))
+        for first in [[source.reference("app", tag) for tag in tags]]
+    ]
+    assert plan["selection"] == job["selection"] == preview["selection"] == expected
+
+
+async def test_a_plan_and_a_job_explain_one_tag(between: Api, source: Namespace, destination: Namespace) -> None:
+    for tag in ("v1", "edge"):
+        source.push("app", oci_image(tag), tag)
+    body = {"source": source.reference("app"), "destination": destination.reference("app"), "tags": {"include": ["v*"]}}
+    plan = await done(between, body | {"dry_run": True})
+
+    explained = (await between.client.get(f"/v1/jobs/{plan['id']}", params={"explain": "edge"})).json()
+    taken = (await between.client.post("/v1/plan", params={"explain": source.reference("app", "v1")}, json=body)).json()
+    unclear = await between.client.post("/v1/plan", params={"explain": "app:"}, json=body)
+
+    assert (explained["id"], explained["explanation"]["taken"]) == (plan["id"], False)
+    (rule,) = explained["explanation"]["rules"]
+    assert (rule["outcome"], rule["reason"], rule["tag"]) == ("drops", "not_included", source.reference("app", "edge"))
+    assert {step["pointer"]: step["effect"] for step in rule["steps"]} == {
+        "/rules/0/source": "passes",
+        "/rules/0/tags/include/0": "passes",
+        "/rules/0/tags/include": "drops",
+    }
+    assert (taken["explanation"]["taken"], [image["action"] for image in taken["images"]]) == (True, ["copy"])
+    assert plan["explanation"] is None
+    assert unclear.status_code == 422, unclear.text
+    assert unclear.json()["errors"][0]["parameter"] == "explain"
+
+
 async def test_a_plan_of_nothing_to_do_is_carried_out_at_once(
     between: Api, source: Namespace, destination: Namespace
 ) -> None:

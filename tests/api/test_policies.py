@@ -142,6 +142,8 @@ async def test_a_run_asked_for_again_with_its_key_is_the_same_job(serve: Serve) 
         await client.post(f"/v1/jobs/{job_id}/cancel")
         again = await client.post("/v1/policies/redis/run", headers=named)
         assert (again.json()["id"], again.headers["Location"]) == (job_id, f"/v1/jobs/{job_id}")
+        waited = await client.post("/v1/policies/redis/run", params={"wait": "1s"}, headers=named)
+        assert (again.status_code, waited.status_code) == (202, 200), "as of any other job that is submitted again"
         for path, body in (("/v1/policies/other/run", None), ("/v1/jobs", SHORT)):
             refused = await client.post(path, json=body, headers=named)
             assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused")

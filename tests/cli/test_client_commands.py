@@ -65,7 +65,21 @@ def test_a_first_day_with_a_service(home: Path, source: Namespace, destination: 
 
     planned = cli("plan", here, there, "--tags", "v*", home=home)
     assert planned.returncode == 4, planned.stderr
-    assert planned.stdout.splitlines() == [f"+ {here}:v1 → {there}:v1", "1 copy"]
+    line, left_out, total = planned.stdout.splitlines()
+    assert line.startswith(f"+ {here}:v1 → {there}:v1  ")
+    assert left_out == f"left out by rule 0, not_included: 1 ({here}:edge)"
+    assert (total[:8], total.endswith(" to send, 0 bytes there")) == ("1 copy; ", True)
+    many = source.registry.host, destination.registry.host
+    as_job = cli("plan", f"{many[0]}/{source.prefix}/**", many[1], "--tags", "v*", home=home)
+    assert (as_job.returncode, "1 copy; " in as_job.stdout, f"+ {here}:v1 → " in as_job.stdout) == (4, True, True)
+    why = cli("plan", here, there, "--tags", "v*", "--explain", "edge", home=home)
+    assert (why.returncode, why.stdout.splitlines()[0]) == (
+        0,
+        f"edge is not taken: rule 0 ({here}): no include matches edge",
+    )
+    assert "tags/include/0 v*: does not match edge" in why.stdout
+    assert cli("sync", here, there, "--explain", "v1", home=home).returncode == 4
+    assert destination.tags("app") == {}
     assert cli("verify", here, there, "--tags", "v*", home=home).returncode == 3
 
     synced = cli("sync", here, there, "--tags", "v*", home=home)
@@ -90,6 +104,7 @@ def test_a_first_day_with_a_service(home: Path, source: Namespace, destination: 
         or "# " in cli("jobs", "logs", job, home=home).stdout
     )
     assert json.loads(cli("jobs", "get", job, home=home).stdout)["state"] == "failed"
+    assert "1 is not taken: " in cli("jobs", "explain", job, "1", home=home).stdout
     again = cli("jobs", "retry", job, home=home)
     assert cli("jobs", "watch", again.stdout.strip(), home=home).returncode == 3
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.domain.manifest import Platform
-from app.domain.plan import FailedListing, Listing, PlannedCopy, RefusedCopy
+from app.domain.plan import FailedListing, Listing, PlannedCopy, RefusedCopy, SelectionCount
 from app.domain.reference import Reference
 from app.domain.registry import RegistryEntry
 from app.domain.report import JobWarning
@@ -211,7 +211,8 @@ async def test_only_the_lists_that_failed_are_had_again_and_claims_stay(
     first, place = Reference.parse(here.reference("a/x", "1")), Reference.parse(there.reference("x", "1"))
     claims.recall(PlannedCopy(first, (place,)))
     scope = PlanScope(claims, only=frozenset({Listing(1, here.reference("b/x")), Listing(1, here.reference("b/y"))}))
-    found = [item async for item in bench.planner.plan(request, scope)]
+    planned = [item async for item in bench.planner.plan(request, scope)]
+    found = [item for item in planned if not isinstance(item, SelectionCount)]
     assert [type(item) for item in found] == [RefusedCopy, PlannedCopy]
     assert asked(here) == {"GET tags": 2}
 
@@ -338,3 +339,58 @@ async def test_a_repository_with_plain_tags_only_has_nothing_to_look_for(
     here.load("app", IMAGE, "v1", "sha256-abc")
     copies = await bench.plan({"source": f"{here.host}/app", "destination": there.host, "tags": {"include": ["v*"]}})
     assert [copy.digest_tags for copy in copies] == ["apart"]
+
+
+def counted(bench: Workbench) -> dict[str, int]:
+    """Return what was counted, by kind and reason."""
+    return {f"{count.kind} {count.reason}": count.count for count in bench.counts}
+
+
+async def test_what_a_rule_takes_and_drops_is_counted_by_reason(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    signature = cosign_signature(IMAGE)
+    here.load("a/app", IMAGE, *(f"v{number}" for number in range(9)), "edge", "v3-rc")
+    here.load("a/app", signature, cosign_tag(IMAGE.digest))
+    here.load("a/few", IMAGE, "v1")
+    here.load("a/scratch", IMAGE, "v1")
+    rule: dict[str, object] = {
+        "source": f"{here.host}/a/**",
+        "destination": there.host,
+        "repositories": {"exclude": ["**/scratch"]},
+        "tags": {"include": ["v*"], "exclude": ["*-rc"], "newest": 3, "always": ["v0"], "min_matches": 2},
+    }
+    copies = await bench.plan(rule)
+    assert [copy.source.tag for copy in copies] == ["v0", "v6", "v7", "v8"]
+    assert counted(bench) == {
+        "repository all": 2,
+        "repository excluded": 1,
+        "tag not_included": 1,
+        "tag excluded": 1,
+        "tag always": 1,
+        "tag newest": 3,
+        "tag not_newest": 5,
+        "tag attached": 1,
+        "tag too_few_matches": 1,
+    }
+    by_reason = {count.reason: count for count in bench.counts}
+    assert by_reason["not_newest"].first == tuple(f"{here.host}/a/app:v{number}" for number in range(1, 6))
+    assert by_reason["too_few_matches"].first == (f"{here.host}/a/few:v1",)
+    assert [count.reason for count in bench.counts if count.kind == "tag" and count.taken] == [
+        "always",
+        "newest",
+        "attached",
+    ]
+
+
+async def test_named_tags_that_are_dropped_for_their_age_are_counted(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", IMAGE, "1")
+    named = here.reference("app", "1,2")
+    dated = {"source": named, "destination": f"{there.host}/app", "created_since": "2020-01-01"}
+    assert await bench.plan({**dated}) == []
+    assert counted(bench) == {"tag created_since": 1, "tag missing": 1}
+    bench.counts.clear()
+    await bench.plan({"source": named, "destination": f"{there.host}/app"})
+    assert counted(bench) == {"tag named": 2}

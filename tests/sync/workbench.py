@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from app.domain.plan import FailedListing, PlannedCopy, RefusedCopy
+from app.domain.plan import FailedListing, PlannedCopy, RefusedCopy, SelectionCount
 from app.domain.reference import Reference
 from app.domain.registry import BasicAuth, RegistryEntry
 from app.domain.report import CopyResult, JobWarning, Tally
@@ -56,6 +56,7 @@ class Workbench:
     tallies: list[tuple[Reference, Tally]] = field(default_factory=list)
     warnings: list[JobWarning] = field(default_factory=list)
     failed: list[FailedListing | RefusedCopy] = field(default_factory=list)
+    counts: list[SelectionCount] = field(default_factory=list)
     _waiting: dict[int, asyncio.Event] = field(default_factory=dict)
 
     @property
@@ -74,7 +75,7 @@ class Workbench:
         )
 
     async def plan(self, *rules: dict[str, object], **options: object) -> list[PlannedCopy]:
-        """Plan; warnings go to `warnings`, what can't be planned to `failed`."""
+        """Plan; warnings go to `warnings`, counts to `counts`, what can't be planned to `failed`."""
         request = SyncRequest.model_validate({"rules": rules, "options": options})
         copies = []
         async with aclosing(self.planner.plan(request)) as found:
@@ -83,6 +84,8 @@ class Workbench:
                     copies.append(item)
                 elif isinstance(item, JobWarning):
                     self.warnings.append(item)
+                elif isinstance(item, SelectionCount):
+                    self.counts.append(item)
                 else:
                     self.failed.append(item)
         return copies

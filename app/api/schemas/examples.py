@@ -89,6 +89,17 @@ JOB: dict[str, Any] = {
         "planned": True,
     },
     "totals": {"copy": 0, "update": 0, "up_to_date": 0, "refused": 0, "failed": 0, "companions": 0},
+    "selection": [
+        {
+            "rule": 0,
+            "kind": "tag",
+            "taken": True,
+            "reason": "named",
+            "count": 1,
+            "first": ["docker.io/library/redis:7"],
+        }
+    ],
+    "explanation": None,
     "error": None,
     "warnings": [],
     "waiting_for": None,

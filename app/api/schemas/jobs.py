@@ -13,8 +13,10 @@ from pydantic import (
 )
 
 from app.api.schemas.examples import IMAGE, IMAGE_LOG, JOB
+from app.api.schemas.explanation import ExplanationOut
 from app.api.schemas.pages import PageOut
 from app.domain.job import Image, ImageState, Job, JobKind, JobState, Priority
+from app.domain.plan import SelectionReason
 from app.domain.report import CopyStep, PlanAction, RowKind
 from app.domain.request import SyncRequest
 
@@ -140,6 +142,24 @@ class PlanTotalsOut(_Out):
     companions: int
 
 
+SELECTION = "How many tags and repositories each rule takes or drops for what, once all of them are known."
+
+
+class SelectionCountOut(_Out):
+    """How many tags, or repositories, a rule takes or drops for one reason, and the first of them."""
+
+    rule: int = Field(description="Which rule, counted from 0.")
+    kind: Literal["repository", "tag"]
+    taken: bool
+    reason: SelectionReason = Field(
+        description="Taken: `named` (the source lists it), `all`, `include`, `always`, `newest`, `attached` (it "
+        "belongs to an image by its digest and comes along). Dropped: `not_included`, `excluded`, `not_newest`, "
+        "`created_since`, `min_age`, `artifact_type`, `missing`, `too_few_matches`."
+    )
+    count: int
+    first: list[str]
+
+
 class CompanionsOut(_Out):
     """How many companions an image has, and the first of their tags or digests."""
 
@@ -175,6 +195,8 @@ class JobOut(_Out):
     request: SyncRequest
     progress: ProgressOut
     totals: PlanTotalsOut
+    selection: list[SelectionCountOut] = Field(description=SELECTION)
+    explanation: ExplanationOut | None = Field(default=None, description="Of the tag asked about by `explain`.")
     error: ExecutionErrorOut | None
     warnings: list[JobWarningOut]
     waiting_for: JobPauseOut | None = Field(description="Set while work of it is put off for a registry's pause.")

@@ -9,15 +9,18 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from app.api.schemas.examples import FULL_FORM, SHORT_FORM
+from app.api.schemas.explanation import ExplanationOut
 from app.api.schemas.job_requests import SubmittedFields, SubmittedRequest, described_by
 from app.api.schemas.jobs import (
     ACTION,
     COMPANIONS,
     KIND,
     RULE,
+    SELECTION,
     CompanionsOut,
     ExecutionErrorOut,
     JobWarningOut,
+    SelectionCountOut,
 )
 from app.domain.plan import PlanResult
 from app.domain.report import PlanAction, RowKind
@@ -45,6 +48,17 @@ PLAN: dict[str, Any] = {
         }
     ],
     "is_complete": True,
+    "selection": [
+        {
+            "rule": 0,
+            "kind": "tag",
+            "taken": True,
+            "reason": "named",
+            "count": 1,
+            "first": ["docker.io/library/redis:7"],
+        }
+    ],
+    "explanation": None,
     "warnings": [],
 }
 
@@ -124,6 +138,8 @@ class PlanOut(BaseModel):
 
     images: list[PlannedImageOut]
     is_complete: bool = Field(description="False when there were more images, or it took longer, than a preview may.")
+    selection: list[SelectionCountOut] = Field(description=SELECTION)
+    explanation: ExplanationOut | None = Field(default=None, description="Of the tag asked about by `explain`.")
     warnings: list[JobWarningOut]
 
     @classmethod
@@ -132,5 +148,7 @@ class PlanOut(BaseModel):
         return cls(
             images=[PlannedImageOut.of(row) for row in preview.images],
             is_complete=preview.is_complete,
+            selection=[SelectionCountOut.model_validate(count) for count in preview.selection],
+            explanation=ExplanationOut.of(preview.explanation) if preview.explanation else None,
             warnings=[JobWarningOut.model_validate(warning) for warning in preview.warnings],
         )

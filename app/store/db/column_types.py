@@ -12,7 +12,7 @@ from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, TypeDecorat
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.domain.job import JobPause
-from app.domain.plan import Listing
+from app.domain.plan import Listing, SelectionCount
 from app.domain.report import ExecutionError, FailureCount, JobWarning
 
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
@@ -82,6 +82,16 @@ def read_warnings(documents: list[dict[str, Any]]) -> tuple[JobWarning, ...]:
         else JobWarning(**{**document, "first": tuple(document["first"])})
         for document in documents
     )
+
+
+def selection_documents(counts: Iterable[SelectionCount]) -> list[dict[str, Any]]:
+    """Write how many tags and repositories rules take and drop."""
+    return [asdict(count) for count in counts]
+
+
+def read_selection(documents: list[dict[str, Any]] | None) -> tuple[SelectionCount, ...]:
+    """Read how many tags and repositories rules take and drop."""
+    return tuple(SelectionCount(**{**document, "first": tuple(document["first"])}) for document in documents or ())
 
 
 def listing_documents(listings: Iterable[Listing]) -> list[dict[str, Any]]:

@@ -59,6 +59,8 @@ class JobRow(Counted, Base):
     warnings: Mapped[list[Any]]
     totals: Mapped[dict[str, Any] | None]
     """What its images come to that have ended, by what was to be done."""
+    selection_counts: Mapped[list[Any] | None]
+    """How many tags and repositories its rules take and drop for what; written when planning ends."""
     listings: Mapped[list[Any] | None]
     """Of a retry: the lists that could not be had before, which is all that is planned; null for all of the request."""
     waiting_for: Mapped[dict[str, Any] | None]
