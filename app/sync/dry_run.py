@@ -1,21 +1,25 @@
 """A dry run: what destinations would have by the copies looked at before, if those had been made. No request writes.
 
 A plan runs the copier itself, so its rows are those of the job; what the job would have brought by then (a layer that
-two images share is sent once) is remembered here instead. Bounded: of very large plans the oldest is forgotten, and
-counted once more.
+two images share is sent once) is remembered here instead. Bounded, so that a plan of any size takes the same memory:
+what was not needed for the longest time is forgotten, and counted once more if it comes up again.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
-from typing import Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from app.domain.manifest import Descriptor, Manifest
 from app.domain.reference import Digest, Registry, Repository, Tag, is_fallback_tag
 
-MAX_REMEMBERED = 20_000
-"""Blobs, and manifests, that are remembered each."""
-K = TypeVar("K")
+MAX_REMEMBERED = 10_000
+"""Blobs, and manifests, that are remembered each; images that share layers come soon after one another."""
+MAX_PLACES = 32
+"""Repositories remembered for one blob of one registry."""
+MAX_INDEXES = 500
+"""Lists of referrers that are remembered whole; each may have megabytes."""
 V = TypeVar("V")
 
 
@@ -23,51 +27,72 @@ class DryRun:
     """Remembers what the copies of one plan would have brought to which repository, in one process."""
 
     def __init__(self) -> None:
-        self._blobs: OrderedDict[tuple[Registry, Digest], set[str]] = OrderedDict()
-        self._manifests: OrderedDict[tuple[Repository, Tag | Digest], Descriptor] = OrderedDict()
-        self._indexes: OrderedDict[tuple[Repository, Tag], Manifest] = OrderedDict()
-        self._referrers: OrderedDict[tuple[Repository, Digest], set[Digest]] = OrderedDict()
+        self._blobs = _Memory[tuple[str, ...]](MAX_REMEMBERED)
+        """The paths that would have a blob, by registry and digest, the latest last."""
+        self._manifests = _Memory[Descriptor](MAX_REMEMBERED)
+        self._indexes = _Memory[Manifest](MAX_INDEXES)
+        self._referrers = _Memory[frozenset[Digest]](MAX_INDEXES)
 
     def find_blob(
         self, repository: Repository, digest: Digest, *, mounts: bool
     ) -> Literal["present", "mounted"] | None:
         """Return how a repository would come by a blob without its bytes; with `mounts` from the registry's others."""
-        paths = self._blobs.get((repository.registry, digest), ())
+        paths = self._blobs.find(repository.registry, digest) or ()
         if repository.path in paths:
             return "present"
         return "mounted" if mounts and paths else None
 
     def add_blob(self, repository: Repository, digest: Digest) -> None:
         """Note that a repository would have a blob."""
-        _remembered(self._blobs, (repository.registry, digest), set[str]()).add(repository.path)
+        paths = self._blobs.find(repository.registry, digest) or ()
+        if repository.path not in paths:
+            self._blobs.put((*paths[1 - MAX_PLACES :], repository.path), repository.registry, digest)
 
     def find_manifest(self, repository: Repository, target: Tag | Digest) -> Descriptor | None:
         """Return what a tag or digest would be; None where nothing was brought there."""
-        return self._manifests.get((repository, target))
+        return self._manifests.find(repository.registry, repository.path, target)
 
     def find_index(self, repository: Repository, tag: Tag) -> Manifest | None:
         """Return what a fallback tag would list; None where nothing was added to it."""
-        return self._indexes.get((repository, tag))
+        return self._indexes.find(repository.registry, repository.path, tag)
 
     def put_manifest(self, repository: Repository, place: Tag | Digest, manifest: Manifest) -> None:
         """Note that a repository would have a manifest, and list it as a referrer."""
         for target in {place, manifest.digest}:
-            self._manifests.pop((repository, target), None)
-            _remembered(self._manifests, (repository, target), manifest.descriptor)
+            self._manifests.put(manifest.descriptor, repository.registry, repository.path, target)
         if is_fallback_tag(place):
-            self._indexes.pop((repository, Tag(place)), None)
-            _remembered(self._indexes, (repository, Tag(place)), manifest)
+            self._indexes.put(manifest, repository.registry, repository.path, place)
         if manifest.subject is not None:
-            _remembered(self._referrers, (repository, manifest.subject.digest), set[Digest]()).add(manifest.digest)
+            subject = manifest.subject.digest
+            known = self.list_referrers(repository, subject)
+            self._referrers.put(known | {manifest.digest}, repository.registry, repository.path, subject)
 
     def list_referrers(self, repository: Repository, subject: Digest) -> frozenset[Digest]:
         """List the referrers that a manifest would have got."""
-        return frozenset(self._referrers.get((repository, subject), ()))
+        return self._referrers.find(repository.registry, repository.path, subject) or frozenset()
 
 
-def _remembered(memory: OrderedDict[K, V], key: K, value: V) -> V:
-    found = memory.setdefault(key, value)
-    memory.move_to_end(key)
-    if len(memory) > MAX_REMEMBERED:
-        memory.popitem(last=False)
-    return found
+class _Memory(Generic[V]):
+    """Values under keys of 16 bytes, whatever the names are; of too many the one used longest ago is forgotten."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[bytes, V] = OrderedDict()
+
+    def find(self, *names: Registry | Tag | Digest | str) -> V | None:
+        key = _key(names)
+        value = self._values.get(key)
+        if value is not None:
+            self._values.move_to_end(key)
+        return value
+
+    def put(self, value: V, *names: Registry | Tag | Digest | str) -> None:
+        key = _key(names)
+        self._values[key] = value
+        self._values.move_to_end(key)
+        if len(self._values) > self._most:
+            self._values.popitem(last=False)
+
+
+def _key(names: tuple[str, ...]) -> bytes:
+    return hashlib.blake2b("\n".join(names).encode(), digest_size=16).digest()

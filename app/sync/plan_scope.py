@@ -6,13 +6,15 @@ planning: a planner that is started again, or the planning of a retry, begins wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from app.domain.errors import InvalidRequestError
 from app.domain.manifest import Platform
+from app.domain.pattern import AS_IT_IS, DestinationTemplate
 from app.domain.plan import Listing, PlannedCopy, RefusedCopy
-from app.domain.reference import Reference, Repository
+from app.domain.reference import DOCKER_HUB, Reference, Repository
+from app.domain.request import Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,11 @@ class DestinationClaims:
                 yield from self.refuse(copy.source, str(destination), self._conflict(copy, destination, first))
         if claimed:
             yield replace(copy, destinations=tuple(claimed))
+
+    def release(self, repositories: Iterable[Repository]) -> None:
+        """Forget what is claimed in repositories that nothing that is still to be planned can go to."""
+        for repository in repositories:
+            self._places.pop(repository, None)
 
     def recall(self, copy: PlannedCopy) -> None:
         """Note a copy that was planned before; where two claim one destination, the first stays."""
@@ -116,6 +123,37 @@ class PlanScope:
         """Name the repositories of a rule whose tags are to be listed, in order."""
         wanted = (self.only or frozenset()) - self.without
         return tuple(sorted(listing.source for listing in wanted if listing.rule == rule))
+
+
+MAX_RULES_LOOKED_AT = 50
+"""Rules after one that are asked whether they may go to a repository, for each repository."""
+
+
+def released_by(rule: Rule, later: Sequence[Rule], places: Iterable[Repository]) -> list[Repository]:
+    """List the destinations of one of a rule's repositories that, when it is planned, nothing else can go to.
+
+    So a plan of any number of tags holds the claims of one repository at a time: where a rule keeps the names of its
+    repositories, which no two then share, and no rule after it goes to the same place.
+    """
+    if len(later) > MAX_RULES_LOOKED_AT or not _keeps_apart(rule):
+        return []
+    templates = [template for other in later for template in other.destination_templates]
+    return [place for place in places if not any(_may_fill(template, place) for template in templates)]
+
+
+def _keeps_apart(rule: Rule) -> bool:
+    templates = rule.destination_templates
+    has_own_places = len({template.registry for template in templates}) == len(templates)
+    keeps_names = all(
+        template.registry != DOCKER_HUB  # where a path of one part is one of library/, too
+        and ("{repository}" in template.path or (rule.source_pattern.is_pattern and "{" not in template.path))
+        for template in templates
+    )
+    return rule.mapping == AS_IT_IS and has_own_places and keeps_names
+
+
+def _may_fill(template: DestinationTemplate, place: Repository) -> bool:
+    return template.registry == place.registry and place.path.startswith(template.path.partition("{")[0])
 
 
 def _shown(claim: _Claim, destination: Reference) -> str:

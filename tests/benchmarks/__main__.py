@@ -29,6 +29,7 @@ CASES: dict[str, Case] = {
     "fan-out": copies.fan_out,
     "tags": scale.tags,
     "curves": scale.curves,
+    "plans": scale.plans,
     "memory": scale.memory,
     "entries": scale.entries,
     "noop": latency.noop,

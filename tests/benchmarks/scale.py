@@ -16,6 +16,9 @@ from tests.benchmarks.service import CONNECTIONS, enter, run_job, running, whole
 
 MANY_REPOSITORIES, MANY_TAGS = 500, 200
 CURVE = (100, 300, 1_000, 3_000, 10_000)
+PLANS = (10_000, 100_000)
+TAGS_PER_REPOSITORY = 100
+LAYER_BYTES = 1024
 SIZES = (1 * GIB, 10 * GIB)
 ENTRIES = 120
 SETTLE_SECONDS = 2.0
@@ -62,6 +65,32 @@ def curves(bench: Bench, section: Section) -> None:
                     f"{asked / count:.2f}",
                     mib(measured.used.peak_over_idle_bytes),
                 )
+
+
+def plans(bench: Bench, section: Section) -> None:
+    """Plan 10,000 and 100,000 images, all still to be copied, as a job: memory must not grow with their number."""
+    table = section.table("tags", "wall s", "CPU s", "CPU ms/tag", "over idle, one process")
+    for count in PLANS:
+        repositories = count // TAGS_PER_REPOSITORY
+        with (
+            endless_registries(
+                repositories=repositories, tags=TAGS_PER_REPOSITORY, layers=1, layer_bytes=LAYER_BYTES
+            ) as sides,
+            running(bench.settings) as service,
+        ):
+            enter(service, *sides, **CONNECTIONS)
+            measured = run_job(service, whole_registry(sides[0], sides[1:]) | {"dry_run": True})
+            found = measured.job["totals"]["copy"]
+            if found != count:
+                raise RuntimeError(f"{found} of {count} images are to be copied")
+            used = measured.used.usage
+            table.add(
+                f"{count:,}",
+                f"{used.wall_seconds:.1f}",
+                f"{used.cpu_seconds:.1f}",
+                f"{used.cpu_seconds / count * 1_000:.2f}",
+                mib(measured.used.peak_over_idle_bytes),
+            )
 
 
 def memory(bench: Bench, section: Section) -> None:

@@ -1,0 +1,117 @@
+"""A plan of any number of tags takes the memory of a small one: counted in bytes held by the code that remembers."""
+
+import hashlib
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from app.domain.plan import PlannedCopy
+from app.domain.reference import Digest, Registry, Repository, Tag
+from app.domain.request import SyncRequest
+from app.registry.pool import RegistryClients
+from app.sync import dry_run, plan_scope
+from app.sync.dry_run import MAX_REMEMBERED, DryRun
+from app.sync.planner import Planner
+
+TAGS = tuple(Tag(f"v{number}") for number in range(50))
+THERE = Registry("new.example.com:5000")
+
+
+@dataclass(slots=True)
+class Holding:
+    """Bytes held by some files, since it began."""
+
+    files: tuple[str, ...]
+
+    def read(self) -> int:
+        snapshot = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, file) for file in self.files])
+        return sum(found.size for found in snapshot.statistics("filename"))
+
+
+@contextmanager
+def holding(*files: str | None) -> Iterator[Holding]:
+    """Count what code of these files allocates and goes on holding."""
+    tracemalloc.start()
+    try:
+        yield Holding(tuple(str(Path(file)) for file in files if file))
+    finally:
+        tracemalloc.stop()
+
+
+class ManyRepositories(RegistryClients):
+    """The clients of a job whose source has many repositories, each with the same tags; nothing is asked."""
+
+    def __init__(self, repositories: int) -> None:
+        self.repositories = repositories
+
+    def for_registry(self, *_: object, **__: object) -> "ManyRepositories":  # type: ignore[override]
+        return self
+
+    def for_repository(self, *_: object, **__: object) -> "ManyRepositories":  # type: ignore[override]
+        return self
+
+    async def list_repositories(self, _namespace: str, **_: object) -> AsyncIterator[str]:
+        for number in range(self.repositories):
+            yield f"team/app-{number}"
+
+    async def list_tags(self, _path: str, **_: object) -> AsyncIterator[Tag]:
+        for tag in TAGS:
+            yield tag
+
+
+async def held_by_planning(repositories: int, *rules: dict[str, object]) -> int:
+    """Plan, and return what is held when the last image was planned."""
+    request = SyncRequest.model_validate({"rules": rules})
+    planned = 0
+    with holding(plan_scope.__file__) as held:
+        async with aclosing(Planner(ManyRepositories(repositories)).plan(request)) as found:
+            async for item in found:
+                planned += isinstance(item, PlannedCopy)
+                if planned == repositories * len(TAGS):
+                    return held.read()
+    raise AssertionError(planned)
+
+
+async def test_planning_20_000_images_holds_what_planning_5_000_does() -> None:
+    rule: dict[str, object] = {"source": "old.example.com/**", "destination": THERE}
+    elsewhere: dict[str, object] = {"source": "other.example.com/a:1", "destination": f"{THERE}/other/a:1"}
+    few, many = [await held_by_planning(repositories, rule, elsewhere) for repositories in (100, 400)]
+    assert many < few + 16_384, (few, many)
+
+
+@pytest.mark.parametrize(
+    ("destination", "later"),
+    [
+        ("new.example.com:5000/flat/{name}", None),
+        ("new.example.com:5000", "new.example.com:5000"),
+        ("new.example.com:5000", "new.example.com:5000/team/{name}"),
+    ],
+)
+async def test_claims_stay_where_another_source_may_go_to_the_same_place(destination: str, later: str | None) -> None:
+    rules: list[dict[str, object]] = [{"source": "old.example.com/**", "destination": destination}]
+    rules += [{"source": "old.example.com/**", "destination": later}] if later else []
+    few, many = [await held_by_planning(repositories, *rules) for repositories in (10, 40)]
+    assert many > 2 * few, (few, many)
+
+
+def digest(number: int) -> Digest:
+    return Digest(f"sha256:{hashlib.sha256(str(number).encode()).hexdigest()}")
+
+
+def test_a_dry_run_of_many_images_holds_what_one_of_fewer_does_and_knows_what_is_shared() -> None:
+    shared, found = digest(-1), []
+    with holding(dry_run.__file__) as held:
+        remembered = DryRun()
+        for number in range(3 * MAX_REMEMBERED):
+            place = Repository(THERE, f"team/app-{number // 100}")
+            found.append(remembered.find_blob(place, shared, mounts=True))
+            remembered.add_blob(place, shared)
+            remembered.add_blob(place, digest(number))
+            if number == MAX_REMEMBERED:
+                full = held.read()
+        assert held.read() < full * 1.1
+    assert found.count(None) == 1, "a layer that all images share is sent once"
