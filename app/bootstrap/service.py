@@ -55,6 +55,7 @@ from app.worker.shared_state import (
     SharedRegistryLimits,
     SharedUploads,
     SiblingBlobs,
+    shared_blob_claims,
 )
 from app.worker.slots import UnitSlots
 from app.worker.worker import PeriodicTask, Worker
@@ -238,11 +239,13 @@ def _worker(
         database, worker=worker_id, name=socket.gethostname(), concurrency=concurrency, clock=now, channel=channel
     )
     uploads = SharedUploads(database, sealer, heartbeat=heartbeat, clock=now)
+    claim_blobs = shared_blob_claims(database, clock=now)
+    sessions = SyncSessions(pool, blobs, uploads.notes, destination_notes=notes, claim_blobs=claim_blobs)
     runner = JobRunner(
         database,
         queue,
         Claims(database, sealer, heartbeat=heartbeat, crowded=slots.crowded, clock=now),
-        open_sync_session=SyncSessions(pool, blobs, uploads.notes, destination_notes=notes).open,
+        open_sync_session=sessions.open,
         clock=now,
     )
     return Worker(

@@ -18,6 +18,7 @@ from app.store.hook_events import HookEventStore
 from app.store.idempotency import IdempotencyStore
 from app.store.images import ImageStore
 from app.store.jobs import JobStore
+from app.store.planned_blobs import PlannedBlobStore
 from app.store.push_origins import PushOriginStore
 from app.store.registry_limits import RegistryLimitStore
 from app.store.registry_states import RegistryStateStore
@@ -34,6 +35,8 @@ KEY_RETENTION = timedelta(days=3)
 LOCATION_RETENTION = timedelta(days=30)
 DELIVERY_RETENTION = timedelta(days=30)
 """After their end; until then they can be looked at, and sent again."""
+PLANNED_BLOB_RETENTION = timedelta(days=7)
+"""Longer than any plan is at work."""
 UPLOAD_RETENTION = timedelta(days=1)
 """Registries drop open uploads earlier."""
 NOTE_RETENTION = timedelta(days=400)
@@ -95,6 +98,9 @@ class Retention:
         )
         await self._in_batches(
             lambda session: DestinationNoteStore(session).delete_before(now - NOTE_RETENTION, limit=BATCH_ROWS)
+        )
+        await self._in_batches(
+            lambda session: PlannedBlobStore(session).delete_before(now - PLANNED_BLOB_RETENTION, limit=BATCH_ROWS)
         )
         await self._in_batches(lambda session: delete_uploads_before(session, now - UPLOAD_RETENTION, limit=BATCH_ROWS))
         async with self._database.transaction() as session:

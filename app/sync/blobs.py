@@ -17,7 +17,7 @@ from app.registry.pool import RegistryClients
 from app.registry.ratelimit.token_bucket import TokenBucket
 from app.registry.uploads import UploadSession
 from app.sync.destination import DestinationState, Need, Settled
-from app.sync.dry_run import DryRun
+from app.sync.dry_run import DryRun, MissingBlob
 from app.sync.known_blobs import KnownBlobs, NotedUpload, UploadNotes, begun, give_back
 from app.sync.source_blob import SourceBlob
 from app.sync.transfer import Receiver, Transfer
@@ -83,13 +83,14 @@ class BlobMover:
     async def move(self, needs: Iterable[Need]) -> None:
         """Bring all blobs to all that need them; who can't be given one fails, and no one else."""
         if self._dry_run is not None:
-            await run_limited((self._look(need, self._dry_run) for need in needs), at_once=BLOBS_AT_ONCE)
+            found = await run_limited((self._look(need, self._dry_run) for need in needs), at_once=BLOBS_AT_ONCE)
+            await self._claim([missing for each in found for missing in each], self._dry_run)
         else:
             await run_limited((self._move(need) for need in needs), at_once=BLOBS_AT_ONCE)
 
-    async def _look(self, need: Need, dry_run: DryRun) -> None:
-        """Count what would become of a blob."""
-        blob = need.blob
+    async def _look(self, need: Need, dry_run: DryRun) -> list[tuple[_Place, Descriptor, MissingBlob]]:
+        """Count what would become of a blob; return where it would have to be sent."""
+        blob, missing = need.blob, []
         for place in self._lacking(need):
             mounts = blob.digest.algorithm == "sha256" and self._known.may_mount(place.repository.registry)
             how = dry_run.find_blob(place.repository, blob.digest, mounts=mounts)
@@ -104,7 +105,17 @@ class BlobMover:
                 # Another copy may have been looked at meanwhile.
                 how = found or dry_run.find_blob(place.repository, blob.digest, mounts=mounts)
             dry_run.add_blob(place.repository, blob.digest)
-            self._count(place, blob, how)
+            if how is None:
+                missing.append((place, blob, MissingBlob(place.first.reference, blob.digest, mounts)))
+            else:
+                self._count(place, blob, how)
+        return missing
+
+    async def _claim(self, missing: Sequence[tuple[_Place, Descriptor, MissingBlob]], dry_run: DryRun) -> None:
+        """Count what would have to be sent: once, also where several workers look at images that share it."""
+        granted = await dry_run.claim(claim for _, _, claim in missing)
+        for place, blob, claim in missing:
+            self._count(place, blob, None if claim in granted else "mounted" if claim.is_mounted else "present")
 
     async def _find_without_writing(self, place: _Place, blob: Descriptor) -> Literal["present", "mounted"] | None:
         """Find out what a mount or HEAD would come to; only HEADs are asked."""

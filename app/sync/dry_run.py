@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from app.domain.manifest import Descriptor, Manifest
-from app.domain.reference import Digest, Registry, Repository, Tag, is_fallback_tag
+from app.domain.reference import Digest, Reference, Registry, Repository, Tag, is_fallback_tag
 
 MAX_REMEMBERED = 10_000
 """Blobs, and manifests, that are remembered each; images that share layers come soon after one another."""
@@ -21,12 +23,30 @@ MAX_PLACES = 32
 MAX_INDEXES = 500
 """Lists of referrers that are remembered whole; each may have megabytes."""
 V = TypeVar("V")
+ClaimBlobs = Callable[[Mapping[bytes, bytes]], Awaitable[frozenset[bytes]]]
+"""Claims blobs, each by a key and for an owner, among all workers of a plan; returns the keys that are the owner's."""
+
+
+@dataclass(frozen=True, slots=True)
+class MissingBlob:
+    """A blob that an image would have to send, as far as this process knows."""
+
+    destination: Reference
+    digest: Digest
+    is_mounted: bool
+    """Whether other repositories of the registry would mount it, once it is there."""
 
 
 class DryRun:
-    """Remembers what the copies of one plan would have brought to which repository, in one process."""
+    """Remembers what the copies of one plan would have brought to which repository, in one process.
 
-    def __init__(self) -> None:
+    - `name`: of the plan, the same in every process
+    - `claim`: decides among the processes which image sends a blob; by default there is no other process
+    """
+
+    def __init__(self, name: str = "", *, claim: ClaimBlobs | None = None) -> None:
+        self._name = name
+        self._claim = claim
         self._blobs = _Memory[tuple[str, ...]](MAX_REMEMBERED)
         """The paths that would have a blob, by registry and digest, the latest last."""
         self._manifests = _Memory[Descriptor](MAX_REMEMBERED)
@@ -47,6 +67,18 @@ class DryRun:
         paths = self._blobs.find(repository.registry, digest) or ()
         if repository.path not in paths:
             self._blobs.put((*paths[1 - MAX_PLACES :], repository.path), repository.registry, digest)
+
+    async def claim(self, missing: Iterable[MissingBlob]) -> frozenset[MissingBlob]:
+        """Return those blobs that these images send; of the others another worker looked at an image that does."""
+        by_key = {self._key_of(blob): blob for blob in missing}
+        if self._claim is None or not by_key:
+            return frozenset(by_key.values())
+        granted = await self._claim({key: _key((str(blob.destination),)) for key, blob in by_key.items()})
+        return frozenset(blob for key, blob in by_key.items() if key in granted)
+
+    def _key_of(self, blob: MissingBlob) -> bytes:
+        place = blob.destination.repository
+        return _key((self._name, place.registry if blob.is_mounted else str(place), blob.digest))
 
     def find_manifest(self, repository: Repository, target: Tag | Digest) -> Descriptor | None:
         """Return what a tag or digest would be; None where nothing was brought there."""

@@ -1,7 +1,6 @@
 """The life of a unit in one file: claim it, plan or copy it, record what became of it.
 
 A unit is given a sync session: a planner and a copier, over the connections and knowledge that the process shares.
-
 A plan unit lists, selects and maps a job's request, and hands out what it finds in copy units as it is found; what
 can't be planned has a row of its own, and all else is copied. A copy unit copies its images, several at once; one that
 fails does not stop the others.
@@ -39,7 +38,7 @@ from app.store.units import UnitKind
 from app.sync.compare import DigestLists
 from app.sync.copier import Copier
 from app.sync.destination import DestinationNotes
-from app.sync.dry_run import DryRun
+from app.sync.dry_run import ClaimBlobs, DryRun
 from app.sync.known_blobs import KnownBlobs, UploadNotes
 from app.sync.plan_scope import PlanScope
 from app.sync.planner import Planned, Planner
@@ -302,16 +301,21 @@ class SyncSessions:
     """Opens sync sessions over what the process shares: connections, known blobs, notes of open uploads."""
 
     def __init__(
-        self, pool: ClientPool, blobs: KnownBlobs, notes: UploadNotes, *, destination_notes: DestinationNotes
+        self,
+        pool: ClientPool,
+        blobs: KnownBlobs,
+        notes: UploadNotes,
+        *,
+        destination_notes: DestinationNotes,
+        claim_blobs: ClaimBlobs | None = None,
     ) -> None:
         self._pool = pool
         self._blobs = blobs
         self._notes = notes
-        self._destination_notes = destination_notes
+        self._destination_notes, self._claim_blobs = destination_notes, claim_blobs
         self._rate_limits: WeakValueDictionary[str, TokenBucket] = WeakValueDictionary()
         """By job; each lasts as long as a copier of that job."""
         self._memories: OrderedDict[str, _JobMemory] = OrderedDict()
-        """By job."""
 
     def open(self, job: Job, entries: tuple[RegistryEntry, ...], will_be_resumed: WillBeResumed) -> SyncSession:
         """Open a sync session for one unit of a job."""
@@ -332,17 +336,15 @@ class SyncSessions:
     def _remember(self, job: Job) -> _JobMemory:
         memory = self._memories.get(job.id)
         if memory is None:
-            memory = self._memories[job.id] = _JobMemory(dry_run=DryRun() if job.dry_run else None)
+            dry_run = DryRun(job.id, claim=self._claim_blobs) if job.dry_run else None
+            memory = self._memories[job.id] = _JobMemory(dry_run=dry_run)
         self._memories.move_to_end(job.id)
         while len(self._memories) > MAX_JOBS_REMEMBERED:
             self._memories.popitem(last=False)
         return memory
 
     def _rate_limit(self, job: Job) -> TokenBucket | None:
-        rate = job.request.options.max_bytes_per_second
-        if rate is None:
-            return None
-        rate_limit = self._rate_limits.get(job.id)
-        if rate_limit is None:
+        rate, rate_limit = job.request.options.max_bytes_per_second, self._rate_limits.get(job.id)
+        if rate is not None and rate_limit is None:
             rate_limit = self._rate_limits[job.id] = TokenBucket(rate)
         return rate_limit

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from app.concurrency import retry_while_unavailable
 from app.domain.errors import UnavailableError
 from app.domain.job import Job
 from app.domain.reference import Digest, Registry, Repository
@@ -24,10 +25,13 @@ from app.registry.ratelimit.window import WindowState
 from app.security import Sealer
 from app.store.blob_locations import BlobLocation, BlobLocationStore
 from app.store.db.database import Database, Session
+from app.store.db.group_commit import GroupCommit
 from app.store.destination_notes import DestinationNoteStore
+from app.store.planned_blobs import PlannedBlobStore
 from app.store.registry_limits import RegistryLimitStore, SharedLimit
 from app.store.upload_sessions import OpenUpload, UploadSessionStore
 from app.sync.destination import DestinationNote, DestinationNotes, NoteKind
+from app.sync.dry_run import ClaimBlobs
 from app.sync.known_blobs import KnownBlobs, UploadNotes
 from app.worker.heartbeat import Heartbeat
 
@@ -112,6 +116,8 @@ BATCH = 500
 NEWS_SECONDS = 0.01
 """How long news for the other processes wait for more."""
 SEVERAL = 2
+CLAIM_SECONDS = 0.02
+"""How long an image of a plan waits for others that claim blobs, to be written with them."""
 
 
 class SharedBlobLocations:
@@ -282,3 +288,13 @@ class SharedDestinationNotes:
                 await DestinationNoteStore(session).drop(repository, digest, kind=kind)
         except UnavailableError:
             return
+
+
+def shared_blob_claims(database: Database, *, clock: Callable[[], datetime]) -> ClaimBlobs:
+    """Return what workers claim the blobs of a plan with; while the database is gone it waits."""
+
+    async def write(session: Session, wanted: Sequence[Mapping[bytes, bytes]]) -> list[frozenset[bytes] | Exception]:
+        return [*await PlannedBlobStore(session).claim(wanted, now=clock())]
+
+    commits = GroupCommit[Mapping[bytes, bytes], frozenset[bytes]](database, write, linger_seconds=CLAIM_SECONDS)
+    return lambda wanted: retry_while_unavailable(lambda: commits.add(wanted))

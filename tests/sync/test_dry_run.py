@@ -1,13 +1,14 @@
 """What a dry run says a copy would do; it writes nothing."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Literal
 
 import pytest
 
 from app.sync.dry_run import DryRun
+from app.sync.known_blobs import KnownBlobs
 from tests.support.fake_registry import FakeRegistry, Respond, on
-from tests.support.images import Manifest, oci_image, oci_index
+from tests.support.images import DOCKER_FOREIGN_LAYER, Manifest, blob, docker_image, oci_image, oci_index
 from tests.sync.workbench import Workbench, asked, workbench
 
 IMAGE = oci_image("one")
@@ -86,3 +87,42 @@ async def test_a_destination_that_cant_be_asked_is_no_matter_of_the_other(
         ("failed", "unauthorized"),
         ("copy", None),
     ]
+
+
+async def test_a_layer_that_images_of_two_workers_share_is_sent_once(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    shared, own = blob("shared", size=5_000), [blob(f"own {number}", size=100) for number in range(2)]
+    images = [oci_image(f"image {number}", layers=[shared, own[number]]) for number in range(2)]
+    for number, image in enumerate(images):
+        here.load(f"app-{number}", image, "1")
+    owners: dict[bytes, bytes] = {}
+
+    async def claim(wanted: Mapping[bytes, bytes]) -> frozenset[bytes]:
+        return frozenset(key for key, owner in wanted.items() if owners.setdefault(key, owner) == owner)
+
+    async def to_send(number: int) -> int:
+        bench.known, bench.dry_run = KnownBlobs(), DryRun("plan", claim=claim)
+        name = f"app-{number}"
+        [result] = await bench.copy(here.reference(name, "1"), there.reference(name, "1"), companions="never")
+        return result.tally.bytes_total - result.tally.bytes_done
+
+    alone = [sum(part.size for part in image.blobs) for image in images]
+    assert [await to_send(0), await to_send(1)] == [alone[0], alone[1] - shared.size]
+    assert await to_send(0) == alone[0], "the same image again, after its worker died, counts as it did"
+
+
+async def test_a_foreign_layer_counts_by_its_size_and_nobody_is_asked_for_it(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    url = f"http://{here.host}/foreign/layer"
+    image = docker_image("w", layers=[blob("away", size=7_000, media_type=DOCKER_FOREIGN_LAYER, urls=[url])])
+    here.load("app", image, "1")
+    for handling, expected in (("skip", 0), ("copy", 7_000)):
+        bench.dry_run = DryRun()
+        [result] = await bench.copy(
+            here.reference("app", "1"), there.reference("app", handling), companions="never", foreign_layers=handling
+        )
+        left = result.tally.bytes_total - result.tally.bytes_done
+        assert (result.action, left - image.blobs[0].size) == ("copy", expected)
+    assert not [call for call in here.journal if "foreign" in call.path]

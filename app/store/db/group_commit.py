@@ -45,11 +45,13 @@ class GroupCommit(Generic[Item, Outcome]):
     """Group commit for one kind of write in this process; callers wait for it, so it goes before other writes.
 
     - `write`: writes a batch in one transaction and returns an outcome or an error for each item, in order
+    - `linger_seconds`: how long the first of a batch waits for others, where nobody minds; 0
     """
 
-    def __init__(self, database: Database, write: Write[Item, Outcome]) -> None:
+    def __init__(self, database: Database, write: Write[Item, Outcome], *, linger_seconds: float = 0.0) -> None:
         self._database = database
         self._write = write
+        self._linger_seconds = linger_seconds
         self._waiting: list[_Pending[Item, Outcome]] = []
         self._work: asyncio.Task[None] | None = None
 
@@ -66,6 +68,8 @@ class GroupCommit(Generic[Item, Outcome]):
 
     async def _write_waiting(self) -> None:
         while self._waiting:
+            if self._linger_seconds:
+                await asyncio.sleep(self._linger_seconds)
             batch, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
             await self._write_all(batch)
 
