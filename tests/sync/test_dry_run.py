@@ -112,7 +112,7 @@ async def test_a_layer_that_images_of_two_workers_share_is_sent_once(
     assert await to_send(0) == alone[0], "the same image again, after its worker died, counts as it did"
 
 
-async def test_a_foreign_layer_counts_by_its_size_and_nobody_is_asked_for_it(
+async def test_a_foreign_layer_counts_by_its_size_and_its_url_is_not_asked(
     bench: Workbench, here: FakeRegistry, there: FakeRegistry
 ) -> None:
     url = f"http://{here.host}/foreign/layer"

@@ -45,7 +45,7 @@ class GroupCommit(Generic[Item, Outcome]):
     """Group commit for one kind of write in this process; callers wait for it, so it goes before other writes.
 
     - `write`: writes a batch in one transaction and returns an outcome or an error for each item, in order
-    - `linger_seconds`: how long the first of a batch waits for others, where nobody minds; 0
+    - `linger_seconds`: how long the first of a batch waits for others; 0
     """
 
     def __init__(self, database: Database, write: Write[Item, Outcome], *, linger_seconds: float = 0.0) -> None:
