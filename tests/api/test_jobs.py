@@ -105,6 +105,8 @@ async def test_a_job_looks_as_the_contract_says(client: httpx.AsyncClient) -> No
             "planned": False,
         },
         "totals": {"copy": 0, "update": 0, "up_to_date": 0, "refused": 0, "failed": 0, "companions": 0},
+        "selection": [],
+        "explanation": None,
         "error": None,
         "warnings": [],
         "waiting_for": None,
