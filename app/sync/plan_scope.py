@@ -58,7 +58,8 @@ class DestinationClaims:
     def release(self, repositories: Iterable[Repository]) -> None:
         """Forget what is claimed in repositories that nothing that is still to be planned can go to."""
         for repository in repositories:
-            self._places.pop(repository, None)
+            for claim in self._places.pop(repository, {}).values():
+                self._origins.pop(claim if isinstance(claim, _Origin) else claim[0], None)
 
     def recall(self, copy: PlannedCopy) -> None:
         """Note a copy that was planned before; where two claim one destination, the first stays."""
