@@ -152,7 +152,7 @@ class KeyedRoute(APIRoute):
         handle, field = super().get_route_handler(), self.body_field
         if field is None:
             return handle
-        model: TypeAdapter[Any] = TypeAdapter(field.field_info.annotation)
+        model: TypeAdapter[Any] = TypeAdapter(field.field_info.annotation or Any)
 
         async def answer(request: Request) -> Response:
             service, credentials = await service_of(request), await bearer(request)

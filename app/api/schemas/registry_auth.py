@@ -208,7 +208,5 @@ def plain_auth(auth: AuthIn) -> Auth:
         case OidcAuthIn():
             secret = None if auth.client_id is None else auth.client_secret or NOT_SENT
             return OidcAuth.model_validate(dict(auth) | {"client_secret": secret})
-        case GithubAppAuthIn():
-            return GithubAppAuth.model_validate(dict(auth))
         case NoAuth() | DockerConfigAuth():
             return auth
