@@ -30,7 +30,7 @@ _MAX_DEPTH = 3
 """Indexes within indexes that are looked into for a blob to read."""
 _BLOB = Descriptor(media_type="application/octet-stream", digest=EMPTY_DESCRIPTOR_DIGEST, size=2)
 _ENTERED = (NoAuth, BasicAuth, BearerAuth, IdentityTokenAuth, DockerConfigAuth)
-"""Logins as somebody entered them."""
+"""Logins as they were entered."""
 _REFUSALS = frozenset({"unauthorized", "denied"})
 _NOT_FOUND = 404
 """As a registry answers for a repository that a push would make; a missing project is a 401 or 403."""

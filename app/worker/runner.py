@@ -345,7 +345,7 @@ class SyncSessions:
         return memory
 
     def _rate_limit(self, job: Job) -> TokenBucket | None:
-        rate, rate_limit = job.request.options.max_bytes_per_second, self._rate_limits.get(job.id)
-        if rate is not None and rate_limit is None:
-            rate_limit = self._rate_limits[job.id] = TokenBucket(rate)
-        return rate_limit
+        rate = job.request.options.max_bytes_per_second
+        if rate is not None and job.id not in self._rate_limits:
+            self._rate_limits[job.id] = TokenBucket(rate)
+        return self._rate_limits.get(job.id)
