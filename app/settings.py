@@ -51,6 +51,22 @@ def _public_url(text: str) -> str:
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 """Seconds, written as `30s`, `5m`, `1h` or `2d`."""
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
+
+
+def _folders(paths: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(path.startswith("/") and path.strip("/") for path in paths):
+        raise ValueError("each is the absolute path of a folder, and not of all folders")
+    return paths
+
+
+def _helper_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) for name in names):
+        raise ValueError("each is a name such as ecr-login, without docker-credential- and without a path")
+    return names
+
+
+Folders = Annotated[CommaSeparated, AfterValidator(_folders)]
+HelperNames = Annotated[CommaSeparated, AfterValidator(_helper_names)]
 SecretKeys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_comma_separated)]
 
 
@@ -154,6 +170,15 @@ class Settings(BaseSettings):
         default=(),
         description="Clouds whose identity of this machine (role, profile, web identity, metadata) entries may log in "
         "with: `aws`, `azure`, `google`. Entries with keys or secrets of their own need none.",
+    )
+    docker_config_folders: Folders = Field(
+        default=(),
+        description="Folders that `docker_config` logins may read their file in, with commas between; none unless set.",
+    )
+    credential_helpers: HelperNames = Field(
+        default=(),
+        description="Names of docker's credential helpers that such files may have run, such as `ecr-login` for "
+        "`docker-credential-ecr-login`, with commas between; none unless set.",
     )
     notify_private_hosts: CommaSeparated = Field(
         default=(),

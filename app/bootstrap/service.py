@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from app.bootstrap.startup import load_sealer
 from app.clock import new_id, now
+from app.domain.registry_logins import LoginRules
 from app.jobs.channel_queue import ChannelQueue
 from app.jobs.event_stream import JobEventStream
 from app.jobs.policy_jobs import PolicyJobs
@@ -179,7 +180,7 @@ def _assemble(
         database=database,
         jobs=JobService(database, queue, JobEventStream(database), admission=admission, clock=now, new_id=new_id),
         registries=RegistryService(
-            database, sealer=sealer, admission=admission, now=now, machine_identities=settings.machine_identities
+            database, sealer=sealer, admission=admission, now=now, logins=_login_rules(settings)
         ),
         checks=RegistryCheckService(database, sealer=sealer, pool=pool),
         previews=PlanService(database, sealer=sealer, pool=pool, admission=admission, blobs=blobs, notes=notes),
@@ -279,5 +280,13 @@ def _client_settings(settings: Settings) -> ClientSettings:
         answer_seconds=settings.registry_answer_timeout,
         idle_seconds=settings.registry_idle_timeout,
         retry_policy=replace(REQUEST_RETRIES, attempts=settings.registry_attempts),
+        logins=_login_rules(settings),
+    )
+
+
+def _login_rules(settings: Settings) -> LoginRules:
+    return LoginRules(
         machine_identities=settings.machine_identities,
+        docker_config_folders=settings.docker_config_folders,
+        credential_helpers=settings.credential_helpers,
     )

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from app.bootstrap.startup import prepare
 from app.cli.api_client import ApiClient
+from app.cli.options import docker_config
 from app.domain.errors import UnavailableError
 from app.main import create_app
 from app.settings import Settings
@@ -33,7 +34,10 @@ def local_service() -> Iterator[ApiClient]:
     with tempfile.TemporaryDirectory(prefix="registry-sync-") as folder:
         place, key = Path(folder), secrets.token_urlsafe(32)
         settings = Settings(
-            database_url=f"sqlite+aiosqlite:///{place / 'jobs.db'}", bootstrap_key=SecretStr(key), grace_period=0.1
+            database_url=f"sqlite+aiosqlite:///{place / 'jobs.db'}",
+            bootstrap_key=SecretStr(key),
+            docker_config_folders=(str(docker_config().parent),),  # of the user who runs this command
+            grace_period=0.1,
         )
         asyncio.run(prepare(settings))
         server = _Server(settings, place / "api.sock")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -53,6 +55,11 @@ class WrongArgumentError(RegistrySyncError):
     """An argument can't be what was meant."""
 
     code = "wrong_argument"
+
+
+def docker_config() -> Path:
+    """Return where docker's configuration is, of the user who runs this."""
+    return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker").absolute() / "config.json"
 
 
 def print_json(document: Any) -> None:

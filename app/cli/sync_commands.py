@@ -7,7 +7,6 @@ Exit codes: 0 done, or nothing to do; 1 refused or unreachable; 2 a wrong argume
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from app.cli.options import (
     Key,
     Url,
     WrongArgumentError,
+    docker_config,
     errors_in_one_line,
     print_json,
     read_secret,
@@ -261,7 +261,7 @@ def _enter(client: ApiClient, reference: str, side: _Side) -> None:
     if side.creds is None and any(entry["name"] == name for entry in client.pages("/v1/registries")):
         return
     entry: dict[str, Any] = {"host": host, "insecure": side.is_insecure}
-    config = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+    config = docker_config()
     if side.creds is not None:
         username, colon, password = read_secret(side.creds, what=side.option).partition(":")
         if not colon:

@@ -154,7 +154,7 @@ class _Api:
 async def _create_on_ecr(executor: RequestExecutor, name: str, template: RepositoryTemplate) -> None:
     """Make a repository with the identity that logs in (Amazon ECR API reference, CreateRepository)."""
     entry = executor.entry
-    if isinstance(entry.auth, AwsAuth) and refusal_of_login(entry, executor.http.settings.machine_identities) is None:
+    if isinstance(entry.auth, AwsAuth) and refusal_of_login(entry, executor.http.settings.logins) is None:
         await AwsIdentity(entry, entry.auth).create_repository(name, template)
         return
     context = executor.context(CREATE_REPOSITORY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from app.domain.registry_logins import NOTHING, LoginRules
 from app.domain.retry_policy import RetryPolicy
 from app.net.http_headers import USER_AGENT
 
@@ -65,7 +66,7 @@ class ClientSettings:
     """For ending an upload session that is not wanted any more."""
     settle_seconds: float = 1.0
     """How long an upload that is taken up must not grow: what was on its way for the process before still arrives."""
-    machine_identities: tuple[str, ...] = ()
-    """Clouds whose identity of this machine may be used to log in."""
+    logins: LoginRules = NOTHING
+    """What of this machine may be used to log in."""
     chunk_bytes: int = 32 * MIB
     """One PATCH of a chunked upload; below what proxies commonly let through (Cloudflare: 100 MB)."""

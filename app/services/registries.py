@@ -5,7 +5,7 @@ A stored secret goes only where its owner sent it: to another host, or over plai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from pydantic import SecretStr
@@ -26,6 +26,7 @@ from app.domain.registry import (
     RegistryEntry,
     StoredRegistry,
 )
+from app.domain.registry_logins import NOTHING, LoginRules
 from app.domain.registry_state import RegistryState
 from app.observability import get_logger
 from app.registry.auth.identities import refusal_of_login
@@ -51,7 +52,7 @@ class RegistryService:
 
     - `sealer`: encrypts and opens their secrets
     - `admission`: the SSRF guard, for hosts that can be refused without resolving them
-    - `machine_identities`: clouds whose identity of this machine may be used to log in
+    - `logins`: what of this machine may be used to log in
     - `now`: the clock, in UTC
     """
 
@@ -62,9 +63,9 @@ class RegistryService:
         sealer: Sealer,
         admission: Admission,
         now: Callable[[], datetime],
-        machine_identities: Collection[str] = (),
+        logins: LoginRules = NOTHING,
     ) -> None:
-        self._machine_identities = machine_identities
+        self._logins = logins
         self._database = database
         self._sealer = sealer
         self._admission = admission
@@ -98,7 +99,7 @@ class RegistryService:
         `precondition_failed`).
         """
         self._admission.check_entry(entry, caller=caller)
-        _check_login(entry, self._machine_identities)
+        _check_login(entry, self._logins)
         _check_creation(entry)
         async with self._database.transaction() as session:
             store = RegistryStore(session, self._sealer)
@@ -149,8 +150,8 @@ async def _check_unused(session: Session, entry: RegistryEntry, stored: Sequence
         raise ConflictError(message, code="registry_in_use")
 
 
-def _check_login(entry: RegistryEntry, machine_identities: Collection[str]) -> None:
-    if refusal := refusal_of_login(entry, machine_identities):
+def _check_login(entry: RegistryEntry, rules: LoginRules) -> None:
+    if refusal := refusal_of_login(entry, rules):
         raise InvalidRequestError(refusal.detail, errors=(refusal,), code="login_not_allowed")
 
 

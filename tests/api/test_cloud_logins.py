@@ -237,6 +237,20 @@ async def test_the_machines_identity_at_azure_is_shown_to_acr_over_tls_only(
     assert pointers(answer) == {field: "login_not_allowed"}
 
 
+async def test_a_docker_configuration_lies_in_an_allowed_folder(api: Api, serve: Serve) -> None:
+    body = {"host": "a.example.com", "auth": {"type": "docker_config", "path": "/etc/docker/config.json"}}
+    refused = await api.client.put("/v1/registries/a", json=body)
+    async with serve(docker_config_folders="/etc/docker,/run/secrets") as other:
+        taken = await other.client.put("/v1/registries/a", json=body)
+        body["auth"] = {"type": "docker_config", "path": "/etc/docker/../shadow"}
+        outside = await other.client.put("/v1/registries/a", json=body)
+
+    assert pointers(refused) == pointers(outside) == {"/auth/path": "login_not_allowed"}
+    assert refused.json()["detail"] == outside.json()["detail"]
+    assert taken.status_code == 201, taken.text
+    assert taken.json()["auth"] == {"type": "docker_config", "path": "/etc/docker/config.json"}
+
+
 def key_of(account: str) -> str:
     pem = make_authority("google").key_pem().decode()
     return json.dumps({"type": "service_account", "client_email": account, "private_key": pem})

@@ -49,7 +49,6 @@ async def test_a_registry_is_entered_and_seen_without_its_secrets(client: httpx.
             {"type": "identity_token", "username": "<token>", "token": "t"},
             {"type": "identity_token", "username": "<token>", "has_token": True},
         ),
-        ({"type": "docker_config", "path": "/etc/c.json"}, {"type": "docker_config", "path": "/etc/c.json"}),
     ],
 )
 async def test_each_way_to_log_in_is_shown_without_what_opens(

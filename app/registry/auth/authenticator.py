@@ -19,7 +19,7 @@ from app.domain.errors import RegistryError
 from app.domain.registry import RegistryEntry
 from app.domain.registry_state import LastErrorState, LoginState
 from app.registry.auth.challenge import Challenge, Scopes, parse_challenges
-from app.registry.auth.credentials import Credentials, Login
+from app.registry.auth.credentials import Login, entered_login
 from app.registry.auth.identities import identity_of
 from app.registry.auth.renewal import LoginRenewal
 from app.registry.auth.tokens import Token, TokenKey, fetch_token
@@ -72,7 +72,7 @@ class Authenticator:
         self._entry = entry
         self._http = http
         self._clock = clock
-        self._credentials = Credentials(entry)
+        self._entered = entered_login(entry)
         fetch = identity_of(entry, http, clock=clock)
         self._renewal = LoginRenewal(fetch, clock=clock) if fetch is not None else None
         """Where the login ends and is asked for anew; None where it is as it was entered."""
@@ -86,7 +86,7 @@ class Authenticator:
         self._refusal: _Refusal | None = None
         self._discovery = asyncio.Lock()
         self._tokens: OrderedDict[TokenKey, Token] = OrderedDict()
-        self._fetches: dict[TokenKey, asyncio.Task[Token]] = {}
+        self._fetches: dict[TokenKey, asyncio.Task[Token | RegistryError]] = {}
         self._learned: dict[Scopes, Scopes] = {}
         """What a registry asked for beyond the scope we thought of (ACR: `metadata_read` to list tags)."""
 
@@ -117,7 +117,7 @@ class Authenticator:
 
     async def login(self) -> Login:
         """Return the login as it is now; raise `RegistryError` (`unauthorized`) when there is none of it."""
-        return self._credentials.current() if self._renewal is None else await self._renewal.get()
+        return self._entered if self._renewal is None else await self._renewal.get()
 
     @property
     def login_ends_at(self) -> datetime | None:
@@ -151,11 +151,12 @@ class Authenticator:
         A cached token that failed is dropped. Without a challenge in the answer (gcr.io) the one known stays.
         """
         login = self._current()
+        shown = f"Bearer {login.bearer}" if login.bearer else login.basic
+        if self._renewal is not None and sent is not None and (login.bearer or sent.startswith("Basic ")):
+            # One that is not the latest any more was renewed while the request was on its way.
+            return sent != shown or self._renewal.refuse(login, unless_younger=_JUST_NOW)
         if login.bearer:
             return False
-        if sent is not None and sent.startswith("Basic ") and self._renewal is not None:
-            # One that is not the latest any more was renewed while the request was on its way.
-            return sent != login.basic or self._renewal.refuse(login, unless_younger=_JUST_NOW)
         before = self._others.get(scopes, self._challenge)
         challenge = _choose(parse_challenges(headers.get_list("www-authenticate")), login)
         has_news = challenge is not None and self._learn(challenge, scopes)
@@ -187,7 +188,7 @@ class Authenticator:
 
     def _current(self) -> Login:
         if self._renewal is None:
-            return self._credentials.current()
+            return self._entered
         return self._renewal.latest or Login()
 
     def _learn(self, challenge: Challenge, scopes: Scopes) -> bool:
@@ -249,9 +250,13 @@ class Authenticator:
             self._fetches[key] = fetch
             fetch.add_done_callback(lambda done: self._fetched(key, done))
         # Shielded: whoever is cancelled while waiting must not take the token from all the others.
-        return await asyncio.shield(fetch)
+        got = await asyncio.shield(fetch)
+        if isinstance(got, RegistryError):
+            raise got.copied()
+        return got
 
-    async def _fetch(self, key: TokenKey, realm: Url, login: Login) -> Token:
+    async def _fetch(self, key: TokenKey, realm: Url, login: Login) -> Token | RegistryError:
+        """Ask for a token; return the error where there is none, for each that waits to raise its own."""
         try:
             token = await fetch_token(
                 self._http, realm, key, login=login, registry=self._entry.registry, clock=self._clock
@@ -260,7 +265,7 @@ class Authenticator:
             if error.code == "unauthorized" and not login.is_anonymous and error.status is not None:
                 self._taken = None
                 self._refusal = self._refused_again(login, error.message, error.status)
-            raise
+            return error
         if not login.is_anonymous:
             self._taken, self._refusal = login, None
         self._tokens[key] = token
@@ -268,7 +273,7 @@ class Authenticator:
             self._tokens.popitem(last=False)
         return token
 
-    def _fetched(self, key: TokenKey, fetch: asyncio.Task[Token]) -> None:
+    def _fetched(self, key: TokenKey, fetch: asyncio.Task[Token | RegistryError]) -> None:
         self._fetches.pop(key, None)
         if not fetch.cancelled():
             fetch.exception()  # looked at, even when nobody waits any more

@@ -7,14 +7,17 @@ what this machine trusts. Who may enter a registry would otherwise get whatever 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from app.domain.errors import FieldError
-from app.domain.registry import AwsAuth, AzureAuth, GoogleAuth, RegistryEntry, ecr_region
+from app.domain.registry import AwsAuth, AzureAuth, DockerConfigAuth, GoogleAuth, RegistryEntry, ecr_region
+from app.domain.registry_logins import LoginRules
 from app.registry.auth.aws import AwsIdentity
 from app.registry.auth.azure import AzureIdentity, acr_cloud
+from app.registry.auth.docker_config import DockerConfigIdentity
 from app.registry.auth.google import GoogleIdentity, is_google
+from app.registry.auth.login_files import lies_in
 from app.registry.auth.renewal import RenewableLogin
 from app.registry.http.client import HttpClient
 from app.registry.http.errors import LOG_IN, ErrorContext, make_error
@@ -35,11 +38,13 @@ def identity_of(entry: RegistryEntry, http: HttpClient, *, clock: Callable[[], d
             fetch = AzureIdentity(entry, auth, http, clock=clock).fetch
         case GoogleAuth() as auth:
             fetch = GoogleIdentity(entry, auth).fetch
+        case DockerConfigAuth() as auth:
+            fetch = DockerConfigIdentity(entry, auth, http.settings.logins, clock=clock).fetch
         case _:
             return None
 
     async def fetch_if_allowed() -> RenewableLogin:
-        if refusal := refusal_of_login(entry, http.settings.machine_identities):
+        if refusal := refusal_of_login(entry, http.settings.logins):
             message = f"{entry.registry}: {refusal.detail}"
             raise make_error(message, ErrorContext(entry.registry, LOG_IN), code="unauthorized")
         return await fetch()
@@ -47,28 +52,32 @@ def identity_of(entry: RegistryEntry, http: HttpClient, *, clock: Callable[[], d
     return fetch_if_allowed
 
 
-def refusal_of_login(entry: RegistryEntry, machine_identities: Collection[str]) -> FieldError | None:
+def refusal_of_login(entry: RegistryEntry, rules: LoginRules) -> FieldError | None:
     """Return why an entry can't have its login, and which field to change; None where it can."""
     match entry.auth:
         case AwsAuth() as auth:
-            return _refusal_of_aws(entry, auth, machine_identities)
+            return _refusal_of_aws(entry, auth, rules)
         case AzureAuth() as auth:
-            return _refusal_of_azure(entry, auth, machine_identities)
+            return _refusal_of_azure(entry, auth, rules)
         case GoogleAuth(service_account=None):
             hosts, is_at_home = "*-docker.pkg.dev and gcr.io", is_google(entry.registry)
             return _refusal_of_machine(
                 entry,
                 "google",
-                machine_identities,
+                rules,
                 hosts=hosts,
                 is_at_home=is_at_home,
                 instead="/auth/service_account_key",
             )
+        case DockerConfigAuth() as auth if not lies_in(auth.path, rules.docker_config_folders):
+            # Of the path as it is written: what is there, and whether anything is, is nobody's business.
+            detail = "path has to lie in a folder that REGISTRY_SYNC_DOCKER_CONFIG_FOLDERS of the service names"
+            return FieldError("/auth/path", _CODE, detail)
         case _:
             return None
 
 
-def _refusal_of_aws(entry: RegistryEntry, auth: AwsAuth, machine_identities: Collection[str]) -> FieldError | None:
+def _refusal_of_aws(entry: RegistryEntry, auth: AwsAuth, rules: LoginRules) -> FieldError | None:
     is_ecr = ecr_region(entry.registry) is not None
     if auth.region is None and not is_ecr:
         detail = f"{entry.registry} is no private registry of ECR: name the region to ask for passwords"
@@ -77,15 +86,13 @@ def _refusal_of_aws(entry: RegistryEntry, auth: AwsAuth, machine_identities: Col
         if auth.secret_access_key is not None:
             return FieldError("/auth/access_key_id", _CODE, "send the id that belongs to the secret access key")
         hosts = "<account>.dkr.ecr.<region>.amazonaws.com"
-        return _refusal_of_machine(
-            entry, "aws", machine_identities, hosts=hosts, is_at_home=is_ecr, instead="/auth/access_key_id"
-        )
+        return _refusal_of_machine(entry, "aws", rules, hosts=hosts, is_at_home=is_ecr, instead="/auth/access_key_id")
     if auth.profile is not None:
         return FieldError("/auth/profile", _CODE, "a profile and an access key are two identities: leave one out")
     return None
 
 
-def _refusal_of_azure(entry: RegistryEntry, auth: AzureAuth, machine_identities: Collection[str]) -> FieldError | None:
+def _refusal_of_azure(entry: RegistryEntry, auth: AzureAuth, rules: LoginRules) -> FieldError | None:
     if auth.tenant_id is None:
         if auth.client_secret is not None or auth.client_certificate is not None:
             return FieldError("/auth/tenant_id", _CODE, "send the tenant that the service principal is of")
@@ -93,7 +100,7 @@ def _refusal_of_azure(entry: RegistryEntry, auth: AzureAuth, machine_identities:
         return _refusal_of_machine(
             entry,
             "azure",
-            machine_identities,
+            rules,
             hosts="*.azurecr.io, .cn and .us",
             is_at_home=is_acr,
             instead="/auth/tenant_id",
@@ -108,7 +115,7 @@ def _refusal_of_azure(entry: RegistryEntry, auth: AzureAuth, machine_identities:
 def _refusal_of_machine(
     entry: RegistryEntry,
     cloud: str,
-    machine_identities: Collection[str],
+    rules: LoginRules,
     *,
     hosts: str,
     is_at_home: bool,
@@ -118,7 +125,7 @@ def _refusal_of_machine(
 
     `hosts` are the registries it is for, `instead` is the field for an identity that was entered.
     """
-    if cloud not in machine_identities:
+    if cloud not in rules.machine_identities:
         detail = (
             "the machine's identity may not be used here: enter one of this registry's own, or have "
             f"REGISTRY_SYNC_MACHINE_IDENTITIES name {cloud}"

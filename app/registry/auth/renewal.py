@@ -19,16 +19,22 @@ _AHEAD = (0.7, 0.9)
 """A login is renewed between these shares of its life: workers that got theirs together do not ask together again."""
 _SHORTEST, _LONGEST = timedelta(minutes=5), timedelta(hours=12)
 """What is believed of an expiry: one in the past, or never, is a server's mistake; a 401 renews before it anyway."""
+_READ_AGAIN = timedelta(minutes=1)
+"""How long a login is used that says no end, such as that of a file which may change."""
 _PAUSE = timedelta(seconds=5)
 """After a failed renewal the next one is this far away, however many requests want it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenewableLogin:
-    """A login as its issuer gave it, and when the issuer says that it ends (UTC)."""
+    """A login as its issuer gave it, and when the issuer says that it ends (UTC); None: it does not say.
+
+    `shortest`: what is believed of an expiry at least.
+    """
 
     login: Login
-    ends_at: datetime
+    ends_at: datetime | None
+    shortest: timedelta = _SHORTEST
 
 
 class LoginRenewal:
@@ -46,6 +52,7 @@ class LoginRenewal:
         self._clock = clock
         self._login: Login | None = None
         self._asked_at = self._renew_at = self._ends_at = self._not_before = clock()
+        self._is_end_known = False
         self._failure: RegistryError | None = None
         self._failed_at = self._asked_at
         self._renewing_since: datetime | None = None
@@ -58,8 +65,8 @@ class LoginRenewal:
 
     @property
     def ends_at(self) -> datetime | None:
-        """When the login got last ends (UTC), as far as its issuer is believed; None before the first."""
-        return self._ends_at if self._login is not None else None
+        """When the login got last ends (UTC), as far as its issuer is believed; None before the first, or unsaid."""
+        return self._ends_at if self._login is not None and self._is_end_known else None
 
     @property
     def state(self) -> LoginState:
@@ -115,7 +122,8 @@ class LoginRenewal:
             self._not_before = self._failed_at + _PAUSE
             _log.warning("login_not_renewed", registry=error.registry, code=error.code, reason=error.message)
             return error
-        life = min(max(got.ends_at - asked_at, _SHORTEST), _LONGEST)
+        life = _READ_AGAIN if got.ends_at is None else min(max(got.ends_at - asked_at, got.shortest), _LONGEST)
+        self._is_end_known = got.ends_at is not None
         self._login, self._failure, self._renewing_since = got.login, None, None
         self._asked_at, self._ends_at = asked_at, asked_at + life
         self._renew_at = asked_at + life * random.uniform(*_AHEAD)  # noqa: S311 — spreads load, guards nothing

@@ -1,9 +1,6 @@
 """Logging in: challenges, tokens per scope, expiry, and credentials that stay where they belong."""
 
 import asyncio
-import base64
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -229,6 +226,15 @@ async def test_a_token_server_that_is_down_for_a_moment_is_asked_again(connect: 
         registry.load("team/app", IMAGE, "v1")
         registry.faults.add(Respond(503), matching=on("token"), times=2)
         assert await connect(registry, auth=basic()).head_manifest("team/app", V1)
+
+
+async def test_each_that_waits_for_a_token_raises_an_error_of_its_own(connect: Connect) -> None:
+    async with fake_registry(Quirks(auth="token"), anonymous_actions=frozenset()) as registry:
+        client = connect(registry, auth=basic(("ann", "wrong")))
+        asks = (client.get_manifest("team/app", V1) for _ in range(5))
+        errors = await asyncio.gather(*asks, return_exceptions=True)
+    assert {error.code for error in errors if isinstance(error, RegistryError)} == {"unauthorized"}
+    assert len({id(error) for error in errors}) == 5
 
 
 async def test_a_mount_asks_for_both_repositories_in_one_token(connect: Connect) -> None:
@@ -460,57 +466,3 @@ async def test_a_head_that_is_refused_without_words_is_asked_for_them(connect: C
             with pytest.raises(RegistryError, match="project nope not found") as refusal:
                 await ask
             assert (refusal.value.code, refusal.value.status) == ("repository_missing", 401)
-
-
-@pytest.mark.parametrize("form", ["auth", "plain", "identity", "registry_token", "podman_path"])
-async def test_a_docker_config_entry_is_used_and_read_again(connect: Connect, tmp_path: Path, form: str) -> None:
-    async with fake_registry(
-        Quirks(auth="token"), identity_tokens={"refresh-me": "ann"}, anonymous_actions=frozenset()
-    ) as registry:
-        registry.load("team/app", IMAGE, "v1")
-        path = tmp_path / "config.json"
-        encoded = base64.b64encode(b"ann:secret").decode()
-        entries: dict[str, dict[str, Any]] = {
-            "auth": {registry.host: {"auth": encoded}},
-            "plain": {f"https://{registry.host}/v2/": {"username": "ann", "password": "secret"}},
-            "identity": {registry.host: {"auth": base64.b64encode(b"x:").decode(), "identitytoken": "refresh-me"}},
-            "registry_token": {registry.host: {"registrytoken": "token-1"}},
-            "podman_path": {registry.host: {"auth": "bm9ib2R5OndydA=="}, f"{registry.host}/team": {"auth": encoded}},
-        }
-        path.write_text(json.dumps({"auths": entries[form]}))
-        if form == "registry_token":
-            await connect(registry, auth=basic()).head_manifest("team/app", V1)
-        host = f"{registry.host}/team/app" if form == "podman_path" else registry.host
-        client = connect(registry, host=host, auth={"type": "docker_config", "path": str(path)})
-        assert await client.head_manifest("team/app", V1)
-        path.write_text(json.dumps({"auths": {registry.host: {"auth": base64.b64encode(b"ann:wrong").decode()}}}))
-        registry.auth.revoke_all()
-        with pytest.raises(RegistryError) as refusal:
-            await client.get_manifest("team/app", V1)
-        assert refusal.value.code == "unauthorized"
-
-
-@pytest.mark.parametrize(
-    ("config", "told"),
-    [
-        (None, "can't be read"),
-        ("no json", "can't be read"),
-        ("[]", "can't be read"),
-        ('{"auths": {"other.example": {"auth": "YTpi"}}}', "no entry"),
-        ('{"auths": {"HOST": {"auth": "%%%"}}}', "can't be read"),
-        ('{"auths": {"HOST": {}}, "credsStore": "touch-a-file"}', "helpers are never run"),
-        ('{"credHelpers": {"HOST": "touch-a-file"}}', "helpers are never run"),
-    ],
-)
-async def test_a_docker_config_that_does_not_help_says_why(
-    connect: Connect, tmp_path: Path, config: str | None, told: str
-) -> None:
-    async with fake_registry(Quirks(auth="token")) as registry:
-        path = tmp_path / "config.json"
-        if config is not None:
-            path.write_text(config.replace("HOST", registry.host))
-        client = connect(registry, auth={"type": "docker_config", "path": str(path)})
-        with pytest.raises(RegistryError, match=told) as refusal:
-            await client.get_manifest("team/app", V1)
-        assert refusal.value.code == "unauthorized"
-        assert str(tmp_path) not in refusal.value.message
