@@ -65,6 +65,13 @@ def _helper_names(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _token_files(pairs: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(re.fullmatch(r"[A-Za-z0-9.:\[\]-]+=/.*[^/]", pair) for pair in pairs):
+        raise ValueError("each is a host and the absolute path of a file, such as harbor.example.com=/run/token")
+    return pairs
+
+
+TokenFiles = Annotated[CommaSeparated, AfterValidator(_token_files)]
 Folders = Annotated[CommaSeparated, AfterValidator(_folders)]
 HelperNames = Annotated[CommaSeparated, AfterValidator(_helper_names)]
 SecretKeys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_comma_separated)]
@@ -179,6 +186,11 @@ class Settings(BaseSettings):
         default=(),
         description="Names of docker's credential helpers that such files may have run, such as `ecr-login` for "
         "`docker-credential-ecr-login`, with commas between; none unless set.",
+    )
+    token_files: TokenFiles = Field(
+        default=(),
+        description="Which token projected to this machine may be shown to which host, as `host=path`, with commas "
+        "between: `oidc` logins without a client of their own use it. None unless set.",
     )
     notify_private_hosts: CommaSeparated = Field(
         default=(),

@@ -285,8 +285,10 @@ def _client_settings(settings: Settings) -> ClientSettings:
 
 
 def _login_rules(settings: Settings) -> LoginRules:
+    token_files = (pair.partition("=") for pair in settings.token_files)
     return LoginRules(
         machine_identities=settings.machine_identities,
         docker_config_folders=settings.docker_config_folders,
         credential_helpers=settings.credential_helpers,
+        token_files=tuple((host.lower(), path) for host, _, path in token_files),
     )

@@ -84,3 +84,13 @@ def read_secret(source: str, *, what: str) -> str:
     raise WrongArgumentError(
         f"{what}: say - for standard input or env:NAME; a secret does not belong on a command line"
     )
+
+
+def read_document(source: str, *, what: str) -> Any:
+    """Return the JSON in a file, or of standard input (`-`); raise `WrongArgumentError`, which does not repeat it."""
+    try:
+        return json.loads(sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WrongArgumentError(f"{what}: {source} can't be read: {error.strerror}") from None
+    except ValueError:
+        raise WrongArgumentError(f"{what}: this is not JSON") from None

@@ -9,7 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.api_client import ApiClient, open_client
-from app.cli.options import FAILED, AsJson, Context, Key, Name, Url, errors_in_one_line, print_json, read_secret
+from app.cli.options import (
+    FAILED,
+    AsJson,
+    Context,
+    Key,
+    Name,
+    Url,
+    errors_in_one_line,
+    print_json,
+    read_document,
+    read_secret,
+)
 
 jobs = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at jobs, cancel and retry them.")
 registry = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Enter registries, check and list them.")
@@ -186,6 +197,10 @@ def add_registry(
         str | None,
         typer.Option(help="Where the password is: env:NAME, or - for standard input. [default: asked for, or -]"),
     ] = None,
+    auth: Annotated[
+        str | None,
+        typer.Option(help="Any other login, as the JSON of the entry's auth: in a file, or - for standard input."),
+    ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="It speaks plain http.")] = False,
     create_missing: Annotated[
         bool, typer.Option("--create-missing", help="Make repositories (Harbor: projects) that a copy finds missing.")
@@ -197,7 +212,9 @@ def add_registry(
     """Enter a registry, or replace its entry, and check it; it stays where the check fails (exit code 3)."""
     with errors_in_one_line(), open_client(url, key, context) as client:
         entry: dict[str, Any] = {"host": host, "type": kind, "insecure": insecure, "create_missing": create_missing}
-        if username is not None:
+        if auth is not None:
+            entry["auth"] = read_document(auth, what="--auth")
+        elif username is not None:
             is_asked = password is None and sys.stdin.isatty()
             where = password or "-"
             secret = typer.prompt("Password", hide_input=True) if is_asked else read_secret(where, what="--password")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from app.domain.push_event import HookSettings
 from app.domain.reference import DOCKER_HUB, Registry, Repository, split_host_prefix
+from app.domain.registry_logins import AlibabaAuth, GithubAppAuth, OidcAuth, TencentAuth
 from app.domain.tagged_value import TaggedValue
 
 RegistryType = Literal[
@@ -135,7 +136,18 @@ class GoogleAuth(TaggedValue):
 
 
 Auth = Annotated[
-    NoAuth | BasicAuth | BearerAuth | IdentityTokenAuth | DockerConfigAuth | AwsAuth | AzureAuth | GoogleAuth,
+    NoAuth
+    | BasicAuth
+    | BearerAuth
+    | IdentityTokenAuth
+    | DockerConfigAuth
+    | AwsAuth
+    | AzureAuth
+    | GoogleAuth
+    | OidcAuth
+    | GithubAppAuth
+    | AlibabaAuth
+    | TencentAuth,
     Field(discriminator="type"),
 ]
 

@@ -5,7 +5,7 @@ A stored secret goes only where its owner sent it: to another host, or over plai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 from pydantic import SecretStr
@@ -14,19 +14,8 @@ from app.domain.access import Caller
 from app.domain.audit import AuditAction, AuditEntry, changes
 from app.domain.errors import ConflictError, FieldError, InvalidRequestError
 from app.domain.push_event import GoogleProof, HookSettings
-from app.domain.registry import (
-    CLOSED,
-    Auth,
-    AwsAuth,
-    AzureAuth,
-    BasicAuth,
-    BearerAuth,
-    GoogleAuth,
-    IdentityTokenAuth,
-    RegistryEntry,
-    StoredRegistry,
-)
-from app.domain.registry_logins import NOTHING, LoginRules
+from app.domain.registry import CLOSED, Auth, RegistryEntry, StoredRegistry
+from app.domain.registry_logins import NOTHING, SECRET_FIELDS, LoginRules
 from app.domain.registry_state import RegistryState
 from app.observability import get_logger
 from app.registry.auth.identities import refusal_of_login
@@ -41,8 +30,35 @@ from app.store.registry_states import RegistryStateStore
 
 log = get_logger(__name__)
 
-_PRINCIPALS = ("username", "access_key_id", "tenant_id", "client_id", "service_account")
-"""Fields of logins that say whose they are: a stored secret stays with them."""
+_PRINCIPALS = (
+    "username",
+    "access_key_id",
+    "tenant_id",
+    "client_id",
+    "service_account",
+    "token_url",
+    "exchange_url",
+    "app_id",
+    "installation_id",
+    "api_url",
+    "instance_id",
+    "secret_id",
+    "registry_id",
+)
+"""Fields of logins that say whose they are, and where they are shown: a stored secret stays with them."""
+_SECRET_PLACES = {
+    "basic": ("password", "username"),
+    "bearer": ("token", "type"),
+    "identity_token": ("token", "type"),
+    "aws": ("secret_access_key", "access_key_id"),
+    "azure": ("client_secret", "tenant_id"),
+    "google": ("service_account_key", "service_account"),
+    "oidc": ("client_secret", "client_id"),
+    "github_app": ("private_key", "app_id"),
+    "alibaba": ("access_key_secret", "access_key_id"),
+    "tencent": ("secret_key", "secret_id"),
+}
+"""Which secret a login has, and the field without which it has none."""
 MAX_NAMED = 5
 """Policies that an error names; the rest is a number."""
 
@@ -199,33 +215,13 @@ def _lacks_secrets(entry: RegistryEntry) -> bool:
 
 
 def _secret(auth: Auth) -> SecretStr | None:
-    match auth:
-        case BasicAuth():
-            return auth.password
-        case BearerAuth() | IdentityTokenAuth():
-            return auth.token
-        case AwsAuth():
-            return auth.secret_access_key
-        case AzureAuth():
-            return auth.client_certificate or auth.client_secret
-        case GoogleAuth():
-            return auth.service_account_key
-        case _:
-            return None
+    found: Iterator[SecretStr | None] = (getattr(auth, name, None) for name in SECRET_FIELDS)
+    return next((secret for secret in found if secret is not None), None)
 
 
 def _secret_place(auth: Auth) -> str:
-    match auth:
-        case BasicAuth():
-            return "/auth/password"
-        case AwsAuth():
-            return "/auth/secret_access_key" if auth.access_key_id is not None else ""
-        case AzureAuth():
-            return "/auth/client_secret" if auth.tenant_id is not None else ""
-        case GoogleAuth():
-            return "/auth/service_account_key" if auth.service_account is not None else ""
-        case _:
-            return "/auth/token" if _secret(auth) is not None else ""
+    field, owner = _SECRET_PLACES.get(auth.type, ("", ""))
+    return f"/auth/{field}" if field and getattr(auth, owner) is not None else ""
 
 
 def _is_empty(auth: Auth) -> bool:
@@ -241,8 +237,7 @@ def _same_login(new: Auth, existing: Auth) -> bool:
 
 def _with_secrets(new: Auth, existing: Auth) -> Auth:
     """Take the stored secrets of the same login, and what was sent with it: a role, a region."""
-    secrets = ("password", "token", "secret_access_key", "client_secret", "client_certificate", "service_account_key")
-    return new.model_copy(update={name: getattr(existing, name) for name in secrets if hasattr(existing, name)})
+    return new.model_copy(update={name: getattr(existing, name) for name in SECRET_FIELDS if hasattr(existing, name)})
 
 
 def _hook_secret(hook: HookSettings | None) -> SecretStr | None:

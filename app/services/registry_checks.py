@@ -12,7 +12,7 @@ from app.domain.access import Caller
 from app.domain.errors import FieldError, InvalidRequestError, RegistryError, TransferError
 from app.domain.manifest import EMPTY_DESCRIPTOR_DIGEST, INDEX_TYPES, Descriptor
 from app.domain.reference import InvalidReferenceError, Repository, Tag
-from app.domain.registry import AwsAuth, AzureAuth, GoogleAuth, NoAuth, RegistryEntry
+from app.domain.registry import BasicAuth, BearerAuth, DockerConfigAuth, IdentityTokenAuth, NoAuth, RegistryEntry
 from app.domain.report import ExecutionError
 from app.registry.client import RegistryClient
 from app.registry.pool import ClientPool
@@ -29,6 +29,8 @@ MAX_AT_ONCE = 4
 _MAX_DEPTH = 3
 """Indexes within indexes that are looked into for a blob to read."""
 _BLOB = Descriptor(media_type="application/octet-stream", digest=EMPTY_DESCRIPTOR_DIGEST, size=2)
+_ENTERED = (NoAuth, BasicAuth, BearerAuth, IdentityTokenAuth, DockerConfigAuth)
+"""Logins as they were entered."""
 _REFUSALS = frozenset({"unauthorized", "denied"})
 _NOT_FOUND = 404
 """As a registry answers for a repository that a push would make; a missing project is a 401 or 403."""
@@ -121,7 +123,7 @@ async def _greet(client: RegistryClient) -> tuple[CheckStep, ...]:
     if anonymous and logged_in.error.code in _REFUSALS:
         return (reached,)
     # What a password has to look like is no advice for an identity of a cloud; its error says what to do.
-    is_identity = isinstance(client.entry.auth, AwsAuth | AzureAuth | GoogleAuth)
+    is_identity = not isinstance(client.entry.auth, _ENTERED)
     advice = quirks_of(client.entry).login_advice if logged_in.error.code in _REFUSALS and not is_identity else ""
     detail = f"{logged_in.detail}; {advice}" if advice else logged_in.detail
     return reached, CheckStep("log_in", ok=False, detail=detail, error=logged_in.error)

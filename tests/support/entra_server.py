@@ -11,28 +11,25 @@ credentials flow" (requests, answers), "Microsoft identity platform application 
 resources on an Azure VM to acquire an access token" (IMDS).
 """
 
-import json
-import ssl
-import threading
 import time
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import parse_qs, urlsplit
+from typing import Self
+from urllib.parse import urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from tests.support.certificates import make_server_certificate
+from tests.support.loopback_server import LoopbackServer, Said, form_of, json_handler
 
 TENANT = "11111111-2222-3333-4444-555555555555"
 APP = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
 AUDIENCE = "https://containerregistry.azure.net"
 _KEY = "signs what only its own registries read"
 _ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-Said = tuple[int, dict[str, Any]]
 
 
 class EntraServer:
@@ -50,27 +47,20 @@ class EntraServer:
         self._secrets: dict[str, str] = {}
         self._keys: dict[str, RSAPublicKey] = {}
         self._projected: dict[str, str] = {}
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(files.certificate_file, files.key_file)
-        self._entra = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self._answer))
-        self._entra.socket = context.wrap_socket(self._entra.socket, server_side=True)
-        self._imds = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self._answer_imds))
-        self.url = f"https://127.0.0.1:{self._entra.server_port}"
-        self.imds_url = f"http://127.0.0.1:{self._imds.server_port}"
+        self._entra = LoopbackServer(json_handler(self._answer), files=files)
+        self._imds = LoopbackServer(json_handler(self._answer_imds))
+        self.url, self.imds_url = self._entra.url, self._imds.url
+        self._running = ExitStack()
 
     def __enter__(self) -> Self:
-        self._threads = [threading.Thread(target=one.serve_forever) for one in (self._entra, self._imds)]
-        for thread in self._threads:
-            thread.start()
+        for server in (self._entra, self._imds):
+            self._running.enter_context(server)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for server, thread in zip((self._entra, self._imds), self._threads, strict=True):
-            server.shutdown()
-            server.server_close()
-            thread.join()
+        self._running.close()
 
     def add_secret(self, app: str, secret: str) -> None:
         """Register an application that logs in with a secret."""
@@ -92,12 +82,10 @@ class EntraServer:
             return None
         return str(claims["appid"])
 
-    def _answer(self, handler: BaseHTTPRequestHandler) -> Said:
-        length = int(handler.headers.get("content-length", 0))
-        form = {name: values[0] for name, values in parse_qs(handler.rfile.read(length).decode()).items()}
+    def _answer(self, _: BaseHTTPRequestHandler, path: str, body: str) -> Said:
+        form = form_of(body)
         if self.fails_with is not None:
             return self.fails_with, {"error": "temporarily_unavailable"}
-        path = urlsplit(handler.path).path
         if not path.startswith(f"/{TENANT}/"):
             return _refusal(400, "invalid_request", "AADSTS90002: Tenant not found. Check the tenant ID.")
         if path.endswith("/.well-known/openid-configuration"):
@@ -141,10 +129,10 @@ class EntraServer:
             return False
         return True
 
-    def _answer_imds(self, handler: BaseHTTPRequestHandler) -> Said:
+    def _answer_imds(self, handler: BaseHTTPRequestHandler, _: str, __: str) -> Said:
         if self.fails_with is not None:
             return self.fails_with, {"error": "unknown"}
-        asked = {name: values[0] for name, values in parse_qs(urlsplit(handler.path).query).items()}
+        asked = form_of(urlsplit(handler.path).query)
         if handler.headers.get("metadata", "").lower() != "true" or "api-version" not in asked:
             return _refusal(400, "bad_request_102", "Required metadata header not specified")
         app = asked.get("client_id") or (next(iter(self.machine)) if len(self.machine) == 1 else "")
@@ -168,24 +156,3 @@ class EntraServer:
 
 def _refusal(status: int, error: str, description: str) -> Said:
     return status, {"error": error, "error_description": f"{description}\r\nTrace ID: 0f\r\nTimestamp: 2026"}
-
-
-def _handler(answer: Callable[[BaseHTTPRequestHandler], Said]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-        def _serve(self) -> None:
-            status, document = answer(self)
-            body = json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_POST = _serve  # noqa: N815 — the names that http.server looks for
-
-    return Handler

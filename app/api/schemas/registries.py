@@ -14,9 +14,10 @@ from pydantic_core import PydanticCustomError
 from app.api.schemas.hooks import HOOK, HOOK_SEEN, HookIn, HookOut, shown_hook
 from app.api.schemas.jobs import ExecutionErrorOut
 from app.api.schemas.pages import PageOut
-from app.api.schemas.registry_auth import AuthIn, AuthOut, plain_auth, shown_auth
+from app.api.schemas.registry_auth import AuthIn, plain_auth
 from app.api.schemas.registry_states import REGISTRY_STATE, RegistryStateOut
 from app.api.schemas.shown_again import ShownAgainIn, without_flags
+from app.api.schemas.shown_auth import AuthOut, shown_auth
 from app.domain.reference import InvalidReferenceError, Repository, refuse_foreign_notation, split_host_prefix
 from app.domain.registry import (
     NoAuth,

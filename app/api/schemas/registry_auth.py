@@ -1,15 +1,15 @@
-"""How a registry's entry logs in, as operators write and read it: secrets are write-only."""
+"""How a registry's entry logs in, as operators write it; how they read it is in `shown_auth.py`."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Self
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificates
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.domain.registry import (
@@ -23,7 +23,9 @@ from app.domain.registry import (
     IdentityTokenAuth,
     NoAuth,
 )
+from app.domain.registry_logins import AlibabaAuth, GithubAppAuth, OidcAuth, TencentAuth
 
+_AUTH: TypeAdapter[Auth] = TypeAdapter(Auth)
 NOT_SENT = SecretStr("")
 """A secret left out: the stored one stays."""
 
@@ -38,6 +40,16 @@ def _certificate_with_key(secret: SecretStr) -> SecretStr:
     if not isinstance(key, RSAPrivateKey):
         message = "this has to hold a certificate and its RSA private key, not encrypted, one after the other as PEM"
         raise PydanticCustomError("invalid_certificate", message)
+    return secret
+
+
+def _private_key(secret: SecretStr) -> SecretStr:
+    try:
+        key = load_pem_private_key(secret.get_secret_value().encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, RSAPrivateKey):
+        raise PydanticCustomError("invalid_private_key", "this has to be an RSA private key, not encrypted, as PEM")
     return secret
 
 
@@ -117,6 +129,35 @@ class GoogleAuthIn(GoogleAuth):
         return self
 
 
+class OidcAuthIn(OidcAuth):
+    """An identity of an OpenID Connect issuer: a client, or the token projected to the service's machine.
+
+    With `client_id` and no `client_secret` the stored one stays.
+    """
+
+    client_secret: SecretStr | None = Field(default=None, max_length=65_536)
+
+
+class GithubAppAuthIn(GithubAppAuth):
+    """A GitHub App as it is installed somewhere; without `private_key` the stored one stays."""
+
+    private_key: Annotated[SecretStr, AfterValidator(_private_key)] = Field(
+        default=NOT_SENT, max_length=65_536, description="RSA, as the PEM text that GitHub gives; write-only."
+    )
+
+
+class AlibabaAuthIn(AlibabaAuth):
+    """An access key of Alibaba Cloud; without `access_key_secret` the stored one stays."""
+
+    access_key_secret: SecretStr = Field(default=NOT_SENT, max_length=65_536)
+
+
+class TencentAuthIn(TencentAuth):
+    """An API key of Tencent Cloud; without `secret_key` the stored one stays."""
+
+    secret_key: SecretStr = Field(default=NOT_SENT, max_length=65_536)
+
+
 AuthIn = Annotated[
     NoAuth
     | BasicAuthIn
@@ -125,7 +166,11 @@ AuthIn = Annotated[
     | DockerConfigAuth
     | AwsAuthIn
     | AzureAuthIn
-    | GoogleAuthIn,
+    | GoogleAuthIn
+    | OidcAuthIn
+    | GithubAppAuthIn
+    | AlibabaAuthIn
+    | TencentAuthIn,
     Field(discriminator="type"),
 ]
 
@@ -133,12 +178,6 @@ AuthIn = Annotated[
 def plain_auth(auth: AuthIn) -> Auth:
     """Return the login that was sent; secrets that were not are empty in it."""
     match auth:
-        case BasicAuthIn():
-            return BasicAuth(username=auth.username, password=auth.password)
-        case BearerAuthIn():
-            return BearerAuth(token=auth.token)
-        case IdentityTokenAuthIn():
-            return IdentityTokenAuth(username=auth.username, token=auth.token)
         case AwsAuthIn():
             # An access key without its secret stands for the stored one; the machine's identity has none.
             secret = None if auth.access_key_id is None else auth.secret_access_key or NOT_SENT
@@ -157,115 +196,12 @@ def plain_auth(auth: AuthIn) -> Auth:
                 service_account=auth.service_account,
                 service_account_key=NOT_SENT if auth.service_account is not None else None,
             )
+        case OidcAuthIn():
+            secret = None if auth.client_id is None else auth.client_secret or NOT_SENT
+            return OidcAuth.model_validate(dict(auth) | {"client_secret": secret})
+        case GithubAppAuthIn():
+            return GithubAppAuth.model_validate(dict(auth))
         case NoAuth() | DockerConfigAuth():
             return auth
-
-
-class _Out(BaseModel):
-    model_config = ConfigDict(from_attributes=True, extra="forbid")
-
-
-class NoAuthOut(_Out):
-    """Asked anonymously."""
-
-    type: Literal["none"]
-
-
-class BasicAuthOut(_Out):
-    """User name; the password stays here."""
-
-    type: Literal["basic"]
-    username: str
-    has_password: bool
-
-
-class BearerAuthOut(_Out):
-    """A token, which stays here."""
-
-    type: Literal["bearer"]
-    has_token: bool
-
-
-class IdentityTokenAuthOut(_Out):
-    """A token, which stays here."""
-
-    type: Literal["identity_token"]
-    username: str | None
-    has_token: bool
-
-
-class DockerConfigAuthOut(_Out):
-    """Where the docker configuration lies."""
-
-    type: Literal["docker_config"]
-    path: str
-
-
-class AwsAuthOut(_Out):
-    """An identity of AWS; its secret stays here."""
-
-    type: Literal["aws"]
-    access_key_id: str | None
-    has_secret_access_key: bool
-    profile: str | None
-    role_arn: str | None
-    external_id: str | None
-    region: str | None
-
-
-class AzureAuthOut(_Out):
-    """An identity of Azure; its secret or certificate stays here."""
-
-    type: Literal["azure"]
-    tenant_id: str | None
-    client_id: str | None
-    has_client_secret: bool
-    has_client_certificate: bool
-
-
-class GoogleAuthOut(_Out):
-    """An identity of Google; its key stays here."""
-
-    type: Literal["google"]
-    service_account: str | None
-    has_service_account_key: bool
-
-
-AuthOut = Annotated[
-    NoAuthOut
-    | BasicAuthOut
-    | BearerAuthOut
-    | IdentityTokenAuthOut
-    | DockerConfigAuthOut
-    | AwsAuthOut
-    | AzureAuthOut
-    | GoogleAuthOut,
-    Field(discriminator="type"),
-]
-
-
-def shown_auth(auth: Auth) -> dict[str, Any]:
-    """Dump what readers may see of a login."""
-    match auth:
-        case NoAuth():
-            return {"type": auth.type}
-        case BasicAuth():
-            return {"type": auth.type, "username": auth.username, "has_password": bool(auth.password)}
-        case BearerAuth():
-            return {"type": auth.type, "has_token": bool(auth.token)}
-        case IdentityTokenAuth():
-            return {"type": auth.type, "username": auth.username, "has_token": bool(auth.token)}
-        case DockerConfigAuth():
-            return {"type": auth.type, "path": auth.path}
-        case AwsAuth():
-            shown = auth.model_dump(exclude={"secret_access_key"})
-            return shown | {"has_secret_access_key": bool(auth.secret_access_key)}
-        case AzureAuth():
-            shown = auth.model_dump(exclude={"client_secret", "client_certificate"})
-            return shown | {
-                "has_client_secret": bool(auth.client_secret),
-                "has_client_certificate": bool(auth.client_certificate),
-            }
-        case GoogleAuth():
-            shown = auth.model_dump(exclude={"service_account_key"})
-            return shown | {"has_service_account_key": bool(auth.service_account_key)}
+        case _:
+            return _AUTH.validate_python(dict(auth))

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 from app.domain.errors import RegistryError
 from app.domain.registry import AwsAuth, RegistryEntry, RepositoryTemplate, ecr_region
 from app.registry.auth.credentials import Login
+from app.registry.auth.issuer import login_error
 from app.registry.auth.renewal import RenewableLogin
 from app.registry.http.error_body import clean
-from app.registry.http.errors import LOG_IN, ErrorContext, make_error
 
 T = TypeVar("T")
 _SESSION_NAME = "registry-sync"
@@ -144,5 +144,4 @@ class AwsIdentity:
         return self._error(f"AWS does not take the identity: check its access key or role ({words})")
 
     def _error(self, message: str, *, code: str = "unauthorized", temporary: bool = False) -> RegistryError:
-        registry = self._entry.registry
-        return make_error(f"{registry}: {message}", ErrorContext(registry, LOG_IN), code=code, temporary=temporary)
+        return login_error(self._entry.registry, message, code=code, temporary=temporary)

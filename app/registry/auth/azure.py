@@ -13,21 +13,21 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 import httpx
-import jwt
 
 from app.domain.errors import RegistryError
 from app.domain.registry import AzureAuth, RegistryEntry
 from app.registry.auth.credentials import Login
+from app.registry.auth.issuer import end_of, login_error
 from app.registry.auth.renewal import RenewableLogin
 from app.registry.auth.tokens import ask_token_server, read_json
 from app.registry.http.client import HttpClient
 from app.registry.http.error_body import clean
-from app.registry.http.errors import LOG_IN, ErrorContext, error_of_response, make_error
+from app.registry.http.errors import LOG_IN, ErrorContext, error_of_response
 from app.registry.http.message import HttpRequest
 from app.registry.limits import MAX_TOKEN_LENGTH
 
@@ -149,7 +149,7 @@ class AzureIdentity:
         token = read_json(answer.body).get("refresh_token")
         if not isinstance(token, str) or not token or len(token) > MAX_TOKEN_LENGTH:
             raise self._error("it answered without a refresh token: is it a registry of ACR?")
-        return RenewableLogin(Login(identity_token=token), _end_of(token) or self._clock() + _LIFE)
+        return RenewableLogin(Login(identity_token=token), end_of(token) or self._clock() + _LIFE)
 
     def _exchange_refusal(self, status: int, said: str) -> RegistryError:
         match status:
@@ -183,7 +183,7 @@ class AzureIdentity:
         )
 
     def _error(self, message: str, *, code: str = "unauthorized", temporary: bool = False) -> RegistryError:
-        return make_error(f"{self._entry.registry}: {message}", self._context, code=code, temporary=temporary)
+        return login_error(self._entry.registry, message, code=code, temporary=temporary)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -197,12 +197,3 @@ def _status_of(error: BaseException) -> int:
     status = getattr(getattr(error, "response", None), "status_code", None)
     found = _STATUS.search(str(error))
     return int(status or (found[1] if found else 0))
-
-
-def _end_of(token: str) -> datetime | None:
-    """Return when a refresh token says that it ends, None where it does not; who issued it checks it, not we."""
-    try:
-        end: Any = jwt.decode(token, options={"verify_signature": False}).get("exp")
-        return datetime.fromtimestamp(end, UTC)
-    except (jwt.InvalidTokenError, TypeError, ValueError, OverflowError, OSError):
-        return None

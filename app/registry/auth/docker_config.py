@@ -23,9 +23,9 @@ from app.domain.registry import DockerConfigAuth, RegistryEntry
 from app.domain.registry_logins import LoginRules
 from app.registry.auth.credential_helper import HelperFailedError, ask_helper
 from app.registry.auth.credentials import Login
+from app.registry.auth.issuer import login_error
 from app.registry.auth.login_files import read_login_file
 from app.registry.auth.renewal import RenewableLogin
-from app.registry.http.errors import LOG_IN, ErrorContext, make_error
 from app.registry.limits import MIB
 
 _log = structlog.get_logger(__name__)
@@ -100,8 +100,7 @@ class DockerConfigIdentity:
         raise ValueError("it has no entry for this host")
 
     def _error(self, message: str, *, code: str = "unauthorized", temporary: bool = False) -> RegistryError:
-        registry = self._entry.registry
-        return make_error(f"{registry}: {message}", ErrorContext(registry, LOG_IN), code=code, temporary=temporary)
+        return login_error(self._entry.registry, message, code=code, temporary=temporary)
 
 
 def _words(error: Exception) -> str:

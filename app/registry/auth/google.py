@@ -19,9 +19,9 @@ from typing import Any
 from app.domain.errors import RegistryError
 from app.domain.registry import GoogleAuth, RegistryEntry
 from app.registry.auth.credentials import Login
+from app.registry.auth.issuer import login_error
 from app.registry.auth.renewal import RenewableLogin
 from app.registry.http.error_body import clean
-from app.registry.http.errors import LOG_IN, ErrorContext, make_error
 
 USERNAME = "oauth2accesstoken"
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -111,5 +111,4 @@ class GoogleIdentity:
         return self._error(f"Google does not take the identity: check that its account and key are still there{words}")
 
     def _error(self, message: str, *, code: str = "unauthorized", temporary: bool = False) -> RegistryError:
-        registry = self._entry.registry
-        return make_error(f"{registry}: {message}", ErrorContext(registry, LOG_IN), code=code, temporary=temporary)
+        return login_error(self._entry.registry, message, code=code, temporary=temporary)
