@@ -1,4 +1,4 @@
-"""Asking those who issue logins: through the entry's own client, with one form of refusal for all.
+"""Requests to those who issue logins: through the entry's own client, with one form of refusals.
 
 What may pass (no answer, a failure, a limit of rate) is temporary, so that jobs wait for it; everything else is about
 the identity. Addresses of issuers are written by callers: they are reached as any stranger is, at public addresses with
