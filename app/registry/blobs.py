@@ -1,4 +1,7 @@
-"""Reading blobs (distribution spec, "Pulling blobs"): existence, and bytes from any offset (Range)."""
+"""Reading blobs (distribution spec, "Pulling blobs"): existence, and bytes from any offset (Range).
+
+And what answers say of where an upload goes on.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,13 @@ from app.registry.auth.challenge import Scopes
 from app.registry.http.connections import StreamingResponse, TrickleGuard
 from app.registry.http.error_body import clean
 from app.registry.http.errors import CONNECTION_ERRORS, Response, error_of_exception, make_error, too_slow
+from app.registry.http.host_trust import HostTrust
 from app.registry.http.message import InvalidUrlError, Url
 from app.registry.requests import RegistryRequest, RequestExecutor
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/(?:[0-9]{1,18}|\*)")
 _WHOLE = re.compile(r"^bytes (?:[0-9]{1,18}-[0-9]{1,18}|\*)/([0-9]{1,15})$")
+_STORED = re.compile(r"(?:bytes[= ])?0-(\d{1,15})\s*")
 _NOT_HERE = frozenset({401, 403, 404, 410})
 """What a registry says of a layer that it never had."""
 _MAX_URLS = 8
@@ -271,3 +276,28 @@ def _encoding(answer: Response | StreamingResponse) -> str:
 def _wrong_size(blob: Descriptor, what: str, *, encoding: str) -> ContentError:
     note = f"; they were sent with Content-Encoding {encoding}, which was not asked for" if encoding else ""
     return ContentError(f"{blob.digest}: {what}{note}", code="size_mismatch")
+
+
+def locate_upload(executor: RequestExecutor, base: Url, location: str) -> Url:
+    """Resolve where to go on; kept letter for letter, it may be signed. Strangers get no uploads."""
+    trust, context = executor.http.trust, executor.context("start_upload")
+    try:
+        url = trust.locate(base, location)
+    except InvalidUrlError as error:
+        message = f"{context.registry} does not say where to upload to"
+        raise make_error(message, context, code="upload_failed") from error
+    if trust.trust_of(url) is HostTrust.STRANGER or not trust.allows_hop(base, url):
+        message = (
+            f"{context.registry} wants the upload at {url.scheme}://{url.authority}, which is not trusted; "
+            f"add {url.host} to trusted_hosts if it belongs to it"
+        )
+        raise make_error(message, context, code="host_not_allowed")
+    return url
+
+
+def stored_bytes(answer: Response) -> int | None:
+    """Read `Range: 0-N` (some write `bytes=0-N`); `0-0` stands for nothing, and for one byte."""
+    found = _STORED.fullmatch(answer.headers.get("range", "").strip())
+    if found is None:
+        return None
+    return int(found[1]) + 1 if int(found[1]) else 0

@@ -13,7 +13,7 @@ from app.domain.manifest import Descriptor, Manifest
 from app.domain.reference import Digest, Tag
 from app.domain.registry import RegistryEntry
 from app.registry.auth.challenge import Scopes
-from app.registry.blobs import BlobReader, has_blob, open_blob, read_byte
+from app.registry.blobs import BlobReader, has_blob, locate_upload, open_blob, read_byte
 from app.registry.creation import RepositoryCreator
 from app.registry.http.errors import Response
 from app.registry.listing.digest_lists import ListedTag, has_digest_list, list_digests
@@ -23,7 +23,7 @@ from app.registry.manifests import PutOutcome, find_manifest, get_manifest, head
 from app.registry.quirks import UploadStrategy
 from app.registry.referrers import Referrers
 from app.registry.requests import RegistryRequest, RequestExecutor
-from app.registry.uploads import UploadSession, locate_upload, open_session
+from app.registry.uploads import UploadSession, open_session
 
 _STARTED = frozenset({202})
 _MOUNTED = frozenset({201, 202})

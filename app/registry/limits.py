@@ -69,3 +69,8 @@ class ClientSettings:
     """Clouds whose identity of this machine may be used to log in."""
     chunk_bytes: int = 32 * MIB
     """One PATCH of a chunked upload; below what proxies commonly let through (Cloudflare: 100 MB)."""
+    resumable_above_bytes: int = 64 * MIB
+    """What is larger goes in chunks where finished chunks are all that stays of an upload that broke off."""
+    resumable_chunk_bytes: int = 8 * MIB
+    """One of these. It is read before it is sent and the next one meanwhile, so twice this is held in memory; object
+    storage takes no less than 5 MiB at a time."""

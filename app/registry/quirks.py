@@ -6,6 +6,8 @@ And the upload strategy that one registry is found to take: whole or chunked, an
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -19,6 +21,10 @@ DigestsBy = Literal["acr", "harbor", "google", "quay", "docker_hub", "gitlab", "
 CreatedBy = Literal["first_push", "ecr", "harbor", "docker_hub", "quay", "nothing"]
 ListedBy = Literal["catalog", "docker_hub", "harbor", "quay", "gitlab", "github", "nothing"]
 _MIN_CHUNK_BYTES = MIB
+_TELLING_BYTES = MIB
+"""Bytes sent before an upload broke off, by which a registry shows whether it keeps such."""
+_MAX_READ_AHEAD = 4
+"""Uploads to one registry that read ahead at the same time, in one process: 64 MiB."""
 _LIMIT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*MiB", re.IGNORECASE)
 
 
@@ -50,11 +56,14 @@ class Quirks:
     """The largest chunk of an upload that is taken."""
     takes_chunks: bool = True
     """Whether an upload may be sent in chunks at all."""
+    is_distribution: bool = False
+    """Whether it may be made of Distribution, whose version 2 forgets an upload that breaks off within a request."""
 
 
 _PLAIN = Quirks()
 _UNKNOWN = Quirks(
     is_known=False,
+    is_distribution=True,
     creates_by="nothing",
     creation_advice="set the type of this entry: harbor, quay and docker_hub have something to be made",
     listing_advice=(
@@ -119,6 +128,7 @@ _QUIRKS: dict[RegistryType, Quirks] = {
     "gitlab": Quirks(
         digests_by="gitlab",
         lists_by="gitlab",
+        is_distribution=True,
         creates_by="nothing",
         creation_advice="GitLab has a registry in each project: make the project first, and leave create_missing out",
         listing_advice=(
@@ -129,6 +139,7 @@ _QUIRKS: dict[RegistryType, Quirks] = {
     ),
     "harbor": Quirks(
         digests_by="harbor",
+        is_distribution=True,
         links_pages=True,
         lists_by="harbor",
         creates_by="harbor",
@@ -157,7 +168,7 @@ _QUIRKS: dict[RegistryType, Quirks] = {
     "artifactory": Quirks(creates_by="nothing", creation_advice=_BY_HAND),
     "nexus": Quirks(creates_by="nothing", creation_advice=_BY_HAND),
     "zot": _PLAIN,
-    "generic": _PLAIN,
+    "generic": Quirks(is_distribution=True),
 }
 _ECR_PUBLIC = "public.ecr.aws"
 _ECR_PUBLIC_QUIRKS = replace(
@@ -214,12 +225,45 @@ class UploadStrategy:
     chunk_bytes: int
     refuses_whole: bool = False
     refuses_chunks: bool = False
+    is_distribution: bool = False
+    keeps_broken: bool | None = None
+    """Whether what arrived of a request that broke off stays; None until that was seen."""
+    _ahead: int = 0
 
     @classmethod
     def of(cls, entry: RegistryEntry, chunk_bytes: int) -> UploadStrategy:
         """Begin with what is known of a registry."""
         quirks = quirks_of(entry)
-        return cls(min(chunk_bytes, quirks.max_chunk_bytes or chunk_bytes), refuses_chunks=not quirks.takes_chunks)
+        return cls(
+            min(chunk_bytes, quirks.max_chunk_bytes or chunk_bytes),
+            refuses_chunks=not quirks.takes_chunks,
+            is_distribution=quirks.is_distribution,
+        )
+
+    def makes_points(self, *, has_state: bool) -> bool:
+        """Return whether a large blob goes in chunks, each of which is a point to go on from.
+
+        One request is faster, and as good where its part that arrived stays. Until it was seen what happens, what
+        shows itself as Distribution, by a `_state` in its locations, is taken for its version 2, which keeps nothing.
+        """
+        if self.refuses_chunks or self.keeps_broken:
+            return False
+        return self.keeps_broken is False or (self.is_distribution and has_state)
+
+    def note_broken(self, *, sent: int, stored: int) -> None:
+        """Learn from an upload that broke off after so many bytes of a request, and how many more there are now."""
+        if sent >= _TELLING_BYTES:
+            self.keeps_broken = stored > 0
+
+    @contextmanager
+    def reading_ahead(self) -> Iterator[bool]:
+        """Say whether an upload may read ahead, while inside."""
+        may = self._ahead < _MAX_READ_AHEAD
+        self._ahead += may
+        try:
+            yield may
+        finally:
+            self._ahead -= may
 
     @property
     def can_shrink(self) -> bool:

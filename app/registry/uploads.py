@@ -9,8 +9,7 @@ this one can't be resumed.
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -23,12 +22,11 @@ from app.domain.reference import Digest, InvalidReferenceError
 from app.net.buffers import Piece
 from app.net.http_headers import whole_number
 from app.registry.auth.challenge import Scopes
-from app.registry.blobs import has_blob
+from app.registry.blobs import has_blob, locate_upload, stored_bytes
 from app.registry.http.errors import Response, make_error
-from app.registry.http.host_trust import HostTrust
-from app.registry.http.message import InvalidUrlError, Url
+from app.registry.http.message import UploadBody, Url
 from app.registry.quirks import UploadStrategy
-from app.registry.ratelimit.window import ConcurrencyWindow
+from app.registry.read_ahead import ReadAheadBuffer
 from app.registry.requests import RegistryRequest, RequestExecutor
 
 _log = structlog.get_logger(__name__)
@@ -36,65 +34,11 @@ _MAX_STALLS = 2
 """Failed sends in a row after which no more had arrived; then a session is given up."""
 _MAX_GROWTHS = 10
 """Looks at an upload that grows by itself; more than a dead connection can have had on its way."""
+Passed = Callable[[], Awaitable[None]]
 _PUT_STATUSES = frozenset({200, 201, 202, 204})
 _NO_STATUS = frozenset({400, 404, 405, 410, 416, 501})
 _PATCH_STATUSES = frozenset({200, 201, 202, 204, 416})
 _REFUSALS = frozenset({400, 405, 411, 413, 415, 416, 422, 501})
-_RANGE = re.compile(r"(?:bytes[= ])?0-(\d{1,15})\s*")
-
-
-class UploadBody:
-    """The body of one upload's requests, each of which takes the next bytes; it knows whose fault a break is.
-
-    The bytes are cut into the lengths that requests announce, and go out at the registry's pace. A request whose body
-    has begun is never repeated with half of it.
-    """
-
-    def __init__(self, chunks: AsyncIterator[Piece], window: ConcurrencyWindow) -> None:
-        """Take the blob's bytes, and the window that may bound how many go out a second."""
-        self.length = 0
-        """Bytes of the request under way."""
-        self.has_begun = False
-        self.taken = 0
-        """Bytes handed out so far, by all requests."""
-        self.failure: Exception | None = None
-        """What the stream itself raised: never the registry's doing."""
-        self._chunks = aiter(chunks)
-        self._window = window
-        self._rest: Piece = b""
-
-    def next(self, length: int) -> UploadBody:
-        """Be the body of the next request, which takes so many bytes."""
-        self.length = length
-        self.has_begun = False
-        return self
-
-    async def __aiter__(self) -> AsyncIterator[Piece]:
-        """Yield exactly `length` of the next bytes; raise what the stream raises, `ContentError` where it ends."""
-        self.has_begun = True
-        left = self.length
-        while left:
-            piece = self._rest or await self._read()
-            if len(piece) > left:
-                piece, self._rest = piece[:left], piece[left:]
-            else:
-                self._rest = b""
-            left -= len(piece)
-            await self._window.pass_bytes(len(piece))
-            self.taken += len(piece)
-            yield piece
-
-    async def _read(self) -> Piece:
-        try:
-            while not (piece := await anext(self._chunks)):
-                pass
-        except StopAsyncIteration:
-            self.failure = ContentError("the blob ended before its size", code="size_mismatch")
-            raise self.failure from None
-        except Exception as error:
-            self.failure = error
-            raise
-        return piece
 
 
 class UploadSession:
@@ -124,23 +68,46 @@ class UploadSession:
         self._is_closed = False
         self._is_lost = False
         self._stalls = 0
+        self._sent = 0
+        """Bytes of the last send, that broke off."""
 
-    async def send(self, chunks: AsyncIterator[Piece], *, size: int, digest: Digest) -> None:
-        """Send bytes from `offset` up to `size` and close the session.
+    async def send(
+        self, chunks: AsyncIterator[Piece], *, size: int, digest: Digest, passed: Passed | None = None
+    ) -> None:
+        """Send bytes from `offset` up to `size` and close the session; `passed` is called after each chunk.
 
         Raises what `chunks` raises; `RegistryError`, which when `temporary` means: ask `status`, then send the rest, or
         open a new session if that fails; `ContentError` when the registry stored something else.
         """
         if self._is_closed:
             return
-        source = UploadBody(chunks, self._executor.window)
+        settings, has_state = self._executor.http.settings, "_state=" in self.location
+        is_large = size - self.offset > settings.resumable_above_bytes
+        if not is_large or not self._strategy.makes_points(has_state=has_state):
+            await self._send(
+                UploadBody(chunks, self._executor.window.pass_bytes), size=size, digest=digest, passed=passed
+            )
+            return
+        self._sends_chunks = True
+        with self._strategy.reading_ahead() as may:
+            if not may or self._least > 2 * settings.resumable_chunk_bytes:  # its chunks wait: memory has a limit
+                await self._send(
+                    UploadBody(chunks, self._executor.window.pass_bytes), size=size, digest=digest, passed=passed
+                )
+                return
+            async with ReadAheadBuffer(chunks, most=2 * settings.resumable_chunk_bytes) as ahead:
+                body = UploadBody(ahead, self._executor.window.pass_bytes, ahead=ahead.gather)
+                await self._send(body, size=size, digest=digest, passed=passed)
+
+    async def _send(self, source: UploadBody, *, size: int, digest: Digest, passed: Passed | None) -> None:
         begin = self.offset
         try:
             if self._sends_chunks and self.offset < size:
-                await self._send_chunks(source, size)
+                await self._send_chunks(source, size, passed)
             await self._send_rest(source, size=size, digest=digest)
         except RegistryError as error:
             # Everything was sent and only the answer got lost: then nothing is to be sent again.
+            self._sent = source.taken - (self.offset - begin)
             if begin + source.taken < size or error.status in _REFUSALS or not await self._is_there(digest, size):
                 raise
         self._is_closed = True
@@ -155,11 +122,14 @@ class UploadSession:
         except RegistryError as error:
             if error.status not in _NO_STATUS:
                 raise
+            self._strategy.note_broken(sent=self._sent, stored=0)
             raise self._lost("the session is gone") from error
         self._move(answer)
-        stored = _stored_bytes(answer)
+        stored = stored_bytes(answer)
         if stored is None:
             raise self._lost("the registry does not say how much arrived")
+        self._strategy.note_broken(sent=self._sent, stored=stored - self.offset)
+        self._sent = 0
         self._stalls = self._stalls + 1 if stored <= self.offset else 0
         self.offset = stored
         if self._stalls > _MAX_STALLS:
@@ -206,26 +176,44 @@ class UploadSession:
         await self._check_stored(answer, digest, size)
         self.offset = size
 
-    async def _send_chunks(self, source: UploadBody, size: int) -> None:
+    async def _send_chunks(self, source: UploadBody, size: int, passed: Passed | None) -> None:
+        most = self._strategy.chunk_bytes
+        if source.is_ahead:
+            most = min(most, self._executor.http.settings.resumable_chunk_bytes)
         while self.offset < size:
-            length = min(max(self._strategy.chunk_bytes, self._least), size - self.offset)
+            length = min(max(most, self._least), size - self.offset)
+            await source.gather(length)
             request = self._call("send_blob", "PATCH", self._location, expects=_PATCH_STATUSES)
             headers = {
                 "Content-Type": "application/octet-stream",
                 "Content-Range": f"{self.offset}-{self.offset + length - 1}",
             }
             try:
-                answer = await self._executor.fetch(replace(request, headers=headers, content=source.next(length)))
+                await self._send_chunk(replace(request, headers=headers, content=source.next(length)), source)
             except RegistryError as error:
                 if source.failure is None:
                     self._learn_from_patch(error)
                 raise
-            self._take_in(answer, self.offset + length)
+            if passed is not None:
+                await passed()
+
+    async def _send_chunk(self, request: RegistryRequest, source: UploadBody) -> None:
+        """Send a chunk; who is cancelled takes the time to end one that is here already, which then stays."""
+        wanted = self.offset + source.length
+        sending = asyncio.create_task(self._executor.fetch(request))
+        try:
+            answer = await (asyncio.shield(sending) if source.is_ahead else sending)
+        except asyncio.CancelledError:
+            with suppress(RegistryError, TimeoutError):
+                async with asyncio.timeout(self._executor.http.settings.cancel_seconds):
+                    self._take_in(await sending, wanted)
+            raise
+        self._take_in(answer, wanted)
 
     def _take_in(self, answer: Response, wanted: int) -> None:
         """Note how far a chunk got; raise `RegistryError` (temporary) unless all of it arrived."""
         self._move(answer)
-        stored = _stored_bytes(answer)
+        stored = stored_bytes(answer)
         if answer.status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             if stored is None:
                 self._strategy.shrink(answer.body[:500].decode(errors="replace"))
@@ -323,28 +311,3 @@ def open_session(
     location = locate_upload(executor, answer.url, answer.headers.get("location", ""))
     least = whole_number(answer.headers.get("oci-chunk-min-length", "")) or 0
     return UploadSession(executor, strategy, repository, location=location, scopes=scopes, least=least)
-
-
-def locate_upload(executor: RequestExecutor, base: Url, location: str) -> Url:
-    """Resolve where to go on; kept letter for letter, it may be signed. Strangers get no uploads."""
-    trust, context = executor.http.trust, executor.context("start_upload")
-    try:
-        url = trust.locate(base, location)
-    except InvalidUrlError as error:
-        message = f"{context.registry} does not say where to upload to"
-        raise make_error(message, context, code="upload_failed") from error
-    if trust.trust_of(url) is HostTrust.STRANGER or not trust.allows_hop(base, url):
-        message = (
-            f"{context.registry} wants the upload at {url.scheme}://{url.authority}, which is not trusted; "
-            f"add {url.host} to trusted_hosts if it belongs to it"
-        )
-        raise make_error(message, context, code="host_not_allowed")
-    return url
-
-
-def _stored_bytes(answer: Response) -> int | None:
-    """Read `Range: 0-N` (some write `bytes=0-N`); `0-0` stands for nothing, and for one byte."""
-    found = _RANGE.fullmatch(answer.headers.get("range", "").strip())
-    if found is None:
-        return None
-    return int(found[1]) + 1 if int(found[1]) else 0

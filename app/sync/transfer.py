@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from app.concurrency import back_off, run_limited
@@ -146,7 +147,12 @@ class Transfer:
         if session is None:
             return
         try:
-            await session.send(_counted(receiver, session, chunks), size=self._blob.size, digest=self._blob.digest)
+            await session.send(
+                _counted(receiver, session, chunks),
+                size=self._blob.size,
+                digest=self._blob.digest,
+                passed=partial(receiver.noted.keep, session),
+            )
         except CopyError:
             raise  # the source's
         except TransferError as error:

@@ -19,6 +19,7 @@ Case = Callable[[Bench, Section], None]
 CASES: dict[str, Case] = {
     "large": copies.large,
     "large-tls": partial(copies.large, tls=True),
+    "chunked": copies.chunked,
     "layers": copies.layers,
     "many-layers": copies.many_layers,
     "small": copies.small,

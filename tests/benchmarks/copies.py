@@ -6,15 +6,17 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
+from statistics import median
 from urllib.parse import urlsplit
 
+from app.domain.registry import RegistryType
 from tests.benchmarks.content import GIB, MIB, many_images, names, one_image
-from tests.benchmarks.contest import Bench, Work, contend
-from tests.benchmarks.measuring import Usage
+from tests.benchmarks.contest import Bench, Work, contend, spread
+from tests.benchmarks.measuring import TreeUsage, Usage, measure_tree
 from tests.benchmarks.peers import Copy
 from tests.benchmarks.registries import Fill, Registries, storage, wipe
-from tests.benchmarks.results import Section
-from tests.benchmarks.service import whole_registry
+from tests.benchmarks.results import Section, mib
+from tests.benchmarks.service import enter, run_job, running, whole_registry
 from tests.support.registries import RegistryProcess
 
 SMALL_REPOSITORIES, SMALL_TAGS = 10, 20
@@ -84,6 +86,39 @@ def fan_out(bench: Bench, section: Section) -> None:
     """Copy one image of 4 layers of 16 MiB to 10 registries at once."""
     with _case(bench, one_image(ONE, layers=4, layer_bytes=16 * MIB), destinations=FAN_OUT) as work:
         contend(bench, section, work)
+
+
+def chunked(bench: Bench, section: Section) -> None:
+    """Copy one layer of 1 GiB to Distribution, in chunks of 8 MiB that are points to go on from, and in one PUT."""
+    table = section.table(
+        "upload", "wall s", "CPU s", "peak over idle", "registry's CPU s", "chunks / one: wall", "CPU"
+    )
+    found: dict[RegistryType, list[tuple[TreeUsage, TreeUsage]]] = {"generic": [], "zot": []}
+    with _case(bench, one_image(ONE, layers=1, layer_bytes=GIB)) as work, running(bench.settings) as service:
+        enter(service, work.source)
+        for number in range(bench.rounds):
+            for kind in sorted(found, reverse=bool(number % 2)):
+                with work.destinations() as [destination]:
+                    enter(service, destination, type=kind)  # Distribution gets one PUT where it is said to be zot
+                    with measure_tree(destination.pid) as registry:
+                        used = run_job(service, work.request([destination])).used
+                    found[kind].append((used, registry))
+                    print(f"  round {number + 1}: {kind}: {used.usage}, registry {registry.usage}", flush=True)
+    for kind, name in (("generic", "chunks of 8 MiB"), ("zot", "one PUT")):
+        pairs = list(zip(found["generic"], found[kind], strict=True))
+        table.add(
+            name,
+            f"{median(ours.usage.wall_seconds for ours, _ in found[kind]):.2f}",
+            f"{median(ours.usage.cpu_seconds for ours, _ in found[kind]):.2f}",
+            mib(max(ours.peak_over_idle_bytes for ours, _ in found[kind])),
+            f"{median(theirs.usage.cpu_seconds for _, theirs in found[kind]):.2f}",
+            ""
+            if kind == "generic"
+            else spread([a.usage.wall_seconds / b.usage.wall_seconds for (a, _), (b, _) in pairs]),
+            ""
+            if kind == "generic"
+            else spread([a.usage.cpu_seconds / b.usage.cpu_seconds for (a, _), (b, _) in pairs]),
+        )
 
 
 @contextmanager

@@ -5,13 +5,17 @@ ones is `tests/test_walk.py`'s.
 """
 
 import json
+import re
+import sqlite3
 import threading
+from base64 import urlsafe_b64decode
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -19,6 +23,8 @@ from app.security import Sealer
 from tests.support.fake_registry import Call, FakeRegistry, fake_registry_thread, on
 from tests.support.fake_registry.faults import Matching
 from tests.support.images import Manifest, blob, oci_image
+from tests.support.plain_client import PlainClient
+from tests.support.registries import RegistryProcess
 from tests.support.service import AppProcess, ServiceProcess
 
 pytestmark = pytest.mark.kill
@@ -27,6 +33,9 @@ RESCUED_SECONDS = 120.0
 STARTED_SECONDS = 60.0
 SLOW_BYTES = 24 * 1024 * 1024
 SLOW_RATE = 6 * 1024 * 1024
+MIB = 1024 * 1024
+CHUNK_BYTES = 8 * MIB
+"""Of an upload that can be gone on with after each."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +190,45 @@ def test_a_blob_that_a_stopped_worker_has_half_sent_is_gone_on_with(setup: Setup
     assert setup.destination.journal.count("upload_cancel") == 0
     received = setup.destination.journal.received_bytes("upload_close")
     assert received < SLOW_BYTES * 1.1  # what had arrived was not sent again
+
+
+def test_a_large_blob_goes_on_after_the_last_chunk_at_a_real_distribution_2(tmp_path: Path) -> None:
+    """Its source is slow, as it is wherever a copy takes long; Distribution 2 itself forgets what breaks off."""
+    layer = blob("large", size=CHUNK_BYTES * 9)
+    image = oci_image("large", layers=[layer])
+    key = Sealer.make_key()
+    with (
+        fake_registry_thread() as source,
+        RegistryProcess() as destination,
+        ServiceProcess(tmp_path, settings={"SECRET_KEYS": json.dumps([key])}) as service,
+    ):
+        for name, registry in (("source", source), ("destination", destination)):
+            entry = {"host": registry.host, "insecure": True}
+            service.client.put(f"/v1/registries/{name}", json=entry).raise_for_status()
+        source.load("team/app", image, "large")
+        source.change(only_blobs=frozenset({layer.digest}), blob_stall_after_bytes=CHUNK_BYTES * 7 + MIB)
+        job_id = service.submit({"source": f"{source.host}/team/**", "destination": destination.host})["id"]
+
+        def noted() -> int:
+            """Read the offset that Distribution signed into the location that is noted."""
+            with closing(sqlite3.connect(tmp_path / "registry-sync.db")) as database:
+                sealed = [row[0] for row in database.execute("SELECT location FROM upload_sessions")]
+            context = f"upload/{destination.host}/team/app/{layer.digest}"
+            location = Sealer([key]).unseal(sealed[0], context=context) if sealed else ""
+            state = urlsafe_b64decode(parse_qs(urlsplit(location).query).get("_state", [""])[0])
+            return int((re.search(rb'"Offset":(\d+)', state) or [0, 0])[1])
+
+        service.running.wait_until(lambda: noted() == CHUNK_BYTES * 7, seconds=60)
+        service.kill()
+        source.change(blob_stall_after_bytes=None)
+        service.start()
+        job = service.follow(job_id, seconds=RESCUED_SECONDS)
+
+        assert job["state"] == "succeeded"
+        chunks = sum(line.method == "PATCH" for line in destination.access_log())
+        assert chunks == 7  # what was left fitted into one request
+        with PlainClient.of(destination) as client:
+            assert client.blob_digest("team/app", layer.digest) == (layer.digest, layer.size)
 
 
 def test_a_cancelled_job_leaves_no_half_sent_blob_behind(setup: Setup) -> None:

@@ -9,7 +9,7 @@ per header (docs/decisions), and as strict: whatever is not plainly HTTP is a pr
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol, Self
@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import httpcore
 
+from app.domain.errors import ContentError
 from app.net.buffers import Piece
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -135,6 +136,75 @@ class StreamedBody(Protocol):
 
 
 Content = bytes | StreamedBody | None
+Gather = Callable[[int], Awaitable[None]]
+"""Waits until so many bytes of a stream are in memory."""
+
+
+class UploadBody:
+    """The body of one upload's requests, each of which takes the next bytes; it knows whose fault a break is.
+
+    The bytes are cut into the lengths that requests announce, and go out at the registry's pace. A request whose body
+    has begun is never repeated with half of it.
+    """
+
+    def __init__(
+        self, chunks: AsyncIterator[Piece], pass_bytes: Callable[[int], Awaitable[None]], *, ahead: Gather | None = None
+    ) -> None:
+        """Take the blob's bytes, what bounds how many go out a second, and what reads them ahead."""
+        self.length = 0
+        """Bytes of the request under way."""
+        self.has_begun = False
+        self.taken = 0
+        """Bytes handed out so far, by all requests."""
+        self.failure: Exception | None = None
+        """What the stream itself raised: never the registry's doing."""
+        self._chunks = aiter(chunks)
+        self._pass_bytes = pass_bytes
+        self._rest: Piece = b""
+        self._ahead = ahead
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether its bytes are read before they are needed."""
+        return self._ahead is not None
+
+    async def gather(self, length: int) -> None:
+        """Have the next bytes read before a request that takes them begins, where they are read ahead."""
+        if self._ahead is not None:
+            await self._ahead(length - len(self._rest))
+
+    def next(self, length: int) -> UploadBody:
+        """Be the body of the next request, which takes so many bytes."""
+        self.length = length
+        self.has_begun = False
+        return self
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        """Yield exactly `length` of the next bytes; raise what the stream raises, `ContentError` where it ends."""
+        self.has_begun = True
+        left = self.length
+        while left:
+            piece = self._rest or await self._read()
+            if len(piece) > left:
+                piece, self._rest = piece[:left], piece[left:]
+            else:
+                self._rest = b""
+            left -= len(piece)
+            await self._pass_bytes(len(piece))
+            self.taken += len(piece)
+            yield piece
+
+    async def _read(self) -> Piece:
+        try:
+            while not (piece := await anext(self._chunks)):
+                pass
+        except StopAsyncIteration:
+            self.failure = ContentError("the blob ended before its size", code="size_mismatch")
+            raise self.failure from None
+        except Exception as error:
+            self.failure = error
+            raise
+        return piece
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
