@@ -37,7 +37,7 @@ ASIDE_SECONDS = 60.0
 MAX_UNPROVEN_ROUNDS = 8
 """How often a push may go through one rule where its sender can't say who pushed, nor what."""
 _DETAILS = {
-    "no_tag": "only a digest was pushed; what belongs to a tag, a signature say, goes along when that tag moves next",
+    "no_tag": "only a digest was pushed; what hangs on an image (a signature) comes with the next run that takes it",
     "other_repository": "the entry is for another part of this registry",
 }
 _MAY_HAVE_WRITTEN = frozenset({ImageState.QUEUED, ImageState.RUNNING, ImageState.COPIED})

@@ -142,12 +142,16 @@ class Reading:
         action: str,
         tag: str = "",
         digest: str = "",
+        subject: str = "",
         host: str = "",
         event_id: str = "",
         occurred_at: datetime | None = None,
         user_agent: str = "",
     ) -> None:
-        """Take over a push of a manifest, if what it names can be a repository, a tag, a digest."""
+        """Take over a push of a manifest, if what it names can be a repository, a tag, a digest.
+
+        A referrer that was pushed by its digest alone stands under the tag that the list of its `subject` would have.
+        """
         if ":" in tag and not digest:  # Harbor and Gitea put the digest there when a push had no tag
             tag, digest = "", tag
         elif tag == digest:
@@ -159,7 +163,7 @@ class Reading:
             event = PushEvent(
                 dialect=self._dialect,
                 repository=Repository(_UNKNOWN_HOST, repository).path,
-                tag=Tag(tag) if tag else None,
+                tag=Tag(tag) if tag else _list_of_referrers(subject),
                 digest=Digest(digest) if digest else None,
                 host=_host(host),
                 action=_word(action) or "push",
@@ -196,6 +200,15 @@ def _bounded(value: Any) -> list[Any]:
     if len(value) > MAX_EVENTS:
         raise too_large()
     return list(value)
+
+
+def _list_of_referrers(subject: str) -> Tag | None:
+    """Return the tag (referrers tag schema) of a digest; None for what is none, or is cut off there (sha512)."""
+    try:
+        digest = Digest(subject) if subject else None
+    except InvalidReferenceError:
+        return None
+    return Tag(f"sha256-{digest.encoded}") if digest is not None and digest.algorithm == "sha256" else None
 
 
 def _host(text: str) -> Registry | None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import unquote
 
+from app.domain.errors import HookError
 from app.domain.manifest import INDEX_TYPES, MANIFEST_TYPES, SCHEMA1_TYPES
-from app.webhooks.payload import Payload, Reading, host_of_url, load_objects, malformed
+from app.webhooks.payload import Payload, Reading, host_of_url, load_object, load_objects, malformed
 
 _MANIFESTS = INDEX_TYPES | MANIFEST_TYPES | SCHEMA1_TYPES
 _HARBOR_PUSHES = frozenset({"PUSH_ARTIFACT", "pushImage", "harbor.artifact.pushed"})
@@ -120,8 +121,18 @@ def read_image_event(event: CloudEvent, reading: Reading, *, host: str = "") -> 
         repository=data.first_text("repositoryName", "repository", "name") or named,
         tag=data.first_text("imageTag", "tag", "reference") or tag,
         digest=data.first_text("imageDigest", "digest"),
+        subject=_subject(data),
         host=host or data.first_text("registryUrl", "registry") or host_of_url(event.source),
         action=event.type,
         event_id=event.event_id,
         occurred_at=event.time,
     )
+
+
+def _subject(data: Payload) -> str:
+    """Read what a manifest is about, where it comes along: zot sends it whole, as text."""
+    try:
+        manifest = load_object(data.text("manifest")) if data.text("manifest") else data.at("manifest")
+    except HookError:
+        return ""
+    return manifest.text("subject", "digest")

@@ -107,7 +107,19 @@ async def test_a_push_of_a_digest_alone_is_told_what_brings_it_along(api: Api) -
     await enter(api)
     await send(api, {"repository": "team/app", "digest": DIGEST})
     [event] = await events(api)
-    assert "goes along when that tag moves next" in event["detail"]
+    assert "comes with the next run that takes it" in event["detail"]
+
+
+async def test_a_referrer_that_is_pushed_by_digest_is_a_job_for_its_subject(api: Api) -> None:
+    await enter(api)
+    await keep(api)
+    subject = f"sha256:{'7e' * 32}"
+    answer = await send(api, {"repository": "team/app", "digest": DIGEST, "subject": subject})
+    assert answer.status_code == 202
+    [job] = await follow(api, answer)
+    [rule] = job["request"]["rules"]
+    assert rule["source"] == f"{HOST}/team/app@{subject}"
+    assert rule["destination"] == ["new.example.com/mirror/team/app"]
 
 
 @pytest.mark.parametrize(

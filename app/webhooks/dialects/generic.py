@@ -1,8 +1,8 @@
 """The generic format, for senders that have none: a pipeline's curl, a script, a body written from a template.
 
 One object, or `{"events": [...]}` of them, each with `repository` and `tag`, `tags` or `digest`, or with one
-`reference` (`host/repository:tag`); and if known `host`, `id`, `occurred_at` and `action` (anything but `push` is
-ignored).
+`reference` (`host/repository:tag`); and if known `host`, `id`, `occurred_at`, `action` (anything but `push` is
+ignored) and, of a referrer that has a digest and no tag, the digest of its `subject`.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def _push(event: Payload, reading: Reading, *, names: tuple[str, str, str, str])
         tag=tag,
         digest=digest,
         host=host,
+        subject=event.text("subject"),
         action="push",
         event_id=event.text("id"),
         occurred_at=event.moment("occurred_at"),
