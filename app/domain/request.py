@@ -120,7 +120,9 @@ class Rule(RequestPart):
         description="Only images created since then: a time, a date, or a duration before each run such as `30d`.",
     )
     min_age: Annotated[str, Field(max_length=40), AfterValidator(_duration_text)] | None = Field(
-        default=None, description="Only images created at least so long before each run, such as `7d`."
+        default=None,
+        description="Only images created at least so long before each run, such as `7d`; one that says no time, "
+        "so long after a job first saw it.",
     )
     mapping: NameMapping = AS_IT_IS
 

@@ -40,7 +40,8 @@ PLANNED_BLOB_RETENTION = timedelta(days=7)
 UPLOAD_RETENTION = timedelta(days=1)
 """Registries drop open uploads earlier."""
 NOTE_RETENTION = timedelta(days=400)
-"""Of what destinations lack on purpose, and what hangs on their images; an image that old is looked at anew."""
+"""Of what destinations lack on purpose, what hangs on their images, and when images that say no time were first seen;
+an image that old is looked at anew."""
 LIMIT_RETENTION = timedelta(days=1)
 EVENT_RETENTION = timedelta(days=30)
 ORIGIN_RETENTION = timedelta(days=1)

@@ -109,7 +109,7 @@ class PlanService:
         """
         await self._admission.check(request, caller=caller)
         preview, clients = Preview(), await self._clients()
-        planner, copier = Planner(clients), self._copier(clients)
+        planner, copier = Planner(clients, notes=self._notes.read_only()), self._copier(clients)
         rows: list[_Row] = []
         try:
             async with self._permits, asyncio.timeout(MAX_SECONDS):
@@ -130,7 +130,7 @@ class PlanService:
         preview, clients = Preview(), await self._clients()
         try:
             async with self._permits, asyncio.timeout(MAX_SECONDS):
-                preview.explanation = await explain(clients, request, tag)
+                preview.explanation = await explain(clients, request, tag, notes=self._notes.read_only())
                 copies = [rule.copy for rule in preview.explanation.rules if rule.copy is not None and compares]
                 rows = [_Row(copy) for copy in copies]
                 await _compare(self._copier(clients), rows, request.options, warn=preview.warn)

@@ -25,8 +25,12 @@ from app.sync.dry_run import DryRun
 
 Observe = Callable[[Reference, Tally], None]
 Settled = Literal["present", "mounted", "transferred"]
-NoteKind = Literal["lacks_children", "lacks_foreign_layers", "companions", "refuses_sparse"]
-"""`companions` has the fingerprint of the companions that are there; `refuses_sparse` is about a whole repository."""
+NoteKind = Literal["lacks_children", "lacks_foreign_layers", "companions", "refuses_sparse", "parts", "first_seen"]
+"""`companions` has the fingerprint of the companions that are there; `refuses_sparse` is about a whole repository.
+
+`parts` has the digests of the manifests below an index. `first_seen` is about an image of a source, see
+`app/sync/image_metadata.py`.
+"""
 FIRST_STEPS = 50
 LAST_STEPS = 150
 """Steps that the log of an image holds from its beginning, and from its end."""

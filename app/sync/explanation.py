@@ -15,19 +15,27 @@ from app.domain.plan import PlannedCopy
 from app.domain.reference import InvalidReferenceError, Reference, Tag
 from app.domain.request import Rule, SyncRequest
 from app.registry.pool import RegistryClients
+from app.sync.destination import DestinationNotes
 from app.sync.plan_scope import DestinationClaims
 from app.sync.rule_explanation import ListReader, RuleReader
 
 
 async def explain(
-    clients: RegistryClients, request: SyncRequest, text: str, *, clock: Callable[[], datetime] = now
+    clients: RegistryClients,
+    request: SyncRequest,
+    text: str,
+    *,
+    clock: Callable[[], datetime] = now,
+    notes: DestinationNotes | None = None,
 ) -> Explanation:
     """Return what each rule does with a tag, written as `tag`, `repository:tag` or `host/repository:tag`.
 
+    `notes` say when images that say no time were first seen; by default that is now.
     Raise `InvalidReferenceError` for a text that is none of these, or a tag alone where a rule reads many repositories.
     """
     references = [_reference(text, rule) for rule in request.rules]
-    lists, claims, explained = ListReader(clients), DestinationClaims(), list[RuleExplanation]()
+    lists = ListReader(clients, notes or DestinationNotes.in_memory())
+    claims, explained = DestinationClaims(), list[RuleExplanation]()
     for number, (rule, reference) in enumerate(zip(request.rules, references, strict=True)):
         explaining = RuleReader(lists, rule, number, reference=reference, options=request.options, clock=clock)
         await explaining.run()

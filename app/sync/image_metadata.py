@@ -6,10 +6,13 @@ configuration where its time is asked for. Registries that count pulls (Docker H
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 
-from app.domain.errors import ContentError, RegistryError
+from app.concurrency import run_limited
+from app.domain.errors import ContentError, CopyError, RegistryError, TransferError
 from app.domain.manifest import (
     INDEX_TYPES,
     MAX_MANIFEST_BYTES,
@@ -19,12 +22,20 @@ from app.domain.manifest import (
     digest_of,
     load_json_object,
 )
-from app.domain.reference import Digest, Tag
+from app.domain.plan import SelectionReason
+from app.domain.reference import Digest, Repository, Tag
+from app.domain.request import Rule
 from app.registry.client import RegistryClient
-from app.sync.selection import ATTESTED_DIGEST, ImageMetadata
+from app.registry.pool import RegistryClients
+from app.sync.destination import DestinationNote, DestinationNotes
+from app.sync.selection import ATTESTED_DIGEST, ImageMetadata, drop_reason, needs_metadata
 
+T = TypeVar("T", bound=Tag | Digest)
 CREATED = "org.opencontainers.image.created"
 """Annotation with a creation time (image spec, "Pre-Defined Annotation Keys")."""
+_ASKED_AT_ONCE = 8
+RENEWED_AFTER = timedelta(days=30)
+"""How old the note of an image that is still asked for may become: well below what retention keeps."""
 CONFIG_TYPES = frozenset({"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"})
 """Configurations that have a `created` of their own."""
 
@@ -47,6 +58,7 @@ async def read_metadata(client: RegistryClient, repository: str, target: Tag | D
 
 async def _read(client: RegistryClient, repository: str, target: Tag | Digest) -> ImageMetadata:
     manifest = await client.get_manifest(repository, target)
+    digest = manifest.digest
     created, artifact_type = _annotated_time(manifest), manifest.artifact_type
     if manifest.media_type in INDEX_TYPES and (created is None or artifact_type is None):
         first = _first_image(manifest)
@@ -55,7 +67,29 @@ async def _read(client: RegistryClient, repository: str, target: Tag | Digest) -
             created, artifact_type = created or _annotated_time(manifest), artifact_type or manifest.artifact_type
     if created is None and manifest.blobs and manifest.blobs[0].media_type in CONFIG_TYPES:
         created = _time((await _read_config(client, repository, manifest.blobs[0])).get("created"))
-    return ImageMetadata(created, artifact_type)
+    return ImageMetadata(created, artifact_type, digest)
+
+
+class FirstSeenNotes:
+    """Remembers when an image that says no creation time was first looked at: by repository and digest, in notes.
+
+    A note is renewed while the image is asked for; retention deletes those of images that are not any more.
+    """
+
+    def __init__(self, notes: DestinationNotes) -> None:
+        self._notes = notes
+
+    async def date(self, repository: Repository, image: ImageMetadata | None, *, now: datetime) -> ImageMetadata | None:
+        """Return an image with when it was first seen, which may be now; one that says a time as it is."""
+        if image is None or image.creation is not None or image.digest is None:
+            return image
+        noted = (await self._notes.find(repository, image.digest)).get("first_seen", "")
+        first, _, renewed = noted.partition(" ")
+        seen_at, renewed_at = _time(first) or now, _time(renewed)
+        if renewed_at is None or now - renewed_at > RENEWED_AFTER:
+            note = DestinationNote("first_seen", f"{seen_at.isoformat()} {now.isoformat()}")
+            await self._notes.put(repository, image.digest, note)
+        return replace(image, first_seen_at=seen_at)
 
 
 def _first_image(index: Manifest) -> Descriptor | None:
@@ -98,3 +132,38 @@ def _time(text: object) -> datetime | None:
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+async def take_images(
+    clients: RegistryClients,
+    rule: Rule,
+    repository: Repository,
+    *,
+    targets: Sequence[T],
+    now: datetime,
+    note: Callable[[T, SelectionReason], None],
+    notes: DestinationNotes,
+) -> dict[T, ImageMetadata] | None:
+    """Read what a rule asks about images beside their names and keep those it takes; None where it asks nothing.
+
+    `note` gets those that it drops. Raise `CopyError`.
+    """
+    if not needs_metadata(rule):
+        return None
+    client = clients.for_repository(repository)
+    reading = [read_metadata(client, repository.path, target) for target in targets]
+    try:
+        found = await run_limited(reading, at_once=_ASKED_AT_ONCE)
+    except TransferError as error:
+        raise CopyError(error, side="source", step=f"read the images of {repository}") from error
+    if rule.min_age is not None:
+        first_seen = FirstSeenNotes(notes)
+        found = [await first_seen.date(repository, image, now=now) for image in found]
+    taken = {}
+    for target, image in zip(targets, found, strict=True):
+        reason = "missing" if image is None else drop_reason(image, rule, now=now)
+        if image is not None and reason is None:
+            taken[target] = image
+        elif reason is not None:
+            note(target, reason)
+    return taken

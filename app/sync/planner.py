@@ -17,7 +17,6 @@ from functools import partial
 from typing import TypeVar
 
 from app.clock import now
-from app.concurrency import run_limited
 from app.domain.errors import ContentError, CopyError, InvalidRequestError, RegistryError, TransferError
 from app.domain.manifest import Platform
 from app.domain.pattern import map_source
@@ -38,13 +37,13 @@ from app.domain.request import Options, Rule, SyncRequest
 from app.domain.selection import TagSelection
 from app.registry.listing.pages import ListWarnings
 from app.registry.pool import RegistryClients
-from app.sync.image_metadata import read_metadata
+from app.sync.destination import DestinationNotes
+from app.sync.image_metadata import take_images
 from app.sync.plan_scope import PlanScope, released_by
 from app.sync.selection import (
     ImageMetadata,
     Note,
     check_matches,
-    drop_reason,
     match_tags,
     needs_metadata,
     repository_reason,
@@ -66,10 +65,18 @@ class Planner:
 
     - `clients`: the registries of one job
     - `clock`: what ages of images are measured by, in UTC
+    - `notes`: where it is remembered when an image that says no time was first seen; by default nowhere
     """
 
-    def __init__(self, clients: RegistryClients, *, clock: Callable[[], datetime] = now) -> None:
+    def __init__(
+        self,
+        clients: RegistryClients,
+        *,
+        clock: Callable[[], datetime] = now,
+        notes: DestinationNotes | None = None,
+    ) -> None:
         self._clients = clients
+        self._notes = notes or DestinationNotes.in_memory()
         self._clock = clock
 
     async def plan(self, request: SyncRequest, scope: PlanScope | None = None) -> AsyncGenerator[Planned]:
@@ -89,6 +96,7 @@ class Planner:
                     scope=scope,
                     clock=self._clock,
                     later=request.rules[number + 1 :],
+                    notes=self._notes,
                 )
                 async with aclosing(planning.plan()) as found:
                     async for item in found:
@@ -114,6 +122,7 @@ class _RulePlanning:
     options: Options
     scope: PlanScope
     clock: Callable[[], datetime]
+    notes: DestinationNotes
     later: Sequence[Rule] = ()
     """The rules after it."""
     places: set[Repository] = field(default_factory=set)
@@ -186,7 +195,10 @@ class _RulePlanning:
     async def _take_images(
         self, repository: Repository, targets: Sequence[T], note: Callable[[T, SelectionReason], None]
     ) -> dict[T, ImageMetadata] | None:
-        return await take_images(self.clients, self.rule, repository, targets=targets, clock=self.clock, note=note)
+        if not needs_metadata(self.rule):
+            return None
+        now, clients = self.clock(), self.clients
+        return await take_images(clients, self.rule, repository, targets=targets, now=now, note=note, notes=self.notes)
 
     def _map(
         self,
@@ -316,34 +328,3 @@ def _select_images(
 def hangs_on_a_digest(tag: Tag, options: Options) -> bool:
     """Return whether a tag belongs to an image by its digest, and so is no image of its own."""
     return (options.digest_tags and is_digest_tag(tag)) or (options.referrers and is_fallback_tag(tag))
-
-
-async def take_images(
-    clients: RegistryClients,
-    rule: Rule,
-    repository: Repository,
-    *,
-    targets: Sequence[T],
-    clock: Callable[[], datetime],
-    note: Callable[[T, SelectionReason], None],
-) -> dict[T, ImageMetadata] | None:
-    """Read what a rule asks about images beside their names and keep those it takes; None where it asks nothing.
-
-    `note` gets those that it drops. Raise `CopyError`.
-    """
-    if not needs_metadata(rule):
-        return None
-    client, moment = clients.for_repository(repository), clock()
-    reading = [read_metadata(client, repository.path, target) for target in targets]
-    try:
-        found = await run_limited(reading, at_once=LISTS_AT_ONCE)
-    except TransferError as error:
-        raise CopyError(error, side="source", step=f"read the images of {repository}") from error
-    taken = {}
-    for target, image in zip(targets, found, strict=True):
-        reason = "missing" if image is None else drop_reason(image, rule, now=moment)
-        if image is not None and reason is None:
-            taken[target] = image
-        elif reason is not None:
-            note(target, reason)
-    return taken

@@ -16,8 +16,9 @@ from app.domain.reference import Digest, Reference, Repository, Tag
 from app.domain.request import Options, Rule
 from app.domain.selection import Matcher, matches_of
 from app.registry.pool import RegistryClients
-from app.sync.image_metadata import read_platform
-from app.sync.planner import hangs_on_a_digest, take_images
+from app.sync.destination import DestinationNotes
+from app.sync.image_metadata import read_platform, take_images
+from app.sync.planner import hangs_on_a_digest
 from app.sync.selection import (
     ImageMetadata,
     included,
@@ -37,6 +38,8 @@ class ListReader:
     """The lists that rules share; each is asked for once."""
 
     clients: RegistryClients
+    notes: DestinationNotes
+    """When images that say no time were first seen."""
     tags: dict[Repository, frozenset[Tag]] = field(default_factory=dict)
     listed: dict[tuple[str, str, Repository], bool] = field(default_factory=dict)
 
@@ -278,7 +281,13 @@ class RuleReader:
                 dropped.append(reason)
 
         return await take_images(
-            self.lists.clients, self.rule, self.reference.repository, targets=targets, clock=self.clock, note=note
+            self.lists.clients,
+            self.rule,
+            self.reference.repository,
+            targets=targets,
+            now=self.clock(),
+            note=note,
+            notes=self.lists.notes,
         )
 
     def _note_image(

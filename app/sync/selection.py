@@ -20,7 +20,7 @@ from app.domain.errors import ContentError
 from app.domain.manifest import Descriptor, Manifest, Platform
 from app.domain.matcher import Matches
 from app.domain.plan import TAKING, SelectionReason
-from app.domain.reference import Tag
+from app.domain.reference import Digest, Tag
 from app.domain.request import Rule
 from app.domain.selection import ArtifactTypeSelection, Matcher, RepositorySelection, TagSelection, matches_of
 from app.domain.version import parse_version
@@ -46,6 +46,9 @@ class ImageMetadata:
 
     created_at: datetime | None = None
     artifact_type: str | None = None
+    digest: Digest | None = None
+    first_seen_at: datetime | None = None
+    """When it was first looked at here; asked for where it says no time of its own."""
 
     @property
     def creation(self) -> datetime | None:
@@ -79,13 +82,14 @@ def needs_metadata(rule: Rule) -> bool:
 def drop_reason(image: ImageMetadata, rule: Rule, *, now: datetime) -> SelectionReason | None:
     """Return why a rule drops an image for its age or type, None where it takes it.
 
-    An image that says no time is older than any.
+    An image that says no time is as old as it is known here for `min_age`, and older than any for `created_since`.
     """
     created = image.creation
     if rule.created_since is not None and (created is None or created < earliest(rule.created_since, now)):
         return "created_since"
     latest = now if rule.min_age is None else now - timedelta(seconds=parse_duration(rule.min_age))
-    if rule.min_age is not None and created is not None and created > latest:
+    known_since = created or image.first_seen_at
+    if rule.min_age is not None and known_since is not None and known_since > latest:
         return "min_age"
     types = rule.artifact_types
     return None if _takes(image.artifact_type or "", types.include, types.exclude) else "artifact_type"

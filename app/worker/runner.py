@@ -331,7 +331,8 @@ class SyncSessions:
             digest_lists=memory.digest_lists,
             dry_run=memory.dry_run,
         )
-        return SyncSession(Planner(clients).plan, copier.copy)
+        first_seen = self._destination_notes.read_only() if job.dry_run else self._destination_notes
+        return SyncSession(Planner(clients, notes=first_seen).plan, copier.copy)
 
     def _remember(self, job: Job) -> _JobMemory:
         memory = self._memories.get(job.id)

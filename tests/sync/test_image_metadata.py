@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from app.domain.plan import Listing
+from app.domain.reference import Digest, Repository
 from tests.support.fake_registry import FakeRegistry, Respond, on
 from tests.support.images import (
     OCI_CONFIG,
@@ -31,9 +32,9 @@ def made(days_ago: int, *, seed: str = "") -> Manifest:
     return oci_image(f"{seed}{days_ago}", annotations={CREATED: time.strftime("%Y-%m-%dT%H:%M:%SZ")})
 
 
-def built(created: str) -> Manifest:
+def built(created: str, *, seed: str = "") -> Manifest:
     """Make an image with a time in its configuration, as builders do."""
-    image = oci_image(created)
+    image = oci_image(created + seed)
     config = Blob(json.dumps({"architecture": "amd64", "os": "linux", "created": created}).encode(), OCI_CONFIG)
     body = json.loads(image.raw) | {"config": config.descriptor()}
     return replace(image, raw=json.dumps(body).encode(), blobs=(config, *image.blobs[1:]))
@@ -63,7 +64,59 @@ async def test_a_time_is_read_from_the_configuration_and_from_the_first_image_of
     here.load("app", artifact("chart"), "artifact")
     assert await planned(bench, here, there, created_since="2024-01-01") == ["image"]
     assert await planned(bench, here, there, created_since="2020-01-01") == ["image", "index"]
-    assert await planned(bench, here, there, min_age="1d") == ["artifact", "image", "index", "reproducible"]
+    assert await planned(bench, here, there, min_age="1d") == ["image", "index"]
+
+
+async def test_an_image_that_says_no_time_is_as_old_as_it_is_known_here(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", built("1980-01-01T00:00:00Z"), "reproducible")
+    here.load("app", artifact("chart"), "artifact")
+    begin = datetime.now(UTC)
+
+    async def after(days: int) -> list[str]:
+        bench.clock = lambda: begin + timedelta(days=days)
+        return await planned(bench, here, there, min_age="7d")
+
+    assert await after(0) == []
+    assert await after(6) == []
+    here.load("app", built("1980-01-01T00:00:00Z", seed="later"), "reproducible")  # another one: its time begins anew
+    assert await after(8) == ["artifact"]
+    assert await after(14) == ["artifact"]
+    assert await after(15) == ["artifact", "reproducible"]
+    assert await planned(bench, here, there, min_age="7d", created_since="30d") == []
+
+
+async def test_a_preview_reads_when_an_image_was_first_seen_and_notes_nothing(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", artifact("chart"), "artifact")
+    begin = datetime.now(UTC)
+    stored, bench.destination_notes = bench.destination_notes, bench.destination_notes.read_only()
+    assert await planned(bench, here, there, min_age="7d") == []
+    bench.clock = lambda: begin + timedelta(days=8)
+    assert await planned(bench, here, there, min_age="7d") == []
+    bench.destination_notes = stored
+    assert await planned(bench, here, there, min_age="7d") == []
+    bench.clock = lambda: begin + timedelta(days=16)
+    bench.destination_notes = stored.read_only()
+    assert await planned(bench, here, there, min_age="7d") == ["artifact"]
+
+
+async def test_the_note_of_an_image_that_is_asked_for_is_renewed(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    image = artifact("chart")
+    here.load("app", image, "artifact")
+    begin = datetime.now(UTC)
+    notes = []
+    for days in (0, 20, 40, 50):
+        bench.clock = lambda days=days: begin + timedelta(days=days)  # type: ignore[misc]
+        await planned(bench, here, there, min_age="90d")
+        found = await bench.destination_notes.find(Repository.parse(f"{here.host}/app"), Digest(image.digest))
+        notes.append(found["first_seen"])
+    assert notes[0] == notes[1] != notes[2] == notes[3]
+    assert {note.partition(" ")[0] for note in notes} == {begin.isoformat()}
 
 
 async def test_the_newest_may_be_those_created_last_among_those_that_are_taken(

@@ -1,12 +1,13 @@
 """Planner and copier over a real road, with the registries of a test entered."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
+from app.clock import now
 from app.domain.plan import FailedListing, PlannedCopy, RefusedCopy, SelectionCount
 from app.domain.reference import Reference
 from app.domain.registry import BasicAuth, RegistryEntry
@@ -53,6 +54,7 @@ class Workbench:
     notes: UploadNotes | None = None
     dry_run: DryRun | None = None
     destination_notes: DestinationNotes = field(default_factory=DestinationNotes.in_memory)
+    clock: Callable[[], datetime] = now
     tallies: list[tuple[Reference, Tally]] = field(default_factory=list)
     warnings: list[JobWarning] = field(default_factory=list)
     failed: list[FailedListing | RefusedCopy] = field(default_factory=list)
@@ -61,7 +63,7 @@ class Workbench:
 
     @property
     def planner(self) -> Planner:
-        return Planner(self.clients)
+        return Planner(self.clients, clock=self.clock, notes=self.destination_notes)
 
     @property
     def copier(self) -> Copier:
