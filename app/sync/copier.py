@@ -261,6 +261,8 @@ PLATFORM_MISMATCH = "platform_mismatch"
 REPAIRED = "repaired"
 """The tag was right, and something below it was missing."""
 _ASKED_AT_ONCE = 8
+MAX_PARTS = 1_000
+"""Manifests below an index that are looked at, while it is unchanged, for what was hung on them later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,24 +470,61 @@ class Attempt:
         return any(lacks)
 
     async def _bring_new_companions(self, comparison: Comparison, targets: Sequence[DestinationState]) -> None:
-        """Bring what was hung on an image since it was copied; one request where nothing is."""
+        """Bring what was hung on an image, or on one below an index, since it was copied.
+
+        That is one request for each, where nothing is; which are below an index is noted.
+        """
         subject, rewritten = comparison.wanted.digest, comparison.rewritten
-        is_made = rewritten is not None and subject in rewritten.made
-        if self._options.companions != "always" or is_made:
+        if self._options.companions != "always":
             return
-        found = await self._fingerprint(subject, targets)
+        parts = await self._parts(comparison, targets)
+        is_made = rewritten is not None and subject in rewritten.made
+        subjects = [*parts] if is_made else [subject, *parts]
+        found = await self._fingerprint(subjects, targets) if subjects else None
         if found is None:
             return
         noted = [await self._notes.find(target.repository, subject) for target in targets]
         behind = [one for one, notes in zip(targets, noted, strict=True) if notes.get("companions") != found]
         if behind:
-            await self._push_companions(await self._companions.find(behind, [subject]))
+            await self._push_companions(await self._companions.find(behind, subjects))
             await self._note_companions(behind, subject, found)
 
-    async def _fingerprint(self, subject: Digest, targets: Sequence[DestinationState]) -> str | None:
-        """Ask what hangs on an image that is there; a refusal is a warning, as the image itself is right."""
+    async def _parts(self, comparison: Comparison, targets: Sequence[DestinationState]) -> tuple[Digest, ...]:
+        """List the manifests below an unchanged index: as noted, else as its copy at the destination says."""
+        index, rewritten = comparison.wanted, comparison.rewritten
+        if rewritten is not None and index.digest in rewritten.made:
+            return tuple(child.digest for child in rewritten.root.children if child.digest not in rewritten.made)
+        if index.media_type and index.media_type not in INDEX_TYPES:  # some lists say no media type
+            return ()
+        for target in targets:
+            if noted := (await self._notes.find(target.repository, index.digest)).get("parts"):
+                return tuple(map(Digest, noted.split()))
+        if not index.media_type:
+            return ()
         try:
-            return await self._companions.fingerprint(subject)
+            there = await targets[0].client.get_manifest(targets[0].path, index.digest)
+        except TransferError as error:
+            if not (isinstance(error, RegistryError) and is_missing(error)):  # one that a dry run only foresees
+                targets[0].fail(error, step=f"read {targets[0].reference}")
+            return ()
+        parts = [child.digest for child in select_children(there, self._copy.platforms)]
+        return await self._note_parts(targets, index.digest, parts)
+
+    async def _note_parts(
+        self, targets: Sequence[DestinationState], index: Digest, parts: Sequence[Digest]
+    ) -> tuple[Digest, ...]:
+        """Note which manifests are below an index, for looks at what is hung on them later."""
+        if not 0 < len(parts) <= MAX_PARTS:
+            return ()
+        for target in targets:
+            if target.is_alive:
+                await self._notes.put(target.repository, index, DestinationNote("parts", " ".join(sorted(parts))))
+        return tuple(parts)
+
+    async def _fingerprint(self, subjects: Sequence[Digest], targets: Sequence[DestinationState]) -> str | None:
+        """Ask what hangs on images that are there; a refusal is a warning, as the image itself is right."""
+        try:
+            return await self._companions.fingerprint(subjects)
         except TransferError as error:
             if error.temporary:
                 raise CopyError(error, side="source", step="read referrers") from error
@@ -521,7 +560,8 @@ class Attempt:
                 target.warnings.append(JobWarning("platform_missing", names, len(names)))
         await self._check_platform(comparison, root, targets=targets)
         await self._create_first(comparison, targets)
-        companions = await self._companions.find(targets, self._gatherer.seen_at_source())
+        subjects = self._gatherer.seen_at_source()
+        companions = await self._companions.find(targets, subjects)
         await self._mover.move(self._gatherer.needs.values())
         await self._publisher.push_below(bundle)
         is_sparse = _is_sparse(root, bundle)
@@ -530,8 +570,11 @@ class Attempt:
         await self._push_companions(companions)
         await self._put_root(targets, root, by_digest=False, is_sparse=is_sparse)
         await self._note_completeness(targets, root.digest, is_sparse=is_sparse)
-        if companions and root.digest not in self._gatherer.made:
-            found = await self._fingerprint(root.digest, targets)
+        if self._options.companions == "always" and comparison.rewritten is None:
+            parts = [digest for digest in subjects if digest != root.digest]
+            await self._note_parts(targets, root.digest, parts)
+        if companions and subjects:
+            found = await self._fingerprint(subjects, targets)
             if found is not None:
                 await self._note_companions(targets, root.digest, found)
 

@@ -96,13 +96,13 @@ class Companions:
         self._warn_of_others(targets)
         return bundles
 
-    async def fingerprint(self, digest: Digest) -> str | None:
-        """Return one text for all that hangs on a manifest, None for nothing; raise `RegistryError`.
+    async def fingerprint(self, subjects: Collection[Digest]) -> str | None:
+        """Return one text for all that hangs on some manifests, None for nothing; raise `RegistryError`.
 
         One request for a manifest that nothing hangs on, and none where the repository's tags, listed anyway, show it.
         """
         companions: set[str] = set()
-        asked, queue = {digest}, [digest]
+        asked, queue = set(subjects), list(subjects)
         while queue and self._options.referrers:
             answers = await run_limited((self._list_quietly(one) for one in queue), at_once=_ASKED_AT_ONCE)
             queue = [entry.digest for entries in answers for entry in entries if entry.digest not in asked]
@@ -111,7 +111,9 @@ class Companions:
             if len(asked) > MAX_REFERRERS:
                 raise ContentError(f"more than {MAX_REFERRERS} referrers belong to this image", code="limit_exceeded")
         if self._options.digest_tags and self._copy.digest_tags != "apart":
-            found = await self._tagged_digests(asked)
+            listed = await self._known_tags()
+            # Where tags can't be listed, what is below an index is not asked for tag by tag.
+            found = await self._tagged_digests(asked if listed is not None else asked.difference(list(subjects)[1:]))
             companions.update(f"{tag}@{descriptor.digest}" for tag, descriptor in found if descriptor is not None)
         return fingerprint(companions) if companions else None
 

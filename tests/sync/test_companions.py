@@ -6,6 +6,7 @@ from app.domain.plan import DigestTags, PlannedCopy
 from app.domain.reference import Reference
 from app.domain.report import CopyResult
 from app.domain.request import Options
+from app.sync.destination import DestinationNotes
 from tests.support.fake_registry import FakeRegistry, Respond, on
 from tests.support.images import (
     artifact,
@@ -58,6 +59,61 @@ async def test_a_late_referrer_comes_with_the_next_run(
         here.load("app", fallback_index([SIGNATURE]), fallback_tag(SBOM.digest))
     await copy(bench, here, there, seen=seen)
     assert SIGNATURE.digest in there.content.repository("app").manifests
+
+
+@pytest.mark.parametrize("seen", ["apart", "present", "unknown"])
+@pytest.mark.parametrize("is_noted", [True, False])
+async def test_a_late_referrer_of_an_image_in_an_unchanged_index_comes_with_the_next_run(
+    bench: Workbench,
+    here: FakeRegistry,
+    there: FakeRegistry,
+    seen: DigestTags,
+    is_noted: bool,  # noqa: FBT001
+) -> None:
+    nested = oci_index([oci_image("nested")])
+    here.load("app", oci_index([IMAGE, nested, oci_image("other", platform="linux/arm64")]), "1")
+    assert (await copy(bench, here, there, seen=seen)).outcome == "copied"
+    if not is_noted:
+        bench.destination_notes = DestinationNotes.in_memory()
+    late = [SBOM, *([artifact("deep", subject=nested.children[0])] if is_noted else [artifact("it", subject=nested)])]
+    for referrer in late:
+        here.load("app", referrer)
+    result = await copy(bench, here, there, seen=seen)
+    assert (result.outcome, set(result.companions.first)) == ("up_to_date", {one.digest for one in late})
+    assert {one.digest for one in late} <= set(there.content.repository("app").manifests)
+    mark = there.journal.mark()
+    await copy(bench, here, there, seen=seen)
+    assert asked(there, since=mark) == {"HEAD manifest": 1}  # and not again
+
+
+async def test_images_of_several_indexes_are_asked_about_once(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    indexes = [oci_index([IMAGE, oci_image(f"other {number}", platform="linux/arm64")]) for number in range(3)]
+    for number, index in enumerate(indexes):
+        here.load("app", index, str(number))
+    rule = (f"{here.host}/app", f"{there.host}/app")
+    await bench.sync(*rule)
+    mark = here.journal.mark()
+    assert {result.outcome for result in await bench.sync(*rule)} == {"up_to_date"}
+    assert asked(here, since=mark)["GET referrers"] == 3 + 4  # the indexes, and four different images
+
+
+async def test_a_late_referrer_of_a_platform_that_was_chosen_comes_and_of_others_not(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    there.change(sparse_allowed=True)
+    other = oci_image("other", platform="linux/arm64")
+    here.load("app", oci_index([IMAGE, other]), "1")
+    for mode in ("sparse", "rewrite"):
+        rule = (here.reference("app", "1"), there.reference(mode, "1"))
+        await bench.sync(*rule, platforms=["linux/amd64"], platform_mode=mode)
+        for subject in (IMAGE, other):
+            here.load("app", artifact(f"late {mode}", subject=subject))
+        await bench.sync(*rule, platforms=["linux/amd64"], platform_mode=mode)
+        manifests = there.content.repository(mode).manifests
+        assert artifact(f"late {mode}", subject=IMAGE).digest in manifests
+        assert artifact(f"late {mode}", subject=other).digest not in manifests
 
 
 async def test_a_late_digest_tag_comes_with_the_next_run_of_a_named_tag(

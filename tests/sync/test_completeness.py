@@ -1,5 +1,9 @@
 """A tag that is right says that an image is there, not that it is whole: what it lacks on purpose, what was lost."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
 import pytest
 
 from app.domain.manifest import Platform
@@ -7,13 +11,23 @@ from app.domain.plan import PlannedCopy
 from app.domain.reference import Reference
 from app.domain.report import CopyResult
 from app.domain.request import PlatformMode
+from app.store.db.database import Database
 from app.sync.copier import REPAIRED, REWRITTEN
 from app.sync.known_blobs import KnownBlobs
+from app.worker.shared_state import SharedDestinationNotes
 from tests.conftest import Namespace
 from tests.support.fake_registry import FakeRegistry
-from tests.support.images import artifact, docker_image, oci_image, oci_index
+from tests.support.images import (
+    OCI_MANIFEST,
+    artifact,
+    digest_of,
+    docker_image,
+    fallback_tag,
+    oci_image,
+    oci_index,
+)
 from tests.sync.workbench import Workbench, workbench
-from tests.sync.zoo import foreign_layer
+from tests.sync.zoo import foreign_layer, index_of
 
 AMD, ARM = oci_image("x", platform="linux/amd64"), oci_image("x", platform="linux/arm64")
 INDEX = oci_index([AMD, ARM])
@@ -39,6 +53,16 @@ async def choose(
 def restart(bench: Workbench) -> None:
     """Forget all that a process knows by itself."""
     bench.known = KnownBlobs()
+
+
+@asynccontextmanager
+async def another_worker(bench: Workbench, database_url: str) -> AsyncIterator[None]:
+    """Have the workbench know by itself nothing, and of destinations what stands in the database."""
+    restart(bench)
+    database = Database(database_url)
+    bench.destination_notes = SharedDestinationNotes(database, clock=lambda: datetime.now(UTC)).notes
+    yield
+    await database.aclose()
 
 
 async def test_children_that_were_left_out_are_filled_in_after_a_restart(
@@ -74,6 +98,41 @@ async def test_layers_that_were_left_out_are_filled_in(
     mark = there.journal.mark()
     [again] = await bench.copy(source, place, foreign_layers="copy")
     assert (again.outcome, there.journal.count("blob", since=mark)) == ("up_to_date", 0)
+
+
+async def test_what_is_lacking_on_purpose_is_known_to_every_worker(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, database_url: str
+) -> None:
+    """By the database alone: children and layers that were left out, referrers that are more than are copied."""
+    there.change(sparse_allowed=True, blobs_checked=False)
+    layer = foreign_layer()
+    here.load("app", INDEX, "1")
+    here.load("windows", docker_image("windows", layers=[layer]), "1")
+    here.content.put_blob("windows", layer.data)
+    here.load("signed", AMD, "1")
+    windows, signed = ((here.reference(name, "1"), there.reference(name, "1")) for name in ("windows", "signed"))
+    async with another_worker(bench, database_url):
+        await choose(bench, here, there, "linux/amd64", mode="sparse")
+        await bench.copy(*windows)
+        await bench.copy(*signed)
+    here.change(referrers="missing")
+    names = [{"mediaType": OCI_MANIFEST, "digest": digest_of(str(one).encode()), "size": 1} for one in range(2_001)]
+    page = index_of(names, [])
+    here.content.put_manifest("signed", page.raw, page.media_type, tag=fallback_tag(AMD.digest))
+    async with another_worker(bench, database_url):
+        assert (await choose(bench, here, there, "linux/amd64", mode="sparse")).outcome == "up_to_date"
+        assert (await choose(bench, here, there, mode="sparse")).outcome == "copied"
+        [filled] = await bench.copy(*windows, foreign_layers="copy")
+        assert (filled.outcome, filled.reason) == ("copied", REPAIRED)
+        [left] = await bench.copy(*signed)
+        assert (left.outcome, [one.code for one in left.warnings]) == ("up_to_date", ["companions_unreadable"])
+    assert ARM.digest in there.content.repository("app").manifests
+    assert there.content.blob("windows", layer.digest) == layer.data
+    async with another_worker(bench, database_url):
+        mark = there.journal.mark()
+        assert (await choose(bench, here, there, mode="sparse")).outcome == "up_to_date"
+        [again] = await bench.copy(*windows, foreign_layers="copy")
+        assert (again.outcome, there.journal.count("blob", since=mark)) == ("up_to_date", 0)
 
 
 async def test_what_a_destination_lost_is_healed_by_force(

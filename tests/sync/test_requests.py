@@ -106,7 +106,9 @@ async def test_indexes_cost_what_the_table_says(case: Case, here: FakeRegistry, 
     images = [image(f"part {number}", 3) for number in range(c)]
     here.load("app", oci_index(images), "1")
     await case.cost("new index, found by listing", case.planned(), outcome="copied", values={"k": 3 * c, "c": c})
-    await case.cost("unchanged tag", case.planned(), outcome="up_to_date", values={})
+    await case.cost("unchanged index", case.planned(), outcome="up_to_date", values={"c": c})
+    on_change = "unchanged index, companions: on_change"
+    await case.cost(on_change, case.planned(), outcome="up_to_date", values={}, companions="on_change")
     grown = oci_index([*images, image("one more", 3)])
     here.load("app", grown, "1")
     grew = "index with one new image of its c, the rest there"
