@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+REST_SECONDS = 0.1
+"""How much of a rest is made up for: who is late by a moment keeps the rate, and no second has over a tenth more."""
+
 
 class TokenBucket:
-    """Lets `rate` units (requests or bytes) per second pass, with one second's worth at once after a rest."""
+    """Lets `rate` units (requests or bytes) per second pass, and after a rest a tenth of that at once."""
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
@@ -15,7 +18,7 @@ class TokenBucket:
     async def acquire(self, units: float) -> None:
         """Wait until these units may pass; the next caller pays for them, so any size goes through."""
         now = asyncio.get_running_loop().time()
-        begin = max(self._paid_until, now - 1.0)
+        begin = max(self._paid_until, now - REST_SECONDS)
         self._paid_until = begin + units / self.rate
         if begin > now:
             await asyncio.sleep(begin - now)

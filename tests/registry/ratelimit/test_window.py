@@ -433,11 +433,12 @@ def test_retry_after_is_seconds_or_a_moment(text: str, seconds: float | None) ->
 
 
 async def test_a_bucket_keeps_its_rate() -> None:
-    bucket, loop = TokenBucket(100), asyncio.get_running_loop()
+    """From its first second on: a tenth of a second's worth passes at once, and no more."""
+    bucket, loop = TokenBucket(400), asyncio.get_running_loop()
     begun = loop.time()
     for _ in range(120):
         await bucket.acquire(1)
-    assert loop.time() - begun >= 0.15
+    assert loop.time() - begun >= 0.19
 
 
 async def test_requests_per_second_are_kept(connect: Connect) -> None:
@@ -446,7 +447,7 @@ async def test_requests_per_second_are_kept(connect: Connect) -> None:
         client = connect(registry, limits={"requests_per_second": 20})
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        await asyncio.gather(*(client.head_manifest("team/app", V1) for _ in range(30)))
+        await asyncio.gather(*(client.head_manifest("team/app", V1) for _ in range(12)))
         assert loop.time() - begun >= 0.4
 
 
