@@ -335,7 +335,7 @@ class RuleReader:
 
 _IMAGE_REASONS = {
     "created_since": "its image is older, or says no time",
-    "min_age": "its image is younger",
+    "min_age": "its image is younger, or says no time and was not seen here so long ago",
     "artifact_type": "its type is not taken",
     "missing": "it was listed, and is not there",
 }
