@@ -25,20 +25,19 @@ async def explain(
     request: SyncRequest,
     text: str,
     *,
-    notes: DestinationNotes,
     clock: Callable[[], datetime] = now,
+    notes: DestinationNotes | None = None,
 ) -> Explanation:
     """Return what each rule does with a tag, written as `tag`, `repository:tag` or `host/repository:tag`.
 
-    `notes` has when images that say no time were first seen.
+    `notes` say when images that say no time were first seen; by default that is now.
     Raise `InvalidReferenceError` for a text that is none of these, or a tag alone where a rule reads many repositories.
     """
     references = [_reference(text, rule) for rule in request.rules]
-    lists, claims, explained = ListReader(clients), DestinationClaims(), list[RuleExplanation]()
+    lists = ListReader(clients, notes or DestinationNotes.in_memory())
+    claims, explained = DestinationClaims(), list[RuleExplanation]()
     for number, (rule, reference) in enumerate(zip(request.rules, references, strict=True)):
-        explaining = RuleReader(
-            lists, rule, number, reference=reference, options=request.options, clock=clock, notes=notes
-        )
+        explaining = RuleReader(lists, rule, number, reference=reference, options=request.options, clock=clock)
         await explaining.run()
         _leave_out(explaining.said, claims)
         explained.append(explaining.said)

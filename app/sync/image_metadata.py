@@ -31,11 +31,9 @@ from app.sync.destination import DestinationNote, DestinationNotes
 from app.sync.selection import ATTESTED_DIGEST, ImageMetadata, drop_reason, needs_metadata
 
 T = TypeVar("T", bound=Tag | Digest)
-
 CREATED = "org.opencontainers.image.created"
 """Annotation with a creation time (image spec, "Pre-Defined Annotation Keys")."""
-READ_AT_ONCE = 8
-"""Images read at the same time; the registry's own window may be narrower."""
+_ASKED_AT_ONCE = 8
 RENEWED_AFTER = timedelta(days=30)
 """How old the note of an image that is still asked for may become: well below what retention keeps."""
 CONFIG_TYPES = frozenset({"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"})
@@ -94,41 +92,6 @@ class FirstSeenNotes:
         return replace(image, first_seen_at=seen_at)
 
 
-async def take_images(
-    clients: RegistryClients,
-    rule: Rule,
-    repository: Repository,
-    *,
-    targets: Sequence[T],
-    now: datetime,
-    notes: DestinationNotes,
-    note: Callable[[T, SelectionReason], None],
-) -> dict[T, ImageMetadata] | None:
-    """Read what a rule asks about images beside their names and keep those it takes; None where it asks nothing.
-
-    `notes` has when images that say no time were first seen, `note` gets those that it drops. Raise `CopyError`.
-    """
-    if not needs_metadata(rule):
-        return None
-    client = clients.for_repository(repository)
-    reading = [read_metadata(client, repository.path, target) for target in targets]
-    try:
-        found = await run_limited(reading, at_once=READ_AT_ONCE)
-    except TransferError as error:
-        raise CopyError(error, side="source", step=f"read the images of {repository}") from error
-    if rule.min_age is not None:
-        first_seen = FirstSeenNotes(notes)
-        found = [await first_seen.date(repository, image, now=now) for image in found]
-    taken = {}
-    for target, image in zip(targets, found, strict=True):
-        reason = "missing" if image is None else drop_reason(image, rule, now=now)
-        if image is not None and reason is None:
-            taken[target] = image
-        elif reason is not None:
-            note(target, reason)
-    return taken
-
-
 def _first_image(index: Manifest) -> Descriptor | None:
     return next((child for child in index.children if ATTESTED_DIGEST not in dict(child.annotations)), None)
 
@@ -169,3 +132,38 @@ def _time(text: object) -> datetime | None:
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+async def take_images(
+    clients: RegistryClients,
+    rule: Rule,
+    repository: Repository,
+    *,
+    targets: Sequence[T],
+    now: datetime,
+    note: Callable[[T, SelectionReason], None],
+    notes: DestinationNotes,
+) -> dict[T, ImageMetadata] | None:
+    """Read what a rule asks about images beside their names and keep those it takes; None where it asks nothing.
+
+    `note` gets those that it drops. Raise `CopyError`.
+    """
+    if not needs_metadata(rule):
+        return None
+    client = clients.for_repository(repository)
+    reading = [read_metadata(client, repository.path, target) for target in targets]
+    try:
+        found = await run_limited(reading, at_once=_ASKED_AT_ONCE)
+    except TransferError as error:
+        raise CopyError(error, side="source", step=f"read the images of {repository}") from error
+    if rule.min_age is not None:
+        first_seen = FirstSeenNotes(notes)
+        found = [await first_seen.date(repository, image, now=now) for image in found]
+    taken = {}
+    for target, image in zip(targets, found, strict=True):
+        reason = "missing" if image is None else drop_reason(image, rule, now=now)
+        if image is not None and reason is None:
+            taken[target] = image
+        elif reason is not None:
+            note(target, reason)
+    return taken

@@ -45,6 +45,7 @@ from app.sync.selection import (
     Note,
     check_matches,
     match_tags,
+    needs_metadata,
     repository_reason,
     select_tags,
 )
@@ -94,8 +95,8 @@ class Planner:
                     options=request.options,
                     scope=scope,
                     clock=self._clock,
-                    notes=self._notes,
                     later=request.rules[number + 1 :],
+                    notes=self._notes,
                 )
                 async with aclosing(planning.plan()) as found:
                     async for item in found:
@@ -194,9 +195,10 @@ class _RulePlanning:
     async def _take_images(
         self, repository: Repository, targets: Sequence[T], note: Callable[[T, SelectionReason], None]
     ) -> dict[T, ImageMetadata] | None:
-        return await take_images(
-            self.clients, self.rule, repository, targets=targets, now=self.clock(), notes=self.notes, note=note
-        )
+        if not needs_metadata(self.rule):
+            return None
+        now, clients = self.clock(), self.clients
+        return await take_images(clients, self.rule, repository, targets=targets, now=now, note=note, notes=self.notes)
 
     def _map(
         self,

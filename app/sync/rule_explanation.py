@@ -38,6 +38,8 @@ class ListReader:
     """The lists that rules share; each is asked for once."""
 
     clients: RegistryClients
+    notes: DestinationNotes
+    """When images that say no time were first seen."""
     tags: dict[Repository, frozenset[Tag]] = field(default_factory=dict)
     listed: dict[tuple[str, str, Repository], bool] = field(default_factory=dict)
 
@@ -75,7 +77,6 @@ class RuleReader:
     reference: Reference
     options: Options
     clock: Callable[[], datetime]
-    notes: DestinationNotes
     said: RuleExplanation = field(init=False)
 
     def __post_init__(self) -> None:
@@ -285,8 +286,8 @@ class RuleReader:
             self.reference.repository,
             targets=targets,
             now=self.clock(),
-            notes=self.notes,
             note=note,
+            notes=self.lists.notes,
         )
 
     def _note_image(
@@ -334,7 +335,7 @@ class RuleReader:
 
 _IMAGE_REASONS = {
     "created_since": "its image is older, or says no time",
-    "min_age": "its image is younger",
+    "min_age": "its image is younger, or says no time and was not seen here so long ago",
     "artifact_type": "its type is not taken",
     "missing": "it was listed, and is not there",
 }

@@ -82,7 +82,7 @@ def needs_metadata(rule: Rule) -> bool:
 def drop_reason(image: ImageMetadata, rule: Rule, *, now: datetime) -> SelectionReason | None:
     """Return why a rule drops an image for its age or type, None where it takes it.
 
-    One that says no time is as old as it is known here for `min_age`, and older than any for `created_since`.
+    An image that says no time is as old as it is known here for `min_age`, and older than any for `created_since`.
     """
     created = image.creation
     if rule.created_since is not None and (created is None or created < earliest(rule.created_since, now)):

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from app.domain.explanation import Explanation
-from app.domain.reference import InvalidReferenceError
+from app.domain.reference import Digest, InvalidReferenceError, Repository
 from app.domain.request import SyncRequest
+from app.sync.destination import DestinationNote
 from app.sync.explanation import explain
 from tests.support.fake_registry import FakeRegistry, Respond, on
 from tests.support.images import cosign_signature, cosign_tag, oci_image, oci_index
@@ -28,8 +29,7 @@ def here(here: FakeRegistry) -> FakeRegistry:
 
 async def asked(bench: Workbench, tag: str, *rules: dict[str, Any], **options: object) -> Explanation:
     """Ask about a tag."""
-    request = SyncRequest.model_validate({"rules": rules, "options": options})
-    return await explain(bench.clients, request, tag, notes=bench.destination_notes)
+    return await explain(bench.clients, SyncRequest.model_validate({"rules": rules, "options": options}), tag)
 
 
 def said(explanation: Explanation) -> list[tuple[str, str]]:
@@ -180,3 +180,15 @@ async def test_a_text_that_names_no_tag_is_refused(bench: Workbench, here: FakeR
         with pytest.raises(InvalidReferenceError) as raised:
             await asked(bench, text, rule)
         assert raised.value.code == code
+
+
+async def test_an_image_that_says_no_time_is_as_old_as_a_job_knows_it(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    rule = {"source": f"{here.host}/team/few", "destination": f"{there.host}/x", "min_age": "7d"}
+    assert said(await asked(bench, "v1.0", rule)) == [("drops", "min_age")]
+    noted = DestinationNote("first_seen", "2020-01-01T00:00:00+00:00 2020-01-01T00:00:00+00:00")
+    await bench.destination_notes.put(Repository.parse(f"{here.host}/team/few"), Digest(IMAGE.digest), noted)
+    request = SyncRequest.model_validate({"rules": [rule]})
+    known = await explain(bench.clients, request, "v1.0", notes=bench.destination_notes)
+    assert known.taken
