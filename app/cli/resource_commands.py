@@ -35,6 +35,7 @@ def add_to(commands: typer.Typer) -> None:
 
 
 # --- jobs -------------------------------------------------------------------------------------------------------------
+_ALLOWED = {True: "may ", False: "NOT ", None: "?   "}
 
 
 @jobs.command("list")
@@ -271,6 +272,11 @@ def _check(client: ApiClient, name: str, body: dict[str, Any]) -> None:
     checked = client.post(f"/v1/registries/{name}/check", body)
     for step in checked["steps"]:
         typer.echo(f"{'ok  ' if step['ok'] else 'FAIL'} {step['name']}: {step['detail']}")
+    if checked["may"]:
+        until = f", until {checked['valid_until']}" if checked["valid_until"] else ""
+        typer.echo(f"who  {checked['identity'] or 'anonymous'}{until}")
+        for action, one in checked["may"].items():
+            typer.echo(f"{_ALLOWED[one['allowed']]} {action}: {one['detail']}")
     if not checked["ok"]:
         raise typer.Exit(FAILED)
 

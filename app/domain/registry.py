@@ -152,8 +152,15 @@ Auth = Annotated[
 ]
 
 
+ECR_PUBLIC = "public.ecr.aws"
+"""Amazon's public registry: its passwords and repositories are asked for in one region."""
+_ECR_PUBLIC_REGION = "us-east-1"
+
+
 def ecr_region(registry: str) -> str | None:
-    """Return the region in the host name of a private ECR registry, None for any other host."""
+    """Return the region that a registry of ECR is asked in, as its host says; None for any other host."""
+    if registry == ECR_PUBLIC:
+        return _ECR_PUBLIC_REGION
     found = _ECR_HOST.fullmatch(registry)
     return found[1] if found else None
 
@@ -179,6 +186,17 @@ class RepositoryTemplate(_Value):
     encryption_key: str | None = Field(default=None, min_length=1, max_length=2_048)
     """The id, alias or ARN of a key in the cloud's key store."""
     quota_bytes: int | None = Field(default=None, ge=1, le=2**62)
+    tags: tuple[Annotated[str, Field(max_length=385, pattern=r"^[^=]{1,128}=.{0,256}$")], ...] = Field(
+        default=(), max_length=50
+    )
+    """Labels of the cloud's for the repository, each as `name=value`."""
+    lifecycle: str | None = Field(default=None, min_length=2, max_length=30_720)
+    """What is deleted when, in the registry's own words (JSON)."""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its tags by name."""
+        return dict(tag.split("=", 1) for tag in self.tags)
 
     @property
     def given(self) -> frozenset[str]:

@@ -1,8 +1,9 @@
 """Repositories made when they are missing, by the APIs that registries have of their own.
 
-Harbor has projects to be made, in which repositories come with the first push. Docker Hub and Quay make a repository
-with the first push themselves, public or private as the namespace says: there it is made before that, as the entry's
-`create_missing` says. Once for each name in a process; of several that ask at once the others find it there.
+Harbor has projects to be made, and Google repositories, in which images come with the first push. Docker Hub and Quay
+make a repository with the first push themselves, public or private as the namespace says: there it is made before that,
+as the entry's `create_missing` says. Once for each name in a process; of several that ask at once the others find it
+there.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from app.registry.auth.challenge import Scopes
 from app.registry.auth.identities import refusal_of_login
 from app.registry.http.errors import CREATE_REPOSITORY, make_error
 from app.registry.http.message import Url
+from app.registry.listing.google_api import create_on_google, google_repository
 from app.registry.listing.vendor_apis import DOCKER_HUB_API, docker_hub_login, password_of, token_of
 from app.registry.quirks import Quirks, quirks_of
 from app.registry.requests import RegistryRequest, RequestExecutor
@@ -41,15 +43,23 @@ def refusal_of_creation(entry: RegistryEntry) -> tuple[str, str] | None:
     if entry.create_missing is None:
         return None
     quirks = quirks_of(entry)
-    if quirks.creates_by in {"first_push", "nothing"}:
-        return "/create_missing", quirks.creation_advice
-    if quirks.creates_by == "ecr" and not isinstance(entry.auth, AwsAuth):
+    if not quirks.has_creation_api or (quirks.creates_by == "ecr" and not isinstance(entry.auth, AwsAuth)):
         return "/create_missing", quirks.creation_advice
     for name in sorted(entry.create_missing.given):
         if name not in quirks.creation_fields:
             known = ", ".join(sorted(quirks.creation_fields))
             return f"/create_missing/{name}", f"this registry has no such setting; it has {known}"
     return None
+
+
+def advice_on_missing(entry: RegistryEntry) -> str:
+    """Return how something that a push found missing comes to be at such a registry; empty where nothing is known."""
+    quirks = quirks_of(entry)
+    if not quirks.is_known or not entry.is_registered:
+        return ""
+    if quirks.has_creation_api:
+        return f"or set create_missing of the entry {entry.name}: {quirks.creation_advice}"
+    return quirks.by_hand
 
 
 class RepositoryCreator:
@@ -75,9 +85,9 @@ class RepositoryCreator:
         Raise `RegistryError`: `denied` names the right that the login lacks.
         """
         template = self._executor.entry.create_missing
-        name = repository.partition("/")[0] if self._quirks.creates_by == "harbor" else repository
-        if template is None or self._quirks.creates_by in {"first_push", "nothing"}:
+        if template is None or not self._quirks.has_creation_api:
             return False
+        name = _made_for(repository, self._quirks)
         async with self._locks[name]:
             if name in self._made:
                 return False
@@ -95,6 +105,8 @@ class RepositoryCreator:
                 await _create_harbor_project(self._executor, name, template)
             case "ecr":
                 await _create_on_ecr(self._executor, name, template)
+            case "google":
+                await create_on_google(self._executor, name, template)
             case "docker_hub":
                 await _create_on_docker_hub(self._executor, name, template)
             case _:
@@ -204,4 +216,23 @@ async def _create_on_quay(executor: RequestExecutor, name: str, template: Reposi
         "description": template.description,
         "repo_kind": "image",
     }
-    await api.make_unless_there("/api/v1/repository", body, there=f"/api/v1/repository/{quote(name, safe='/')}")
+    there = f"/api/v1/repository/{quote(name, safe='/')}"
+    try:
+        await api.make_unless_there("/api/v1/repository", body, there=there)
+    except RegistryError as error:
+        # It refuses alike what may not be made and what is in no organization.
+        if error.code not in _REFUSED or await api.has(f"/api/v1/organization/{quote(namespace, safe='')}"):
+            raise
+        await api.make("/api/v1/organization/", {"name": namespace}, expects={_EXISTS})
+        await api.make_unless_there("/api/v1/repository", body, there=there)
+
+
+def _made_for(repository: str, quirks: Quirks) -> str:
+    """Return what is to be made where a repository is missing: itself, or what it lies in."""
+    match quirks.creates_by:
+        case "harbor":
+            return repository.partition("/")[0]
+        case "google":
+            return google_repository(repository)
+        case _:
+            return repository

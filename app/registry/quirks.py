@@ -13,13 +13,16 @@ from functools import lru_cache
 from typing import Literal
 
 from app.domain.reference import DOCKER_HUB
-from app.domain.registry import RegistryEntry, RegistryType
+from app.domain.registry import ECR_PUBLIC, RegistryEntry, RegistryType
 from app.registry.http.message import Url
 from app.registry.limits import MIB
 
-DigestsBy = Literal["acr", "harbor", "google", "quay", "docker_hub", "gitlab", "nothing"]
-CreatedBy = Literal["first_push", "ecr", "harbor", "docker_hub", "quay", "nothing"]
-ListedBy = Literal["catalog", "docker_hub", "harbor", "quay", "gitlab", "github", "nothing"]
+DigestsBy = Literal["acr", "ecr", "harbor", "google", "quay", "docker_hub", "gitlab", "nothing"]
+CreatedBy = Literal["first_push", "ecr", "google", "harbor", "docker_hub", "quay", "nothing"]
+ListedBy = Literal[
+    "catalog", "acr", "ecr", "ecr_public", "google", "docker_hub", "harbor", "quay", "gitlab", "github", "nothing"
+]
+IdentifiedBy = Literal["token", "login", "harbor", "quay", "gitlab", "github"]
 _MIN_CHUNK_BYTES = MIB
 _TELLING_BYTES = MIB
 """Bytes sent before an upload broke off, by which a registry shows whether it keeps such."""
@@ -46,18 +49,27 @@ class Quirks:
     """False where neither type nor host say whose it is; its answers may."""
     tag_list_action: str = ""
     """An action beside `pull` that a token needs to list tags."""
+    identifies_by: IdentifiedBy = "token"
+    """What says who a login is: an API, the name that logs in, or the registry's token."""
     creates_by: CreatedBy = "first_push"
     """How repositories come to be: with the first push to them, by an API, or by their owner's hand."""
     creation_fields: frozenset[str] = frozenset()
     """What of `RepositoryTemplate` its API knows."""
     creation_advice: str = "this registry makes repositories with the first push: leave create_missing out"
     """What to do where none can be made, or a login may not make one."""
+    by_hand: str = ""
+    """Who makes what a push finds missing, where no API does."""
     max_chunk_bytes: int | None = None
     """The largest chunk of an upload that is taken."""
     takes_chunks: bool = True
     """Whether an upload may be sent in chunks at all."""
     is_distribution: bool = False
     """Whether it may be made of Distribution, whose version 2 forgets an upload that breaks off within a request."""
+
+    @property
+    def has_creation_api(self) -> bool:
+        """Whether something can be made there that a push does not make."""
+        return self.creates_by not in {"first_push", "nothing"}
 
 
 _PLAIN = Quirks()
@@ -71,21 +83,38 @@ _UNKNOWN = Quirks(
     ),
 )
 _BY_HAND = (
-    "repositories for images are set up by an administrator there, and what lies below one comes with the first push: "
-    "leave create_missing out"
+    "repositories for images are set up by an administrator there, and what lies below one comes with the first push"
 )
+_PROJECT_FIRST = "GitLab has a registry in each project: make the project first"
+_SET_UP = Quirks(creates_by="nothing", by_hand=_BY_HAND, creation_advice=f"{_BY_HAND}: leave create_missing out")
 _ECR = Quirks(
+    lists_by="ecr",
+    digests_by="ecr",
     creates_by="ecr",
-    creation_fields=frozenset({"scan_on_push", "immutable_tags", "encryption_key"}),
+    creation_fields=frozenset({"scan_on_push", "immutable_tags", "encryption_key", "tags", "lifecycle"}),
     creation_advice="making repositories takes auth.type aws, with the right ecr:CreateRepository",
     # Data after the first chunk is dropped (aws/containers-roadmap #2831).
     takes_chunks=False,
     login_advice="ECR takes an identity (auth.type aws), or the user AWS and a password of "
     "`aws ecr get-login-password`, which lasts 12 hours",
 )
+_GAR = Quirks(
+    lists_by="google",
+    creates_by="google",
+    creation_fields=frozenset({"description", "immutable_tags", "encryption_key", "tags", "lifecycle"}),
+    creation_advice="making repositories takes auth.type google (or the user oauth2accesstoken), with the right "
+    "artifactregistry.repositories.create, such as the role roles/artifactregistry.admin has",
+    listing_advice="name a project in the rule, such as europe-docker.pkg.dev/project/**",
+    digests_by="google",
+    # Chunks were never supported on Google's registries (containers/skopeo #1101).
+    takes_chunks=False,
+    login_advice="Google takes an identity (auth.type google), or the users oauth2accesstoken "
+    "(a token lasts an hour), _json_key and _json_key_base64",
+)
 _QUIRKS: dict[RegistryType, Quirks] = {
     "docker_hub": Quirks(
         digests_by="docker_hub",
+        identifies_by="login",
         lists_by="docker_hub",
         listing_advice="name a namespace that is there in the rule, such as docker.io/library/**",
         creates_by="docker_hub",
@@ -95,6 +124,7 @@ _QUIRKS: dict[RegistryType, Quirks] = {
         login_advice="Docker Hub takes a user's name with an access token, or an organization's with one of its own",
     ),
     "acr": Quirks(
+        lists_by="acr",
         digests_by="acr",
         links_pages=True,
         # `pull` alone gets a 401 for tags (Azure/acr #676).
@@ -105,18 +135,10 @@ _QUIRKS: dict[RegistryType, Quirks] = {
         "00000000-0000-0000-0000-000000000000 with a refresh token as the password",
     ),
     "ecr": _ECR,
-    "gar": Quirks(
-        creates_by="nothing",
-        creation_advice="make the repository with gcloud artifacts repositories create, and leave create_missing out; "
-        "what lies below it comes with the first push",
-        digests_by="google",
-        # Chunks were never supported on Google's registries (containers/skopeo #1101).
-        takes_chunks=False,
-        login_advice="Google takes an identity (auth.type google), or the users oauth2accesstoken "
-        "(a token lasts an hour), _json_key and _json_key_base64",
-    ),
+    "gar": _GAR,
     "ghcr": Quirks(
         lists_by="github",
+        identifies_by="github",
         listing_advice=(
             "name an owner in the rule, such as ghcr.io/owner/**, and log in with a classic token that has the scope "
             "read:packages; other tokens can't list"
@@ -127,10 +149,12 @@ _QUIRKS: dict[RegistryType, Quirks] = {
     ),
     "gitlab": Quirks(
         digests_by="gitlab",
+        identifies_by="gitlab",
         lists_by="gitlab",
         is_distribution=True,
         creates_by="nothing",
-        creation_advice="GitLab has a registry in each project: make the project first, and leave create_missing out",
+        by_hand=_PROJECT_FIRST,
+        creation_advice=f"{_PROJECT_FIRST}, and leave create_missing out",
         listing_advice=(
             "name a group or a project in the rule, and log in with an access token that has the scope read_api; "
             "deploy tokens can't list"
@@ -140,6 +164,7 @@ _QUIRKS: dict[RegistryType, Quirks] = {
     "harbor": Quirks(
         digests_by="harbor",
         is_distribution=True,
+        identifies_by="harbor",
         links_pages=True,
         lists_by="harbor",
         creates_by="harbor",
@@ -157,25 +182,39 @@ _QUIRKS: dict[RegistryType, Quirks] = {
     ),
     "quay": Quirks(
         digests_by="quay",
+        identifies_by="quay",
         lists_by="quay",
         creates_by="quay",
         creation_fields=frozenset({"public", "description"}),
         creation_advice="making repositories takes the user $oauthtoken with a token of an application that has the "
-        "scope repo:create; the organization has to be there",
+        "scope repo:create, and org:admin where the organization is missing too",
         listing_advice="name an organization in the rule",
         login_advice="Quay takes users, robots (organization+name), and $oauthtoken with a token of an application",
     ),
-    "artifactory": Quirks(creates_by="nothing", creation_advice=_BY_HAND),
-    "nexus": Quirks(creates_by="nothing", creation_advice=_BY_HAND),
+    "artifactory": _SET_UP,
+    "nexus": _SET_UP,
     "zot": _PLAIN,
     "generic": Quirks(is_distribution=True),
 }
-_ECR_PUBLIC = "public.ecr.aws"
 _ECR_PUBLIC_QUIRKS = replace(
     _ECR,
-    lists_by="nothing",
-    creates_by="nothing",
-    creation_advice="make the repository with aws ecr-public create-repository, and leave create_missing out",
+    lists_by="ecr_public",
+    digests_by="nothing",
+    creation_fields=frozenset({"description", "tags"}),
+    creation_advice="making repositories takes auth.type aws, with the rights ecr-public:CreateRepository and "
+    "ecr-public:DescribeRegistries, and a name that begins with an alias of the account",
+    listing_advice="name the repositories in the rule, one by one; those of an account are listed for its identity "
+    "(auth.type aws, with the right ecr-public:DescribeRepositories)",
+    login_advice="ECR Public takes an identity (auth.type aws), or the user AWS and a password of "
+    "`aws ecr-public get-login-password --region us-east-1`, which lasts 12 hours",
+)
+_GCR_QUIRKS = replace(
+    _GAR,
+    lists_by="catalog",
+    creates_by="first_push",
+    creation_fields=frozenset(),
+    creation_advice="gcr.io makes its repository with the first push of a login that has the role "
+    "roles/artifactregistry.createOnPushWriter: leave create_missing out",
 )
 _HOSTS: tuple[tuple[re.Pattern[str], RegistryType], ...] = (
     (re.compile(re.escape(DOCKER_HUB)), "docker_hub"),
@@ -193,8 +232,11 @@ def quirks_of(entry: RegistryEntry) -> Quirks:
     kind = entry.type if entry.type != "auto" else _type_of_host(entry.registry)
     if kind is None:
         return _UNKNOWN
-    # Amazon's public registry has no catalog; its list of repositories takes Amazon's own API.
-    return _ECR_PUBLIC_QUIRKS if (kind, entry.registry) == ("ecr", _ECR_PUBLIC) else _QUIRKS[kind]
+    if kind == "ecr" and entry.registry == ECR_PUBLIC:
+        return _ECR_PUBLIC_QUIRKS
+    if kind == "gar" and entry.registry.endswith("gcr.io"):
+        return _GCR_QUIRKS
+    return _QUIRKS[kind]
 
 
 def quirks_of_token_server(realm: Url, service: str) -> Quirks | None:

@@ -97,6 +97,10 @@ class RequestExecutor:
         """Return what there is to log in with, for APIs with rules of their own; raise `RegistryError` for no such."""
         return await self._auth.login()
 
+    async def authorization(self, scopes: Scopes) -> str | None:
+        """Return what a request of these scopes would be sent with; raise `RegistryError` where no token is given."""
+        return await self._auth.authorization(scopes)
+
     @property
     def login_ends_at(self) -> datetime | None:
         """When the login in hand ends (UTC); None for one that was entered, or was not asked for yet."""

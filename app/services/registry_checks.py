@@ -1,12 +1,16 @@
-"""Check a registry along the way a copy goes: reach it, log in, list, read a byte of a blob, open an upload."""
+"""Check a registry along the way a copy goes: reach it, log in, list, read a byte of a blob, open an upload.
+
+And say who the registry takes the login for, how long that lasts, and what it may do.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Literal, cast
+from datetime import datetime
+from typing import Literal, TypeVar, cast
 
 from app.domain.access import Caller
 from app.domain.errors import FieldError, InvalidRequestError, RegistryError, TransferError
@@ -15,6 +19,7 @@ from app.domain.reference import InvalidReferenceError, Repository, Tag
 from app.domain.registry import BasicAuth, BearerAuth, DockerConfigAuth, IdentityTokenAuth, NoAuth, RegistryEntry
 from app.domain.report import ExecutionError
 from app.registry.client import RegistryClient
+from app.registry.permissions import Permission, find_identity, granted_actions, may_create
 from app.registry.pool import ClientPool
 from app.registry.quirks import quirks_of
 from app.security import Sealer
@@ -22,6 +27,7 @@ from app.services.admission import check_holds_registry
 from app.store.db.database import Database
 from app.store.registries import RegistryStore
 
+T = TypeVar("T")
 STEP_SECONDS = 20.0
 """A person waits for the answer; what takes longer is a job."""
 MAX_AT_ONCE = 4
@@ -51,10 +57,23 @@ class CheckStep:
 
 
 @dataclass(frozen=True, slots=True)
+class Permissions:
+    """What the login may do, as far as it was tried or asked."""
+
+    list: Permission
+    pull: Permission
+    push: Permission
+    create: Permission
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
-    """What was tried, and how it went."""
+    """What was tried, and how it went; who the login is and may do is None where it was not got to."""
 
     steps: tuple[CheckStep, ...]
+    identity: str | None = None
+    valid_until: datetime | None = None
+    may: Permissions | None = None
 
     @property
     def ok(self) -> bool:
@@ -104,12 +123,16 @@ class RegistryCheckService:
         reader = clients.for_repository(wanted) if wanted else clients.for_registry(entry.registry, namespace)
         async with self._permits:
             steps = list(await _greet(reader))
-            if all(step.ok for step in steps):
-                steps += await _Walk(reader, wanted, namespace).steps()
-                if target.is_pushing and wanted:
-                    writer = clients.for_repository(wanted, writing=True)
-                    steps.append(await _try("push", lambda: _push(writer, wanted)))
-        return Check(tuple(steps))
+            if not all(step.ok for step in steps):
+                return Check(tuple(steps))
+            walk = _Walk(reader, wanted, namespace)
+            steps += await walk.steps()
+            if target.is_pushing and wanted:
+                writer = clients.for_repository(wanted, writing=True)
+                steps.append(await _try("push", lambda: _push(writer, wanted)))
+            may = await _permissions(walk, steps)
+            identity = await _in_time(find_identity(reader.executor), None)
+        return Check(tuple(steps), identity, reader.executor.login_ends_at, may)
 
 
 async def _greet(client: RegistryClient) -> tuple[CheckStep, ...]:
@@ -130,51 +153,94 @@ async def _greet(client: RegistryClient) -> tuple[CheckStep, ...]:
     return reached, CheckStep("log_in", ok=False, detail=detail, error=logged_in.error)
 
 
+async def _permissions(walk: _Walk, steps: Sequence[CheckStep]) -> Permissions:
+    """Say what is allowed by what was tried, else by what a token allows, else by an API that may be asked."""
+    executor = walk.client.executor
+    tried = {step.name: _tried(step) for step in steps}
+    path = walk.repository.path if walk.repository else ""
+    granted = await _in_time(granted_actions(executor, path), None) if path else None
+    listed = tried["list"] if walk.has_list else Permission(None, "it has no such list")
+    pull = tried.get("read") or _granted("pull", granted, "there was nothing to read: name a repository with tags")
+    push = tried.get("push") or _granted("push", granted, "it was not tried: name a repository, with push")
+    if quirks_of(executor.entry).creates_by == "first_push":
+        create = Permission(push.allowed, f"a repository comes with the first push: {push.detail}")
+    else:
+        unanswered = Permission(None, f"no answer within {STEP_SECONDS:.0f} s")
+        create = await _in_time(may_create(executor, path or walk.namespace), unanswered)
+    return Permissions(listed, pull, push, create)
+
+
+def _tried(step: CheckStep) -> Permission:
+    is_refused = step.error is not None and step.error.code in _REFUSALS
+    return Permission(True if step.ok else False if is_refused else None, step.detail)
+
+
+def _granted(action: str, granted: Collection[str] | None, otherwise: str) -> Permission:
+    if granted is None:
+        return Permission(None, otherwise)
+    is_allowed = action in granted
+    return Permission(is_allowed, f"its token {'allows' if is_allowed else 'does not allow'} {action}")
+
+
+async def _in_time(answer: Awaitable[T], otherwise: T) -> T:
+    """Return an answer that is good to have; what is in its way is no fault of the registry's."""
+    try:
+        async with asyncio.timeout(STEP_SECONDS):
+            return await answer
+    except (TransferError, TimeoutError):
+        return otherwise
+
+
 class _Walk:
     """What there is to read, found on the way: a repository, a tag of it, a blob."""
 
     def __init__(self, client: RegistryClient, repository: Repository | None, namespace: str) -> None:
-        self._client = client
-        self._repository = repository
-        self._namespace = namespace
+        self.client = client
+        self.repository = repository
+        self.namespace = namespace
+        self.has_list = True
+        """Whether there is a list at all, of what was asked for."""
         self._is_named = repository is not None
         self._tag: Tag | None = None
 
     async def steps(self) -> list[CheckStep]:
         """List, and read one byte of what is listed."""
         listed = await _try("list", self._list)
-        entry = self._client.entry
-        is_optional = not self._is_named and self._namespace == entry.prefix and not isinstance(entry.auth, NoAuth)
+        entry = self.client.entry
+        is_optional = not self._is_named and self.namespace == entry.prefix and not isinstance(entry.auth, NoAuth)
         if is_optional and listed.error is not None and listed.error.code in _REFUSALS:
             listed = CheckStep("list", ok=False, detail=listed.detail, error=listed.error, is_needed=False)
-        if self._repository is None or self._tag is None:
+        if self.repository is None or self._tag is None:
             return [listed]
-        repository, tag = self._repository, self._tag
-        return [listed, await _try("read", lambda: _read(self._client, repository, tag))]
+        repository, tag = self.repository, self._tag
+        return [listed, await _try("read", lambda: _read(self.client, repository, tag))]
 
     async def _list(self) -> str:
-        if self._repository is None:
+        if self.repository is None:
             return await self._list_repositories()
-        return await self._list_tags(self._repository)
+        return await self._list_tags(self.repository)
 
     async def _list_repositories(self) -> str:
         """List as jobs do; a registry known to have no such list was not asked for it, and is well all the same."""
-        client = self._client
+        client = self.client
         try:
-            first = await _first(client.list_repositories(self._namespace))
+            first = await _first(client.list_repositories(self.namespace))
         except RegistryError as error:
-            if error.code != "listing_unsupported" or error.status is not None:
+            if error.code != "listing_unsupported":
+                raise
+            self.has_list = False
+            if error.status is not None:
                 raise
             return error.message
         if first is None:
-            return f"lists no repository{f' below {self._namespace}' if self._namespace else ''}"
-        self._repository = Repository(client.entry.registry, first)
-        await self._list_tags(self._repository)
+            return f"lists no repository{f' below {self.namespace}' if self.namespace else ''}"
+        self.repository = Repository(client.entry.registry, first)
+        await self._list_tags(self.repository)
         return f"has repositories, such as {first}"
 
     async def _list_tags(self, repository: Repository) -> str:
         try:
-            first = await _first(self._client.list_tags(repository.path))
+            first = await _first(self.client.list_tags(repository.path))
         except RegistryError as error:
             if error.code != "repository_missing" or error.status != _NOT_FOUND:
                 raise

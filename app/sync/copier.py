@@ -25,6 +25,7 @@ from app.domain.report import (
 )
 from app.domain.request import Options, PlatformMode
 from app.domain.retry_policy import RetryPolicy
+from app.registry.creation import advice_on_missing
 from app.registry.http.errors import is_missing
 from app.registry.pool import RegistryClients
 from app.registry.ratelimit.token_bucket import TokenBucket
@@ -185,6 +186,8 @@ class Copier:
         if target.client.entry.create_missing is not None:
             target.progress.note("repository_created", repository=target.path)
             destination.error.temporary = True
+        elif advice := advice_on_missing(target.client.entry):
+            destination.error.message += f"; {advice}"
 
     async def _expect_moved(self, source: Reference, left: Sequence[_Destination]) -> None:
         """Try again what the source no longer had because its tag moved while it was copied: what is new is copied."""

@@ -99,7 +99,7 @@ async def test_a_stored_secret_access_key_goes_to_no_other_place(api: Api, chang
         ({"auth": {"type": "aws", "role_arn": "pull"}}, {"/auth/role_arn": "string_pattern_mismatch"}),
         ({"auth": KEY | {"secret_access_key": "s", "profile": "p"}}, {"/auth/profile": "login_not_allowed"}),
         ({"host": "a.example.com", "auth": KEY | {"secret_access_key": "s"}}, {"/auth/region": "login_not_allowed"}),
-        ({"host": "public.ecr.aws", "auth": {"type": "aws"}}, {"/auth/region": "login_not_allowed"}),
+        ({"host": "public.ecr.aws", "auth": {"type": "aws"}}, {"/auth/access_key_id": "login_not_allowed"}),
         ({"auth": {"type": "aws"}}, {"/auth/access_key_id": "login_not_allowed"}),
     ],
 )

@@ -1,6 +1,7 @@
-"""Repositories made when a copy finds them missing: Harbor's projects, Docker Hub's and Quay's repositories."""
+"""Repositories made when a copy finds them missing: Harbor's projects, Docker Hub's, Google's, Quay's repositories."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -8,13 +9,20 @@ import pytest
 from app.domain.registry import RegistryEntry
 from app.domain.report import CopyResult
 from app.registry.creation import refusal_of_creation
+from app.registry.listing import google_api
 from tests.support.fake_registry import FakeRegistry, Quirks, fake_registry
 from tests.support.images import oci_image
 from tests.sync.workbench import workbench
 
 IMAGE = oci_image("app")
-LOGINS = {"harbor": ("robot$sync", "secret"), "docker_hub": ("ann", "secret"), "quay": ("$oauthtoken", "secret")}
-ACCOUNTS = {"ann": "secret", "robot$sync": "secret", "$oauthtoken": "secret"}
+LOGINS = {
+    "harbor": ("robot$sync", "secret"),
+    "docker_hub": ("ann", "secret"),
+    "gar": ("oauth2accesstoken", "secret"),
+    "quay": ("$oauthtoken", "secret"),
+}
+ACCOUNTS = {"ann": "secret", "robot$sync": "secret", "$oauthtoken": "secret", "oauth2accesstoken": "secret"}
+GOOGLE: dict[str, Any] = {"api": "google", "projects_needed": True}
 HARBOR: dict[str, Any] = {"api": "harbor", "projects_needed": True}
 
 
@@ -22,7 +30,7 @@ async def copied(
     there: FakeRegistry, *tags: str, create_missing: dict[str, Any] | None, kind: str = "harbor", times: int = 1
 ) -> list[CopyResult]:
     """Copy tags of one repository, each by `times` processes at once, to a registry that has it not."""
-    name, password = LOGINS[kind]
+    name, password = LOGINS.get(kind, LOGINS["harbor"])
     document = {
         "name": "there",
         "host": there.host,
@@ -64,6 +72,21 @@ async def test_nothing_is_made_where_the_entry_does_not_say_so() -> None:
         [result] = await copied(there, "v1", create_missing=None)
         assert result.error is not None
         assert (result.error.code, there.journal.find("api")) == ("repository_missing", [])
+        assert "or set create_missing of the entry there" in result.error.message
+
+
+@pytest.mark.parametrize(("kind", "words"), [("gitlab", "make the project first"), ("nexus", "an administrator")])
+async def test_what_has_to_be_made_by_hand_says_by_whom(kind: str, words: str) -> None:
+    async with fake_registry(Quirks(auth="token", **HARBOR), accounts=ACCOUNTS) as there:
+        [result] = await copied(there, "v1", create_missing=None, kind=kind)
+        assert result.error is not None
+        assert (result.error.code, result.error.side, result.error.temporary) == (
+            "repository_missing",
+            "destination",
+            False,
+        )
+        assert words in result.error.message
+        assert "create_missing" not in result.error.message
 
 
 async def test_a_project_that_is_there_takes_no_request_more() -> None:
@@ -79,6 +102,7 @@ async def test_a_project_that_is_there_takes_no_request_more() -> None:
         ("harbor", HARBOR, "Create Project"),
         ("docker_hub", {"api": "docker_hub"}, "Read & Write"),
         ("quay", {"api": "quay"}, "repo:create"),
+        ("gar", GOOGLE, "artifactregistry.repositories.create"),
     ],
 )
 async def test_a_refusal_names_the_right_that_is_lacking(kind: str, quirks: dict[str, Any], right: str) -> None:
@@ -87,7 +111,7 @@ async def test_a_refusal_names_the_right_that_is_lacking(kind: str, quirks: dict
         assert result.error is not None
         assert (result.error.code, result.error.side, result.error.temporary) == ("denied", "destination", False)
         assert right in result.error.message
-        assert there.journal.find("upload_start") == [] or kind == "harbor"
+        assert there.journal.find("upload_start") == [] or kind in {"harbor", "gar"}
 
 
 @pytest.mark.parametrize(
@@ -108,6 +132,50 @@ async def test_what_the_first_push_would_make_is_made_before_it(kind: Any, made:
         assert entries.index(making) < entries.index(first)
 
 
+async def test_a_repository_of_google_is_made_as_the_entry_says_and_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(google_api, "_POLL_SECONDS", 0)
+    async with fake_registry(Quirks(auth="token", **GOOGLE), accounts=ACCOUNTS) as there:
+        policies = {"old": {"action": "DELETE", "condition": {"olderThan": "2592000s"}}}
+        wanted = {
+            "description": "a mirror",
+            "immutable_tags": True,
+            "encryption_key": "projects/p/locations/l/keyRings/r/cryptoKeys/k",
+            "tags": ["team=platform"],
+            "lifecycle": json.dumps(policies),
+        }
+        results = await copied(there, "v1", "v2", create_missing=wanted, kind="gar", times=2)
+        assert [result.outcome for result in results] == ["copied"] * 4
+        expected = {
+            "format": "DOCKER",
+            "description": "a mirror",
+            "labels": {"team": "platform"},
+            "dockerConfig": {"immutableTags": True},
+            "kmsKeyName": wanted["encryption_key"],
+            "cleanupPolicies": policies,
+        }
+        assert there.made == {"team/p0": expected, "team/p1": expected}
+        assert len([entry for entry in there.journal.find("api") if "/operations/" in entry.path]) == 4
+        there.check()
+
+
+@pytest.mark.parametrize(
+    ("image", "repository"),
+    [("p/r/app/web", "p/r"), ("corp.example.com/p/r/app", "corp.example.com/p/r"), ("p", "p")],
+)
+def test_an_image_lies_in_a_repository_of_a_project(image: str, repository: str) -> None:
+    assert google_api.google_repository(image) == repository
+
+
+async def test_an_organization_of_quay_that_is_missing_is_made_first() -> None:
+    async with fake_registry(Quirks(auth="token", api="quay", quay_organizations=()), accounts=ACCOUNTS) as there:
+        results = await copied(there, "v1", "v2", create_missing={}, kind="quay")
+        assert [result.outcome for result in results] == ["copied"] * 2
+        assert there.made["team"] == {"name": "team"}
+        assert "team/p0" in there.made
+
+
 async def test_what_another_process_made_meanwhile_is_taken() -> None:
     async with fake_registry(Quirks(auth="token", api="quay"), accounts=ACCOUNTS) as there:
         there.load("team/p0", IMAGE, "other")
@@ -120,6 +188,7 @@ async def test_what_another_process_made_meanwhile_is_taken() -> None:
     [
         ({"host": "old.azurecr.io"}, "/create_missing", "first push"),
         ({"host": "registry.gitlab.com"}, "/create_missing", "make the project first"),
+        ({"host": "gcr.io"}, "/create_missing", "createOnPushWriter"),
         ({"host": "nexus.example.com", "type": "nexus"}, "/create_missing", "administrator"),
         ({"host": "registry.example.com"}, "/create_missing", "set the type"),
         ({"host": "quay.io", "create_missing": {"quota_bytes": 5}}, "/create_missing/quota_bytes", "public"),

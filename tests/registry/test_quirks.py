@@ -30,8 +30,6 @@ def of(host: str, type: RegistryType = "auto") -> RegistryEntry:  # noqa: A002 â
         ("123456789012.dkr.ecr-fips.us-east-1.amazonaws.com", "ecr"),
         ("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", "ecr"),
         ("europe-west1-docker.pkg.dev", "gar"),
-        ("gcr.io", "gar"),
-        ("eu.gcr.io", "gar"),
         ("ghcr.io", "ghcr"),
         ("registry.gitlab.com", "gitlab"),
         ("quay.io", "quay"),
@@ -63,10 +61,17 @@ def test_the_type_that_was_entered_counts_more_than_the_host() -> None:
     assert all(quirks_of(of("a.example.com", kind)).is_known for kind in get_args(RegistryType) if kind != "auto")
 
 
-def test_amazons_public_registry_lists_nothing_and_takes_no_chunks() -> None:
+@pytest.mark.parametrize("host", ["gcr.io", "eu.gcr.io"])
+def test_googles_older_hosts_make_their_repositories_with_the_first_push(host: str) -> None:
+    old, new = quirks_of(of(host)), quirks_of(of("europe-docker.pkg.dev"))
+    assert (old.creates_by, old.lists_by, new.creates_by, new.lists_by) == ("first_push", "catalog", "google", "google")
+    assert (old.takes_chunks, old.digests_by) == (new.takes_chunks, new.digests_by)
+
+
+def test_amazons_registries_list_by_its_apis_and_take_no_chunks() -> None:
     public, private = (quirks_of(of(host)) for host in ("public.ecr.aws", "1.dkr.ecr.eu-west-1.amazonaws.com"))
-    assert (public.lists_by, public.takes_chunks) == ("nothing", False)
-    assert (private.lists_by, private.takes_chunks) == ("catalog", False)
+    assert (public.lists_by, public.takes_chunks) == ("ecr_public", False)
+    assert (private.lists_by, private.takes_chunks) == ("ecr", False)
 
 
 def test_every_type_has_a_row_and_a_page() -> None:

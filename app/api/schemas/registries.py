@@ -260,8 +260,31 @@ class CheckStepOut(_Out):
     )
 
 
+class PermissionOut(_Out):
+    """Whether the login may do something."""
+
+    allowed: bool | None = Field(description="Null where it can't be said without doing it, or was not got to.")
+    detail: str
+
+
+class PermissionsOut(_Out):
+    """What the login may do: by what was tried, else by what its token allows, else by an API that says so."""
+
+    list: PermissionOut
+    pull: PermissionOut
+    push: PermissionOut
+    create: PermissionOut = Field(
+        description="What is missing, a repository or what it lies in; nothing is made to see."
+    )
+
+
 class CheckOut(_Out):
     """What works along the way a copy goes; nothing is tried beyond a registry that is not reached or logged in to."""
 
     ok: bool
     steps: list[CheckStepOut]
+    identity: str | None = Field(
+        description="Who the registry takes the login for, else the name that logs in; null for an anonymous caller."
+    )
+    valid_until: datetime | None = Field(description="When the login ends that an identity was given.")
+    may: PermissionsOut | None = Field(description="Null where nothing further was tried.")

@@ -1,8 +1,9 @@
 """ECR's passwords and repositories, asked for with an access key, an assumed role, or the identity of the machine.
 
-Source: Amazon ECR API reference, GetAuthorizationToken (12 hours) and CreateRepository; AWS STS API reference,
-AssumeRole; IAM User Guide, "Troubleshoot access denied error messages". botocore is an extra (`registry-sync[aws]`),
-imported when a login needs it, and runs in threads: it blocks.
+Source: Amazon ECR API reference, GetAuthorizationToken (12 hours), CreateRepository, PutLifecyclePolicy and
+DescribeRepositories; Amazon ECR Public API reference, which has the like; AWS STS API reference, AssumeRole and
+GetCallerIdentity; IAM User Guide, "Troubleshoot access denied error messages". botocore is an extra
+(`registry-sync[aws]`), imported when a login needs it, and runs in threads: it blocks.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from datetime import UTC
+from functools import partial
 from typing import Any, TypeVar
 
 from app.domain.errors import RegistryError
-from app.domain.registry import AwsAuth, RegistryEntry, RepositoryTemplate, ecr_region
+from app.domain.registry import ECR_PUBLIC, AwsAuth, RegistryEntry, RepositoryTemplate, ecr_region
 from app.registry.auth.credentials import Login
 from app.registry.auth.issuer import login_error
 from app.registry.auth.renewal import RenewableLogin
 from app.registry.http.error_body import clean
+from app.registry.limits import MAX_PAGES
 
 T = TypeVar("T")
 _SESSION_NAME = "registry-sync"
@@ -33,10 +36,24 @@ _RIGHTS = {
     "AssumeRole": "sts:AssumeRole",
     "GetAuthorizationToken": "ecr:GetAuthorizationToken",
     "CreateRepository": "ecr:CreateRepository",
+    "TagResource": "ecr:TagResource",
+    "PutLifecyclePolicy": "ecr:PutLifecyclePolicy",
+    "DescribeRepositories": "ecr:DescribeRepositories",
+    "ListImages": "ecr:ListImages",
+}
+_PUBLIC_RIGHTS = {
+    "GetAuthorizationToken": "ecr-public:GetAuthorizationToken and sts:GetServiceBearerToken",
+    "CreateRepository": "ecr-public:CreateRepository",
+    "DescribeRegistries": "ecr-public:DescribeRegistries",
+    "DescribeRepositories": "ecr-public:DescribeRepositories",
 }
 _REFUSED_VALUES = frozenset({"InvalidParameterException", "InvalidTagParameterException", "KmsException"})
 _LIMITS = frozenset({"LimitExceededException"})
 _SERVER_ERROR = 500
+_SHORTEST_LIFECYCLE = 100
+"""ECR takes no shorter text; blanks at its end mean nothing."""
+_PAGE = 1000
+"""The most repositories or images that ECR puts on a page."""
 
 
 class AwsIdentity:
@@ -56,7 +73,36 @@ class AwsIdentity:
 
     async def create_repository(self, name: str, template: RepositoryTemplate) -> None:
         """Make a repository unless it is there; raise `RegistryError` as `fetch` does, `limit_exceeded` when full."""
-        await self._run(lambda: self._create(name, template))
+        create = self._create_public if self._is_public else self._create
+        await self._run(lambda: create(name, template))
+
+    async def list_repositories(self) -> AsyncIterator[str]:
+        """Yield the paths of the account's repositories as the registry has them, a page at a time."""
+        async for page in self._pages("describe_repositories"):
+            for repository in page["repositories"]:
+                yield str(repository["repositoryUri"]).partition("/")[2]
+
+    async def list_tags(self, repository: str) -> AsyncIterator[tuple[Any, Any]]:
+        """Yield the tags of a repository with their digests, a page at a time; the right is `ecr:ListImages`."""
+        tagged = {"repositoryName": repository, "filter": {"tagStatus": "TAGGED"}}
+        async for page in self._pages("list_images", **tagged):
+            for image in page["imageIds"]:
+                yield image.get("imageTag"), image.get("imageDigest")
+
+    async def _pages(self, operation: str, **wanted: Any) -> AsyncIterator[Any]:
+        client = await self._run(lambda: self._client(self._session(), self._service))
+        token: dict[str, Any] = {}
+        for _ in range(MAX_PAGES):
+            page = await self._run(partial(getattr(client, operation), maxResults=_PAGE, **wanted, **token))
+            yield page
+            if not page.get("nextToken"):
+                return
+            token = {"nextToken": page["nextToken"]}
+        raise self._error(f"its list has more than {MAX_PAGES} pages", code="limit_exceeded")
+
+    async def get_caller(self) -> str:
+        """Return who AWS takes it for: an ARN. It takes no right."""
+        return str((await self._run(lambda: self._client(self._session(), "sts").get_caller_identity()))["Arn"])
 
     async def _run(self, ask: Callable[[], T]) -> T:
         try:
@@ -75,11 +121,11 @@ class AwsIdentity:
             raise self._error("AWS does not answer", code="registry_unreachable", temporary=True) from None
         except (failures.BotoCoreError, LookupError, TypeError, ValueError, AttributeError, binascii.Error):
             # Not what it says: parameters, and secrets among them, are repeated in some.
-            raise self._error("no login from AWS: it answered without one") from None
+            raise self._error("AWS answered what can't be used") from None
 
     def _ask(self) -> RenewableLogin:
-        session = self._session()
-        answer = self._client(session, "ecr").get_authorization_token()["authorizationData"][0]
+        answer = self._client(self._session(), self._service).get_authorization_token()["authorizationData"]
+        answer = answer if self._is_public else answer[0]
         name, _, password = base64.b64decode(answer["authorizationToken"], validate=True).decode().partition(":")
         return RenewableLogin(Login(username=name, password=password), answer["expiresAt"].astimezone(UTC))
 
@@ -91,9 +137,35 @@ class AwsIdentity:
         }
         if template.encryption_key is not None:
             wanted["encryptionConfiguration"] = {"encryptionType": "KMS", "kmsKey": template.encryption_key}
+        wanted |= _tags_of(template)
         client = self._client(self._session(), "ecr")
         with suppress(client.exceptions.RepositoryAlreadyExistsException):
             client.create_repository(**wanted)
+            if template.lifecycle is not None:
+                policy = template.lifecycle.ljust(_SHORTEST_LIFECYCLE)
+                client.put_lifecycle_policy(repositoryName=name, lifecyclePolicyText=policy)
+
+    def _create_public(self, name: str, template: RepositoryTemplate) -> None:
+        """Make a repository below one of the account's aliases, the first part of the name; any other is not ours."""
+        alias, _, short = name.partition("/")
+        client = self._client(self._session(), self._service)
+        ours = {one["name"] for there in client.describe_registries()["registries"] for one in there["aliases"]}
+        if alias not in ours:
+            aliases = ", ".join(sorted(ours)) or "none"
+            raise self._error(f"{alias} is no alias of this account's, which has {aliases}", code="denied")
+        wanted: dict[str, Any] = {"repositoryName": short, **_tags_of(template)}
+        if template.description:
+            wanted["catalogData"] = {"description": template.description}
+        with suppress(client.exceptions.RepositoryAlreadyExistsException):
+            client.create_repository(**wanted)
+
+    @property
+    def _is_public(self) -> bool:
+        return self._entry.registry == ECR_PUBLIC
+
+    @property
+    def _service(self) -> str:
+        return "ecr-public" if self._is_public else "ecr"
 
     def _session(self) -> Any:
         from botocore.session import Session
@@ -123,7 +195,8 @@ class AwsIdentity:
             retries={"total_max_attempts": _ATTEMPTS},
             proxies={"http": proxy, "https": proxy} if proxy else None,
         )
-        region = self._auth.region or ecr_region(self._entry.registry)
+        there = ecr_region(self._entry.registry)
+        region = there if self._is_public else self._auth.region or there
         return session.create_client(service, region_name=region, config=config)
 
     def _refusal(self, error: Any) -> RegistryError:
@@ -131,7 +204,7 @@ class AwsIdentity:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         words = clean(f"{code}: {error.response.get('Error', {}).get('Message', '')}")
         if code in _RATE_LIMITS:
-            return self._error(f"AWS limits the rate of logins ({words})", code="rate_limited", temporary=True)
+            return self._error(f"AWS limits the rate of requests ({words})", code="rate_limited", temporary=True)
         if status >= _SERVER_ERROR:
             return self._error(f"AWS failed ({words})", code="registry_unreachable", temporary=True)
         if code in _LIMITS:
@@ -139,9 +212,16 @@ class AwsIdentity:
         if code in _REFUSED_VALUES:
             return self._error(f"AWS takes no such repository ({words})", code="denied")
         if code in _DENIALS or _DENIAL in words:
-            right = _RIGHTS.get(error.operation_name, error.operation_name)
+            rights = _RIGHTS | _PUBLIC_RIGHTS if self._is_public else _RIGHTS
+            right = rights.get(error.operation_name, error.operation_name)
             return self._error(f"the AWS identity lacks the right {right}: allow it that ({words})", code="denied")
         return self._error(f"AWS does not take the identity: check its access key or role ({words})")
 
     def _error(self, message: str, *, code: str = "unauthorized", temporary: bool = False) -> RegistryError:
         return login_error(self._entry.registry, message, code=code, temporary=temporary)
+
+
+def _tags_of(template: RepositoryTemplate) -> dict[str, Any]:
+    """Return the tags to create with: none at all where none are wanted, since tagging takes a right of its own."""
+    tags = [{"Key": name, "Value": value} for name, value in template.labels.items()]
+    return {"tags": tags} if tags else {}

@@ -12,9 +12,10 @@ import asyncio
 import json
 import os
 import re
+from collections.abc import Callable
 from datetime import UTC
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from app.domain.errors import RegistryError
 from app.domain.registry import GoogleAuth, RegistryEntry
@@ -23,6 +24,7 @@ from app.registry.auth.issuer import login_error
 from app.registry.auth.renewal import RenewableLogin
 from app.registry.http.error_body import clean
 
+T = TypeVar("T")
 USERNAME = "oauth2accesstoken"
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 """What the rights are is said by the roles of the account; Google's registries take no narrower scope for writing."""
@@ -49,12 +51,19 @@ class GoogleIdentity:
         Raise `RegistryError`: `unauthorized` for an identity that Google does not take, `registry_unreachable` for what
         may pass.
         """
+        return await self._run(self._ask)
+
+    async def get_caller(self) -> str:
+        """Return the account that the machine's identity is, empty where it does not say; raise as `fetch` does."""
+        return await self._run(lambda: str(getattr(self._refreshed(), "service_account_email", "") or ""))
+
+    async def _run(self, ask: Callable[[], T]) -> T:
         try:
             from google.auth import exceptions as failures
         except ImportError as error:
             raise self._error("logins by Google need an extra: install registry-sync[google]") from error
         try:
-            return await asyncio.to_thread(self._ask)
+            return await asyncio.to_thread(ask)
         except failures.DefaultCredentialsError:
             raise self._error("this machine has no identity at Google that can be used") from None
         except failures.GoogleAuthError as error:
@@ -64,6 +73,11 @@ class GoogleIdentity:
             raise self._error("its login at Google can't be used: check the key") from None
 
     def _ask(self) -> RenewableLogin:
+        credentials = self._refreshed()
+        login = Login(username=USERNAME, password=credentials.token)
+        return RenewableLogin(login, credentials.expiry.replace(tzinfo=UTC))
+
+    def _refreshed(self) -> Any:
         from google.auth.transport.requests import Request
 
         request: Any = Request()
@@ -73,8 +87,7 @@ class GoogleIdentity:
                 # With each request: what the environment says would go before what is said of the session.
                 request = partial(request, proxies={"http": proxy, "https": proxy})
             credentials.refresh(request)
-        login = Login(username=USERNAME, password=credentials.token)
-        return RenewableLogin(login, credentials.expiry.replace(tzinfo=UTC))
+        return credentials
 
     def _is_attached(self) -> bool:
         """Whether it is the account attached to this machine, which is asked for at an address of the machine."""

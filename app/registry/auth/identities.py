@@ -112,12 +112,12 @@ def refusal_of_login(entry: RegistryEntry, rules: LoginRules) -> FieldError | No
 def _refusal_of_aws(entry: RegistryEntry, auth: AwsAuth, rules: LoginRules) -> FieldError | None:
     is_ecr = ecr_region(entry.registry) is not None
     if auth.region is None and not is_ecr:
-        detail = f"{entry.registry} is no private registry of ECR: name the region to ask for passwords"
+        detail = f"{entry.registry} is no registry of ECR: name the region to ask for passwords"
         return FieldError("/auth/region", _CODE, detail)
     if auth.access_key_id is None:
         if auth.secret_access_key is not None:
             return FieldError("/auth/access_key_id", _CODE, "send the id that belongs to the secret access key")
-        hosts = "<account>.dkr.ecr.<region>.amazonaws.com"
+        hosts = "<account>.dkr.ecr.<region>.amazonaws.com and public.ecr.aws"
         return _refusal_of_machine(entry, "aws", rules, hosts=hosts, is_at_home=is_ecr, instead="/auth/access_key_id")
     if auth.profile is not None:
         return FieldError("/auth/profile", _CODE, "a profile and an access key are two identities: leave one out")

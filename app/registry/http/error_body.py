@@ -67,6 +67,8 @@ def _spec_errors(body: bytes) -> Iterator[tuple[str, str]]:
         return
     if not isinstance(document, dict):
         return
+    if isinstance(nested := document.get("error"), dict):  # Google's APIs
+        document = {"code": nested.get("status"), "message": nested.get("message")}
     errors = document.get("errors")
     for error in errors[:_MAX_SPEC_CODES] if isinstance(errors, list) else [document]:
         if not isinstance(error, dict):

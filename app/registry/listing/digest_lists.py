@@ -1,6 +1,7 @@
 """Digest lists: vendors' lists that say the digests of all tags of a repository, a page at a time.
 
 Which registry has one is said in `app/registry/quirks.py`. Sources: ACR's reference (`containerregistry/tag/get-list`),
+Amazon ECR's (`ListImages`),
 Harbor's (`listArtifacts`), go-containerregistry's `pkg/v1/google` for Google's `tags/list`, Quay's (`listRepoTags`),
 Docker Hub's ("List repository tags"), GitLab's container registry (`docs/spec/gitlab/api.md`).
 """
@@ -14,6 +15,8 @@ from typing import Any
 from urllib.parse import quote
 
 from app.domain.reference import DOCKER_HUB, Digest, InvalidReferenceError, Tag
+from app.domain.registry import AwsAuth
+from app.registry.auth.aws import AwsIdentity
 from app.registry.auth.challenge import Scopes
 from app.registry.http.errors import Response
 from app.registry.http.message import Url
@@ -39,7 +42,10 @@ class ListedTag:
 
 def has_digest_list(executor: RequestExecutor) -> bool:
     """Return whether a registry is of a type that has such a list."""
-    return quirks_of(executor.entry).digests_by != "nothing"
+    digests_by = quirks_of(executor.entry).digests_by
+    if digests_by == "ecr":
+        return isinstance(executor.entry.auth, AwsAuth)  # Amazon's API takes no password of the registry's
+    return digests_by != "nothing"
 
 
 async def list_digests(executor: RequestExecutor, repository: str, *, scopes: Scopes) -> AsyncIterator[ListedTag]:
@@ -62,6 +68,13 @@ async def _acr(executor: RequestExecutor, repository: str, scopes: Scopes) -> As
     url = executor.home.with_target(f"/acr/v1/{repository}/_tags?n={_LARGE_PAGE}")
     async for item in api_entries(executor, _call(url, scopes), key="tags", follow=_next_by_last):
         yield [(item["name"], item["digest"], None)] if _has(item, "name", "digest") else []
+
+
+async def _ecr(executor: RequestExecutor, repository: str, _scopes: Scopes) -> AsyncIterator[_Item]:
+    await executor.login()  # raises where the identity may not be used
+    if isinstance(executor.entry.auth, AwsAuth):
+        async for tag, digest in AwsIdentity(executor.entry, executor.entry.auth).list_tags(repository):
+            yield [(tag, digest, None)]
 
 
 async def _harbor(executor: RequestExecutor, repository: str, _scopes: Scopes) -> AsyncIterator[_Item]:
@@ -147,6 +160,7 @@ def _next_by_number(answer: Response, url: Url) -> Url | None:
 
 _LISTS: dict[str, Callable[[RequestExecutor, str, Scopes], AsyncIterator[_Item]]] = {
     "acr": _acr,
+    "ecr": _ecr,
     "harbor": _harbor,
     "google": _google,
     "quay": _quay,

@@ -9,18 +9,34 @@ import structlog
 
 from app.domain.errors import RegistryError
 from app.domain.reference import InvalidReferenceError, Repository, Tag
+from app.domain.registry import AwsAuth
 from app.registry.auth.challenge import Scopes
+from app.registry.auth.google import USERNAME
 from app.registry.http.error_body import clean
 from app.registry.http.errors import LIST_REPOSITORIES, make_error
+from app.registry.listing.google_api import google
 from app.registry.listing.pages import ListWarnings, spec_entries
-from app.registry.listing.vendor_apis import catalog, docker_hub, github, gitlab, harbor, quay
-from app.registry.quirks import Quirks, quirks_of, quirks_of_token_server
+from app.registry.listing.vendor_apis import acr, catalog, docker_hub, ecr, github, gitlab, harbor, quay
+from app.registry.quirks import ListedBy, Quirks, quirks_of, quirks_of_token_server
 from app.registry.requests import RegistryRequest, RequestExecutor
 
 _log = structlog.get_logger(__name__)
 _REFUSALS = frozenset({400, 401, 403, 404, 405, 406, 410, 501})
 """What registries without a catalog, or with one for administrators only, answer."""
 Way = Callable[[RequestExecutor, str, ListWarnings], AsyncIterator[Any]]
+_OWN_WAYS: dict[ListedBy, Way] = {
+    "acr": acr,
+    "docker_hub": docker_hub,
+    "ecr": ecr,
+    "ecr_public": ecr,
+    "github": github,
+    "gitlab": gitlab,
+    "google": google,
+    "harbor": harbor,
+    "quay": quay,
+}
+_WITH_CATALOG: frozenset[ListedBy] = frozenset({"acr", "catalog", "ecr", "gitlab", "google", "harbor"})
+"""Where the catalog may do when the registry's own API does not."""
 
 
 async def list_tags(
@@ -104,21 +120,26 @@ async def _by_any_way(executor: RequestExecutor, namespace: str, list_warnings: 
 
 async def _ways(executor: RequestExecutor, namespace: str, quirks: Quirks) -> list[Way]:
     """Return the ways to list, the most complete first."""
-    match quirks.lists_by:
-        case "docker_hub":
-            return [docker_hub] if namespace else []
-        case "gitlab":
-            return [gitlab, catalog] if namespace else [catalog]
-        case "harbor":
-            return [harbor, catalog]
+    own = _OWN_WAYS.get(quirks.lists_by)
+    ways = [own] if own is not None and await _serves(quirks.lists_by, executor, namespace) else []
+    return [*ways, catalog] if quirks.lists_by in _WITH_CATALOG else ways
+
+
+async def _serves(lists_by: ListedBy, executor: RequestExecutor, namespace: str) -> bool:
+    """Whether an API of a registry's own serves such a login, and such a question."""
+    match lists_by:
+        case "docker_hub" | "gitlab":
+            return bool(namespace)
         case "quay":
-            return [quay] if namespace or not (await executor.login()).is_anonymous else []
+            return bool(namespace) or not (await executor.login()).is_anonymous
         case "github":
-            return [github] if namespace and not (await executor.login()).is_anonymous else []
-        case "catalog":
-            return [catalog]
-        case "nothing":
-            return []
+            return bool(namespace) and not (await executor.login()).is_anonymous
+        case "google":
+            return bool(namespace) and (await executor.login()).username == USERNAME
+        case "ecr" | "ecr_public":
+            return isinstance(executor.entry.auth, AwsAuth)
+        case _:
+            return True
 
 
 async def _learn(executor: RequestExecutor) -> Quirks | None:
@@ -134,7 +155,7 @@ def _is_refusal(error: RegistryError) -> bool:
     """Whether another way may do: not where there was no answer, or one to wait for."""
     if error.temporary:
         return False
-    return error.status in _REFUSALS if error.status is not None else error.code == "unauthorized"
+    return error.status in _REFUSALS if error.status is not None else error.code in {"unauthorized", "denied"}
 
 
 def _advised(refusal: RegistryError, advice: str, *, is_catalog: bool) -> RegistryError:

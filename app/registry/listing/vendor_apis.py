@@ -18,6 +18,8 @@ import structlog
 
 from app.domain.errors import RegistryError
 from app.domain.reference import DOCKER_HUB
+from app.domain.registry import AwsAuth
+from app.registry.auth.aws import AwsIdentity
 from app.registry.auth.challenge import Scopes
 from app.registry.auth.credentials import Login
 from app.registry.auth.tokens import VISIBLE, read_token
@@ -29,7 +31,7 @@ from app.registry.requests import RegistryRequest, RequestExecutor
 
 _log = structlog.get_logger(__name__)
 DOCKER_HUB_API = "https://hub.docker.com"
-_GITHUB_API = "https://api.github.com"
+GITHUB_API = "https://api.github.com"
 _GHCR = "ghcr.io"
 _PAGE = 100
 """The most that Docker Hub, Harbor, GitLab and GitHub put on a page."""
@@ -51,6 +53,26 @@ async def catalog(
     request = RegistryRequest(operation=LIST_REPOSITORIES, method="GET", url=url, scopes=scopes, expects=_OK)
     async for entry in spec_entries(executor, request, key="repositories", list_warnings=list_warnings):
         yield entry
+
+
+async def acr(executor: RequestExecutor, _namespace: str, list_warnings: ListWarnings) -> AsyncIterator[Any]:
+    """List everything by ACR's own catalog (reference of its data plane, "Repository - Get List")."""
+    url = executor.home.with_target("/acr/v1/_catalog")
+    scopes = Scopes.catalog()
+    request = RegistryRequest(operation=LIST_REPOSITORIES, method="GET", url=url, scopes=scopes, expects=_OK)
+    async for entry in spec_entries(executor, request, key="repositories", list_warnings=list_warnings):
+        yield entry
+
+
+async def ecr(executor: RequestExecutor, _namespace: str, _notices: ListWarnings) -> AsyncIterator[Any]:
+    """List the account's repositories, private or public ones as the host says (ECR's API, `DescribeRepositories`).
+
+    Amazon's API is asked with the identity itself, for which the password it gave for the registry is no use.
+    """
+    await executor.login()  # raises where the identity may not be used
+    if isinstance(executor.entry.auth, AwsAuth):
+        async for path in AwsIdentity(executor.entry, executor.entry.auth).list_repositories():
+            yield path
 
 
 async def docker_hub(executor: RequestExecutor, namespace: str, _notices: ListWarnings) -> AsyncIterator[Any]:
@@ -143,7 +165,7 @@ async def github(executor: RequestExecutor, namespace: str, _notices: ListWarnin
 
     The API knows classic tokens with the scope `read:packages`, and tells nothing to strangers.
     """
-    origin = Url.parse(_GITHUB_API) if executor.entry.registry == _GHCR else executor.home
+    origin = Url.parse(GITHUB_API) if executor.entry.registry == _GHCR else executor.home
     headers = {"Authorization": f"Bearer {token_of(executor, await password_of(executor))}"}
     owner = namespace.partition("/")[0]
     for kind in ("orgs", "users"):

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import io
-import itertools
 import logging
 import sys
 from collections.abc import Iterator
@@ -16,14 +15,14 @@ import structlog
 from app.domain.errors import RegistryError
 from app.domain.reference import Tag
 from app.domain.registry import AwsAuth, RegistryEntry, ecr_region
-from app.domain.report import CopyResult
 from app.observability import configure_logging
 from app.registry.auth.aws import AwsIdentity
 from app.registry.auth.renewal import RenewableLogin
+from tests.registry.auth.conftest import LOGIN, ecr, login, numbers
 from tests.registry.conftest import Connect, entry_of
 from tests.support.aws_server import ACCOUNT, PASSWORD, REGION, USERNAME, AccessKey, AwsServer
 from tests.support.clock import SettableClock
-from tests.support.fake_registry import FakeRegistry, Quirks, Respond, Unauthorized, fake_registry, on
+from tests.support.fake_registry import FakeRegistry, Quirks, Unauthorized, fake_registry, on
 from tests.support.images import oci_image
 from tests.support.plain_client import PlainClient
 from tests.support.processes import free_port
@@ -34,30 +33,6 @@ HOUR = 3600
 HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
 IMAGE = oci_image("app")
 V1 = Tag("v1")
-LOGIN = "ecr:GetAuthorizationToken"
-numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[AwsServer]:
-    """Run AWS for the tests of this file."""
-    with AwsServer() as server:
-        yield server
-
-
-@pytest.fixture
-def aws(server: AwsServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AwsServer:
-    """Point botocore at that AWS, as an operator would, with nothing of this machine in the way."""
-    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    return server
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +56,6 @@ def logging_at_debug() -> Iterator[io.StringIO]:
         structlog.reset_defaults()
 
 
-def login(key: AccessKey, **more: Any) -> dict[str, Any]:
-    keys = {"access_key_id": key.id, "secret_access_key": key.secret}
-    return {"type": "aws", "region": REGION, **keys, **more}
-
-
 def identity(**auth: Any) -> AwsIdentity:
     entry = RegistryEntry(name="ecr", host=HOST, auth=AwsAuth(**auth))
     assert isinstance(entry.auth, AwsAuth)
@@ -102,12 +72,6 @@ async def refusal(**auth: Any) -> RegistryError:
     with pytest.raises(RegistryError) as refused:
         await identity(**auth).fetch()
     return refused.value
-
-
-def ecr() -> Any:
-    """Run a registry that takes the password AWS gives."""
-    quirks = Quirks(auth="basic")
-    return fake_registry(quirks, accounts={USERNAME: PASSWORD}, anonymous_actions=frozenset())
 
 
 async def head(registry: FakeRegistry, connect: Connect, auth: dict[str, Any]) -> Any:
@@ -132,37 +96,6 @@ async def test_an_image_is_copied_to_a_registry_with_the_token(
             assert [(result.outcome, result.digest) for result in results] == [("copied", IMAGE.digest)]
         assert aws.calls() == before + 1
         assert 401 not in {line.status for line in ecr.access_log() if line.path != "/v2/"}
-
-
-UNKNOWN = b'{"errors": [{"code": "NAME_UNKNOWN", "message": "The repository with name \'mirror/app\' does not exist"}]}'
-MAKE = "ecr:CreateRepository"
-
-
-async def copied_where_missing(server: AwsServer, actions: list[str]) -> CopyResult:
-    """Copy an image to a registry that does not know the repository until it was asked a second time."""
-    maker = server.make_user(f"maker-{next(numbers)}", actions=[LOGIN, *actions])
-    async with fake_registry() as here, ecr() as there:
-        here.load("app", IMAGE, "v1")
-        there.faults.add(Respond(404, (), UNKNOWN), matching=on("upload_start"))
-        wanted = {"immutable_tags": True, "scan_on_push": True}
-        entry = entry_of(there, type="ecr", auth=login(maker), create_missing=wanted)
-        async with workbench(here, entries=[entry]) as bench:
-            [result] = await bench.copy(f"{here.host}/app:v1", f"{there.host}/mirror/app:v1")
-    return result
-
-
-async def test_a_repository_that_is_missing_is_made_by_the_identity_that_logs_in(aws: AwsServer) -> None:
-    assert (await copied_where_missing(aws, [MAKE])).outcome == "copied"
-    key = aws.make_user(f"looker-{next(numbers)}", actions=["ecr:DescribeRepositories"])
-    [made] = aws.client("ecr", key).describe_repositories(repositoryNames=["mirror/app"])["repositories"]
-    assert (made["imageTagMutability"], made["imageScanningConfiguration"]) == ("IMMUTABLE", {"scanOnPush": True})
-    assert (await copied_where_missing(aws, [MAKE])).outcome == "copied"  # another process was first
-
-
-async def test_an_identity_that_may_not_make_repositories_is_told_which_right_it_lacks(aws: AwsServer) -> None:
-    result = await copied_where_missing(aws, [])
-    assert result.error is not None
-    assert (result.error.code, MAKE in result.error.message) == ("denied", True)
 
 
 async def test_the_environment_of_the_worker_is_an_identity(
@@ -326,7 +259,7 @@ async def test_a_new_token_that_is_refused_is_not_asked_for_again(
         (HOST, REGION),
         (f"{ACCOUNT}.dkr.ecr-fips.us-gov-west-1.amazonaws.com", "us-gov-west-1"),
         (f"{ACCOUNT}.dkr.ecr.cn-north-1.amazonaws.com.cn", "cn-north-1"),
-        ("public.ecr.aws", None),
+        ("public.ecr.aws", "us-east-1"),
         (f"{HOST}.example.com", None),
         (f"{HOST}:8443", None),
     ],

@@ -7,7 +7,7 @@ import pytest
 from app.domain.errors import RegistryError
 from app.registry.limits import MAX_PAGES
 from tests.registry.conftest import Connect, basic
-from tests.support.fake_registry import FakeRegistry, Quirks, Respond, TooMany, fake_registry, on
+from tests.support.fake_registry import ACR, FakeRegistry, Quirks, Respond, TooMany, fake_registry, on
 from tests.support.images import oci_image
 
 IMAGE = oci_image("app")
@@ -391,3 +391,38 @@ async def test_a_token_that_github_does_not_take_is_told_which_would_do(connect:
             await listed(connect, registry, type="ghcr", auth=basic(("ann", "wrong-token")))
         assert refusal.value.code == "unauthorized"
         assert "wrong-token" not in refusal.value.message
+
+
+GOOGLES = ["p/one/app", "p/one/web/front", "p/two/app", "other/one/app"]
+
+
+@pytest.mark.parametrize(
+    ("namespace", "expected"), [("p", GOOGLES[:3]), ("p/one", GOOGLES[:2]), ("p/one/web", GOOGLES[1:2])]
+)
+async def test_a_project_of_google_is_listed_repository_by_repository(
+    connect: Connect, namespace: str, expected: list[str]
+) -> None:
+    accounts = {"oauth2accesstoken": "secret"}
+    async with fake_registry(quirks_of("google", page_cap=1), accounts=accounts) as registry:
+        for name in GOOGLES:
+            registry.load(name, IMAGE, "v1")
+        auth = basic(("oauth2accesstoken", "secret"))
+        assert await listed(connect, registry, namespace, type="gar", auth=auth) == expected
+        assert registry.journal.count("catalog") == 0
+        registry.check()
+
+
+async def test_google_is_asked_for_the_catalog_where_its_api_is_refused(connect: Connect) -> None:
+    quirks = quirks_of("google", api_status=403, catalog_status=None)
+    async with fake_registry(quirks, accounts={"oauth2accesstoken": "secret"}) as registry:
+        registry.load("p/one/app", IMAGE, "v1")
+        auth = basic(("oauth2accesstoken", "secret"))
+        assert await listed(connect, registry, "p", type="gar", auth=auth) == ["p/one/app"]
+        registry.check()
+
+
+async def test_acr_is_asked_for_its_own_catalog(connect: Connect) -> None:
+    async with fake_registry(ACR) as registry:
+        registry.load("team/app", IMAGE, "v1")
+        assert await listed(connect, registry, type="acr", auth=basic()) == ["team/app"]
+        assert [entry.path for entry in registry.journal.find("catalog")] == ["/acr/v1/_catalog"]

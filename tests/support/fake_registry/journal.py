@@ -202,7 +202,7 @@ def classify(method: str, path: str) -> tuple[Kind, str, str]:
     """Return what a request is about: its kind, repository and reference (distribution-spec, "Endpoints")."""
     if path in {"/v2", "/v2/"}:
         return "ping", "", ""
-    if path == "/v2/_catalog":
+    if path in {"/v2/_catalog", "/acr/v1/_catalog"}:
         return "catalog", "", ""
     if path in _TOKEN_PATHS:
         return "token", "", ""
@@ -210,7 +210,9 @@ def classify(method: str, path: str) -> tuple[Kind, str, str]:
         return "exchange", "", ""
     if path == "/v2/auth/token":
         return "api_login", "", ""
-    if path.startswith(("/api/", "/acr/v1/", "/gitlab/v1/", "/v2/namespaces/", "/orgs/", "/users/")):
+    if path.startswith(
+        ("/api/", "/acr/v1/", "/gitlab/v1/", "/v2/namespaces/", "/orgs/", "/users/", "/v1/projects/", "/user")
+    ):
         return "api", "", ""
     if path.startswith("/storage/"):
         return "storage", "", path.removeprefix("/storage/")

@@ -145,7 +145,7 @@ class ListQuirks:
     """Tags and catalog are gzip'd whatever `Accept-Encoding` says; with padding, a bomb."""
     catalog_status: int | None = None
     """`_catalog` answers this: 404, 401 or 403 on nearly all hosted registries."""
-    api: Literal["none", "docker_hub", "github", "harbor", "quay", "gitlab"] = "none"
+    api: Literal["none", "docker_hub", "github", "google", "harbor", "quay", "gitlab"] = "none"
     """Whose API lists repositories too. Its pages are those of the other lists, in their sizes and their links."""
     digest_list: Literal["none", "acr", "docker_hub", "gitlab", "harbor", "quay"] = "none"
     """Whose list of all tags with their digests there is; `tags_extra_fields` is Google's."""
@@ -154,7 +154,11 @@ class ListQuirks:
     api_status: int | None = None
     """That API answers this."""
     projects_needed: bool = False
-    """Repositories lie in projects that have to be made first: Harbor."""
+    """Repositories lie in projects that have to be made first: Harbor; in repositories of projects: Google."""
+    harbor_makers: Literal["everyone", "adminonly"] = "adminonly"
+    """Who may make projects on Harbor, beside its administrators."""
+    quay_organizations: tuple[str, ...] = ("team",)
+    """What is an organization on Quay, beside what was made one."""
     creation_refused: bool = False
     """Nobody may make anything by that API."""
     api_private: tuple[str, ...] = ()
