@@ -198,6 +198,25 @@ class Settings(BaseSettings):
         "at private addresses and over plain http.",
     )
 
+    smtp_host: str | None = Field(
+        default=None, min_length=1, description="Mail server that notifications by e-mail are handed to; none without."
+    )
+    smtp_port: int | None = Field(
+        default=None, ge=1, le=65_535, description="Its port; by default 587, with `tls` 465, with `none` 25."
+    )
+    smtp_tls: Literal["starttls", "tls", "none"] = Field(
+        default="starttls",
+        description="How it is spoken to: `starttls` (never without), `tls` from the first byte, or `none`, which no "
+        "password goes over.",
+    )
+    smtp_from: str | None = Field(
+        default=None,
+        description="Whom e-mail is from: `sync@example.com`, `Registry sync <sync@example.com>`; needed with a host.",
+    )
+    smtp_username: str | None = Field(default=None, description="Login at the mail server; none without.")
+    smtp_password: SecretStr | None = Field(default=None, repr=False, description="Password of that login.")
+    smtp_password_file: Path | None = Field(default=None, description="File that holds that password.")
+
     public_url: Annotated[str, AfterValidator(_public_url)] | None = Field(
         default=None,
         description="Where people and programs reach this service, such as `https://sync.example.com`: links in "

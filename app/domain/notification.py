@@ -17,8 +17,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
+from app.domain.errors import FieldError
 from app.domain.job import Job, JobState
-from app.domain.notify_url import NotifyUrl, SubscriptionName
+from app.domain.notify_url import EmailAddress, NotifyUrl, SubscriptionName
 from app.domain.request import Labels
 from app.domain.retry_policy import RetryPolicy
 
@@ -53,7 +54,8 @@ _EVENT_OF_STATE: dict[JobState, JobEventType] = {
     JobState.FAILED: EventType.JOB_FAILED,
     JobState.CANCELLED: EventType.JOB_CANCELLED,
 }
-MessageFormat = Literal["standard", "cloudevents", "slack", "teams"]
+MessageFormat = Literal["standard", "cloudevents", "slack", "teams", "email"]
+MAX_RECIPIENTS = 20
 
 
 def event_of(state: JobState) -> JobEventType | None:
@@ -94,14 +96,37 @@ class EventFilter(_Value):
 
 
 class Subscription(_Value):
-    """An address that is notified of jobs, and of which."""
+    """An address, or for e-mail several, that is notified of jobs, and of which."""
 
     name: SubscriptionName
-    url: NotifyUrl
+    url: NotifyUrl | None = None
+    to: tuple[EmailAddress, ...] = Field(default=(), max_length=MAX_RECIPIENTS)
     events: tuple[JobEventType, ...] = Field(default=ENDINGS, min_length=1, max_length=len(EventType))
     filter: EventFilter = EventFilter()
     format: MessageFormat = "standard"
     enabled: bool = True
+
+    @property
+    def is_email(self) -> bool:
+        """Whether it is sent by e-mail, unsigned, and not posted to an address."""
+        return self.format == "email"
+
+    def receiver_errors(self) -> tuple[FieldError, ...]:
+        """Return what is wrong about where it goes: e-mail has addresses in `to`, everything else an `url`."""
+        errors = []
+        if self.is_email:
+            if not self.to:
+                errors.append(FieldError("/to", "missing", "an e-mail needs addresses: to: [ops@example.com]"))
+            if self.url is not None:
+                errors.append(
+                    FieldError("/url", "invalid_value", "an e-mail goes to the addresses in `to`, not to a url")
+                )
+        else:
+            if self.url is None:
+                errors.append(FieldError("/url", "missing", "this is required: where to POST, https://host/path"))
+            if self.to:
+                errors.append(FieldError("/to", "invalid_value", "addresses are for format: email; leave them out"))
+        return tuple(errors)
 
     def wants(self, event: EventType, job: Job) -> bool:
         """Return whether this event of this job is reported."""
@@ -209,7 +234,7 @@ class Outcome:
     @property
     def is_gone(self) -> bool:
         """Whether the receiver wants nothing any more (410; Standard Webhooks, "Delivery")."""
-        return self.status == 410  # noqa: PLR2004 — as above
+        return self.status == 410 and self.error is None  # noqa: PLR2004 — as above; mail servers have codes of their own
 
 
 def rest_after(attempts: int, outcome: Outcome, *, chance: float) -> timedelta | None:

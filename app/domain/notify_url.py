@@ -1,7 +1,8 @@
-"""Where notifications go: an address, and the one that a job brings along."""
+"""Where notifications go: an address of the web or of e-mail, and the one that a job brings along."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
@@ -11,6 +12,11 @@ from pydantic_core import PydanticCustomError
 from app.domain.reference import is_host_name
 
 MAX_URL_LENGTH = 2_048
+MAX_EMAIL_LENGTH = 254
+"""RFC 5321, section 4.5.3.1.3, without the angle brackets."""
+MAX_LOCAL_PART = 64
+_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+"""RFC 5322, section 3.2.3, `dot-atom-text`: nothing that ends a header, a command or an address can be in it."""
 
 
 def _address(text: str) -> str:
@@ -33,8 +39,23 @@ def _is_host(host: str) -> bool:
     return ":" in host or is_host_name(host.removesuffix(".").replace("_", "-"))
 
 
+def is_email_address(text: str) -> bool:
+    """Return whether a text is one plain address, `name@host`: in ASCII, without quotes, comments or a shown name."""
+    local, at, host = text.rpartition("@")
+    if not at or len(text) > MAX_EMAIL_LENGTH or len(local) > MAX_LOCAL_PART:
+        return False
+    return _LOCAL_PART.fullmatch(local) is not None and host.isascii() and is_host_name(host.lower())
+
+
+def _email(text: str) -> str:
+    if not is_email_address(text):
+        raise PydanticCustomError("invalid_email", "an address is name@host, in plain ASCII, one in each item")
+    return text
+
+
 SubscriptionName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
 NotifyUrl = Annotated[str, Field(max_length=MAX_URL_LENGTH), AfterValidator(_address)]
+EmailAddress = Annotated[str, Field(max_length=MAX_EMAIL_LENGTH), AfterValidator(_email)]
 
 
 class Notify(BaseModel):

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from app.domain.access import Caller
 from app.domain.audit import AuditAction, AuditEntry, changes
-from app.domain.errors import ConflictError, UnavailableError
+from app.domain.errors import ConflictError, FieldError, InvalidRequestError, UnavailableError
 from app.domain.notification import (
     MAX_SECRETS,
     SECRET_PREFIX,
@@ -40,6 +40,7 @@ from app.webhooks.messages import write_message
 
 SECRET_BYTES = 32
 DEFAULT_OVERLAP = timedelta(hours=24)
+_NO_MAIL_SERVER = "this service sends no e-mail: it needs REGISTRY_SYNC_SMTP_HOST and REGISTRY_SYNC_SMTP_FROM"
 
 log = get_logger(__name__)
 
@@ -57,7 +58,8 @@ class SubscriptionService:
     """Create, change, test and delete subscriptions; list and redeliver deliveries.
 
     - `sealer`: encrypts and opens signing secrets
-    - `outbound`: refuses addresses that may not be sent to
+    - `admission`: refuses addresses that may not be sent to
+    - `has_mail_server`: whether e-mail can be sent
     - `now`: the clock, in UTC; `new_id`: creates an id; `random_bytes`: makes secrets
     """
 
@@ -67,6 +69,7 @@ class SubscriptionService:
         *,
         sealer: Sealer,
         admission: Admission,
+        has_mail_server: bool = False,
         now: Callable[[], datetime],
         new_id: Callable[[], str],
         random_bytes: Callable[[int], bytes],
@@ -74,6 +77,7 @@ class SubscriptionService:
         self._database = database
         self._sealer = sealer
         self._admission = admission
+        self._has_mail_server = has_mail_server
         self._now = now
         self._new_id = new_id
         self._random_bytes = random_bytes
@@ -99,21 +103,24 @@ class SubscriptionService:
     ) -> PutSubscription:
         """Create or replace a subscription; without a secret the stored one stays, or one is created.
 
-        What had been switched off begins anew. Raise `InvalidRequestError` (`host_not_allowed`), `ConflictError`
-        (`precondition_failed`).
+        What had been switched off begins anew. An e-mail is signed with nothing. Raise `InvalidRequestError`
+        (`host_not_allowed`), `ConflictError` (`precondition_failed`).
         """
-        self._admission.check_notify_url("/url", subscription.url)
+        self._check_receiver(subscription, secret)
         now, name = self._now(), subscription.name
         async with self._database.transaction() as session:
             store = SubscriptionStore(session)
             before = await store.find(name, for_update=True)
             _check_version(before, expected_version)
-            made = self._make_secret() if before is None and secret is None else None
+            needs_none = subscription.is_email or secret is not None or (before is not None and before.secrets)
+            made = None if needs_none else self._make_secret()
             text = secret.get_secret_value() if secret else made
             secrets = self._secrets(before, name, text, ends_at=now + overlap)
             is_new = await store.put(subscription, secrets, now=now)
             if not subscription.enabled:
                 await DeliveryStore(session).give_up_pending(name, error="subscription_disabled", now=now)
+            elif before is not None and before.subscription.is_email != subscription.is_email:
+                await DeliveryStore(session).give_up_pending(name, error="subscription_changed", now=now)
             details = changes(before.subscription if before else None, subscription)
             if text is not None:
                 details["secrets_set"] = ["secret"]
@@ -190,6 +197,17 @@ class SubscriptionService:
         await DeliveryStore(session).add([delivery])
         return delivery
 
+    def _check_receiver(self, subscription: Subscription, secret: SecretStr | None) -> None:
+        errors = list(subscription.receiver_errors())
+        if subscription.is_email and not self._has_mail_server:
+            errors.append(FieldError("/format", "email_not_set_up", _NO_MAIL_SERVER))
+        if subscription.is_email and secret is not None:
+            errors.append(FieldError("/secret", "invalid_value", "an e-mail is not signed; leave the secret out"))
+        if errors:
+            raise InvalidRequestError(errors[0].detail, errors=tuple(errors))
+        if subscription.url is not None:
+            self._admission.check_notify_url("/url", subscription.url)
+
     def _secrets(
         self, before: StoredSubscription | None, name: str, text: str | None, *, ends_at: datetime
     ) -> tuple[StoredSecret, ...]:
@@ -203,7 +221,7 @@ class SubscriptionService:
             opened = open_secrets(self._sealer, existing, now=self._now())
         except UnavailableError:
             return False  # then this one takes its place
-        return hmac.compare_digest(opened[0], text)
+        return bool(opened) and hmac.compare_digest(opened[0], text)
 
     def _make_secret(self) -> str:
         return SECRET_PREFIX + base64.b64encode(self._random_bytes(SECRET_BYTES)).decode()

@@ -27,7 +27,7 @@ class SubscriptionStore:
     async def put(self, subscription: Subscription, secrets: Sequence[StoredSecret], *, now: datetime) -> bool:
         """Create or replace a subscription, as one that neither fails nor was disabled; return whether it is new."""
         values = {
-            "document": subscription.model_dump(mode="json", exclude={"name"}),
+            "document": _document(subscription),
             "secrets": [_secret_document(secret) for secret in secrets],
             "failing_since": None,
             "disabled_at": None,
@@ -77,7 +77,7 @@ class SubscriptionStore:
 
     async def disable(self, existing: StoredSubscription, *, reason: str, now: datetime) -> None:
         """Switch a held subscription off, and say why."""
-        document = existing.subscription.model_copy(update={"enabled": False}).model_dump(mode="json", exclude={"name"})
+        document = _document(existing.subscription.model_copy(update={"enabled": False}))
         mine = update(_subscriptions).where(_subscriptions.c.name == existing.subscription.name)
         values = {"document": document, "disabled_at": now, "disabled_reason": reason, "updated_at": now}
         await self._session.execute(mine.values(version=_subscriptions.c.version + 1, **values))
@@ -111,6 +111,12 @@ def open_secrets(sealer: Sealer, existing: StoredSubscription, *, now: datetime)
 
 def _context(name: str) -> str:
     return f"subscription/{name}/secret"
+
+
+def _document(subscription: Subscription) -> dict[str, Any]:
+    """Write a subscription; what is for e-mail only is left out of others, which the release before can then read."""
+    left_out = {"name"} if subscription.is_email else {"name", "to"}
+    return subscription.model_dump(mode="json", exclude=left_out)
 
 
 def _stored(row: Row[Any]) -> StoredSubscription:

@@ -26,12 +26,12 @@ _STYLES = {"succeeded": "Good", "failed": "Attention", "cancelled": "Warning"}
 
 def slack_message(message: Mapping[str, Any], *, page: str | None) -> str:
     """Write a message as Slack's incoming webhooks take it; `page` is the address of the job's page, where known."""
-    title = _title(message)
+    title = title_of(message)
     blocks: list[dict[str, Any]] = [{"type": "header", "text": _plain(title[:MAX_HEADER])}]
-    facts = [_plain(f"{name}: {value}"[:MAX_TEXT]) for name, value in _facts(message)]
+    facts = [_plain(f"{name}: {value}"[:MAX_TEXT]) for name, value in facts_of(message)]
     if facts:
         blocks.append({"type": "section", "fields": facts})
-    if error := _error(message):
+    if error := error_of(message):
         blocks.append({"type": "section", "text": _plain(error)})
     if page is not None:
         button = {"type": "button", "text": _plain("Open the job"), "url": page}
@@ -42,9 +42,9 @@ def slack_message(message: Mapping[str, Any], *, page: str | None) -> str:
 def teams_message(message: Mapping[str, Any], *, page: str | None) -> str:
     """Write a message as a card that a Teams workflow posts; `page` is the address of the job's page, where known."""
     style = _STYLES.get(message["data"].get("state", ""), "Default")
-    body = [_line(_title(message), weight="Bolder", size="Medium", color=style)]
-    body += [_line(f"{name}: {value}"[:MAX_TEXT]) for name, value in _facts(message)]
-    if error := _error(message):
+    body = [_line(title_of(message), weight="Bolder", size="Medium", color=style)]
+    body += [_line(f"{name}: {value}"[:MAX_TEXT]) for name, value in facts_of(message)]
+    if error := error_of(message):
         body.append(_line(error, color="Attention"))
     card: dict[str, Any] = {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
@@ -58,7 +58,8 @@ def teams_message(message: Mapping[str, Any], *, page: str | None) -> str:
     return json.dumps({"type": "message", "attachments": [attachment]}, ensure_ascii=False)
 
 
-def _title(message: Mapping[str, Any]) -> str:
+def title_of(message: Mapping[str, Any]) -> str:
+    """Return a message's one line for people."""
     data = message["data"]
     state = data.get("state")
     if state is None:
@@ -67,7 +68,8 @@ def _title(message: Mapping[str, Any]) -> str:
     return f"{_SIGNS.get(state, '')} {what} {'has started' if state == 'running' else state}".strip()
 
 
-def _facts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def facts_of(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what there is to tell beside the title, by name."""
     data = message["data"]
     if "images" not in data:
         return
@@ -80,7 +82,8 @@ def _facts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Job", data["id"]
 
 
-def _error(message: Mapping[str, Any]) -> str:
+def error_of(message: Mapping[str, Any]) -> str:
+    """Return what went wrong; nothing where nothing did."""
     error = message["data"].get("error")
     return f"{error['code']}: {error['message']}"[:MAX_TEXT] if error else ""
 

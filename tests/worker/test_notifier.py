@@ -35,6 +35,7 @@ from app.store.db.paging import PageRequest
 from app.store.deliveries import DeliveryStore
 from app.store.jobs import JobStore
 from app.store.subscriptions import SubscriptionStore, seal_secret
+from app.webhooks.mailer import Mailer
 from app.webhooks.outbound import Outbound
 from app.worker.notifier import LEASE, Notifier
 from tests.domain.test_notification import secret
@@ -63,7 +64,7 @@ class Post:
         self.outbound = Outbound(AddressRules(), private_hosts=[HERE], attempt_seconds=5)
         clock: Callable[[], Any] = lambda: now() + self.ahead  # noqa: E731
         self.notifier = Notifier(
-            database, sealer, self.outbound, clock=clock, chance=lambda: 0.5, public_url=PUBLIC_URL
+            database, sealer, self.outbound, mailer=Mailer(None), clock=clock, chance=lambda: 0.5, public_url=PUBLIC_URL
         )
 
     async def round(self) -> int:

@@ -13,6 +13,7 @@ from app.api.schemas.shown_again import ShownAgainIn
 from app.domain.duration import parse_duration
 from app.domain.notification import (
     ENDINGS,
+    MAX_RECIPIENTS,
     Delivery,
     DeliveryState,
     EventFilter,
@@ -23,11 +24,12 @@ from app.domain.notification import (
     StoredSubscription,
     Subscription,
 )
-from app.domain.notify_url import NotifyUrl
+from app.domain.notify_url import EmailAddress, NotifyUrl
 
 MAX_OVERLAP_SECONDS = 30 * 86_400
 SUBSCRIPTION: dict[str, Any] = {
     "url": "https://ci.example.com/hooks/registry-sync",
+    "to": [],
     "events": ["job.succeeded", "job.failed", "job.cancelled"],
     "filter": {"policies": ["hub-to-harbor"], "labels": {"team": "platform"}},
     "format": "standard",
@@ -73,15 +75,20 @@ def _overlap(text: str) -> str:
 
 
 class SubscriptionIn(ShownAgainIn):
-    """An address that is notified of jobs."""
+    """An address, or for e-mail several, that is notified of jobs."""
 
     SHOWN_ONLY = frozenset({"disabled_reason", "disabled_at", "failing_since", "secrets", "created_at", "updated_at"})
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [SUBSCRIPTION]})
 
     name: str | None = Field(default=None, description="As in the path, where given.")
-    url: NotifyUrl = Field(
-        description="Where to POST: https, and a public address unless the settings allow the host to be private."
+    url: NotifyUrl | None = Field(
+        default=None,
+        description="Where to POST: https, and a public address unless the settings allow the host to be private. "
+        "Required, but for e-mail.",
+    )
+    to: tuple[EmailAddress, ...] = Field(
+        default=(), max_length=MAX_RECIPIENTS, description="Of e-mail: who gets it, plain addresses."
     )
     events: tuple[JobEventType, ...] = Field(default=ENDINGS, min_length=1, max_length=len(EventType))
     filter: EventFilter = Field(
@@ -90,7 +97,7 @@ class SubscriptionIn(ShownAgainIn):
     format: MessageFormat = Field(
         default="standard",
         description="The body: Standard Webhooks' own, a structured CloudEvent, a message for an incoming webhook of "
-        "Slack, or a card for a workflow of Microsoft Teams.",
+        "Slack, a card for a workflow of Microsoft Teams, or an e-mail, where the settings name a mail server.",
     )
     enabled: bool = Field(default=True, description="True also switches one on again that had been switched off.")
     secret: SigningSecret | None = Field(
@@ -107,6 +114,7 @@ class SubscriptionIn(ShownAgainIn):
         return Subscription(
             name=name,
             url=self.url,
+            to=tuple(dict.fromkeys(self.to)),
             events=tuple(dict.fromkeys(self.events)),
             filter=self.filter,
             format=self.format,
@@ -135,7 +143,8 @@ class SubscriptionOut(_Out):
     model_config = ConfigDict(json_schema_extra={"examples": [SUBSCRIPTION_SEEN]})
 
     name: str
-    url: str
+    url: str | None = Field(description="Null for e-mail.")
+    to: list[str] = Field(default=[], description="Who gets it, of e-mail.")
     events: list[EventType]
     filter: EventFilter
     format: MessageFormat
@@ -183,10 +192,12 @@ class DeliveryOut(_Out):
     url: str | None = Field(description="The job's own address; null where it goes to the subscription's.")
     state: DeliveryState
     attempts: int
-    status: int | None = Field(description="HTTP status of the last answer.")
+    status: int | None = Field(description="HTTP status of the last answer; of e-mail the mail server's reply code.")
     error: str | None = Field(
         description="What went wrong last: `timeout`, `unreachable`, `tls_error`, `address_refused`, `redirected`, "
-        "`refused` (any other status), `gone` (410), `secret_unreadable`, `subscription_disabled`."
+        "`refused` (any other status), `gone` (410), `secret_unreadable`, `subscription_disabled`, "
+        "`subscription_changed` (from or to e-mail); of e-mail also `login_refused`, `email_not_set_up`, "
+        "`recipients_refused` (some of them: the others have it)."
     )
     attempted_at: datetime | None
     next_attempt_at: datetime | None
