@@ -61,12 +61,14 @@ from app.worker.shared_state import (
     shared_blob_claims,
 )
 from app.worker.slots import UnitSlots
+from app.worker.summary_writer import SummaryWriter
 from app.worker.worker import PeriodicTask, Worker
 
 RETENTION_SECONDS = 600.0
 LIMITS_SECONDS = 2.0
 """A registry that asked one worker to wait is known to all of them this much later."""
 BLOBS_SECONDS = 10.0
+SUMMARY_SECONDS = 30.0
 STATES_SECONDS = 2.0
 """How old what the API shows of a registry's state may be."""
 WORKER_POOL_SIZE = 5
@@ -285,6 +287,8 @@ def _periodic_tasks(
     yield PeriodicTask(SharedRegistryLimits(database, pool, clock=now).exchange, LIMITS_SECONDS)
     states = PublishedRegistryStates(database, pool, worker=worker_id, clock=now)
     yield PeriodicTask(states.publish, STATES_SECONDS)
+    summaries = SummaryWriter(database, at=settings.summary_at, zone=settings.summary_timezone, clock=now)
+    yield PeriodicTask(summaries.write_due, SUMMARY_SECONDS)
     yield PeriodicTask(pool.close_idle, IDLE_SECONDS)
 
 

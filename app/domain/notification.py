@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -43,10 +44,12 @@ class EventType(StrEnum):
     JOB_SUCCEEDED = "job.succeeded"
     JOB_FAILED = "job.failed"
     JOB_CANCELLED = "job.cancelled"
+    POLICY_SUMMARY = "policy.summary"
     TEST = "subscription.test"
 
 
 JobEventType = Literal[EventType.JOB_STARTED, EventType.JOB_SUCCEEDED, EventType.JOB_FAILED, EventType.JOB_CANCELLED]
+SubscribedEvent = JobEventType | Literal[EventType.POLICY_SUMMARY]
 ENDINGS: tuple[JobEventType, ...] = (EventType.JOB_SUCCEEDED, EventType.JOB_FAILED, EventType.JOB_CANCELLED)
 _EVENT_OF_STATE: dict[JobState, JobEventType] = {
     JobState.RUNNING: EventType.JOB_STARTED,
@@ -88,11 +91,11 @@ class EventFilter(_Value):
     policies: tuple[Annotated[str, Field(min_length=1, max_length=63)], ...] = Field(default=(), max_length=100)
     labels: Labels = Field(default_factory=dict)
 
-    def matches(self, job: Job) -> bool:
-        """Return whether it is about this job."""
-        if self.policies and job.policy not in self.policies:
+    def matches(self, policy: str | None, labels: Mapping[str, str]) -> bool:
+        """Return whether it is about jobs of this policy, or of none, with these labels."""
+        if self.policies and policy not in self.policies:
             return False
-        return self.labels.items() <= job.labels.items()
+        return self.labels.items() <= labels.items()
 
 
 class Subscription(_Value):
@@ -101,7 +104,7 @@ class Subscription(_Value):
     name: SubscriptionName
     url: NotifyUrl | None = None
     to: tuple[EmailAddress, ...] = Field(default=(), max_length=MAX_RECIPIENTS)
-    events: tuple[JobEventType, ...] = Field(default=ENDINGS, min_length=1, max_length=len(EventType))
+    events: tuple[SubscribedEvent, ...] = Field(default=ENDINGS, min_length=1, max_length=len(EventType))
     filter: EventFilter = EventFilter()
     format: MessageFormat = "standard"
     enabled: bool = True
@@ -130,7 +133,11 @@ class Subscription(_Value):
 
     def wants(self, event: EventType, job: Job) -> bool:
         """Return whether this event of this job is reported."""
-        return self.enabled and event in self.events and self.filter.matches(job)
+        return self.enabled and event in self.events and self.filter.matches(job.policy, job.labels)
+
+    def wants_summary(self, policy: str, labels: Mapping[str, str]) -> bool:
+        """Return whether a policy, with these labels, is summed up for it once a day."""
+        return self.enabled and EventType.POLICY_SUMMARY in self.events and self.filter.matches(policy, labels)
 
 
 @dataclass(frozen=True, slots=True)

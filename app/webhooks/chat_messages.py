@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from app.net.http_headers import PRODUCT
+from app.webhooks.summary_texts import summary_facts, summary_failures, summary_title
 
 MAX_HEADER = 150
 """Characters of a header block of Slack."""
@@ -34,7 +35,7 @@ def slack_message(message: Mapping[str, Any], *, page: str | None) -> str:
     if error := error_of(message):
         blocks.append({"type": "section", "text": _plain(error)})
     if page is not None:
-        button = {"type": "button", "text": _plain("Open the job"), "url": page}
+        button = {"type": "button", "text": _plain(_button(message)), "url": page}
         blocks.append({"type": "actions", "elements": [button]})
     return json.dumps({"text": _escaped(title), "blocks": blocks}, ensure_ascii=False)
 
@@ -53,7 +54,7 @@ def teams_message(message: Mapping[str, Any], *, page: str | None) -> str:
         "body": body,
     }
     if page is not None:
-        card["actions"] = [{"type": "Action.OpenUrl", "title": "Open the job", "url": page}]
+        card["actions"] = [{"type": "Action.OpenUrl", "title": _button(message), "url": page}]
     attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
     return json.dumps({"type": "message", "attachments": [attachment]}, ensure_ascii=False)
 
@@ -61,6 +62,8 @@ def teams_message(message: Mapping[str, Any], *, page: str | None) -> str:
 def title_of(message: Mapping[str, Any]) -> str:
     """Return a message's one line for people."""
     data = message["data"]
+    if "runs" in data:
+        return summary_title(data)
     state = data.get("state")
     if state is None:
         return f"{PRODUCT}: a test message for {data.get('subscription', '')}"
@@ -71,6 +74,9 @@ def title_of(message: Mapping[str, Any]) -> str:
 def facts_of(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what there is to tell beside the title, by name."""
     data = message["data"]
+    if "runs" in data:
+        yield from summary_facts(data)
+        return
     if "images" not in data:
         return
     images = data["images"]
@@ -84,8 +90,14 @@ def facts_of(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def error_of(message: Mapping[str, Any]) -> str:
     """Return what went wrong; nothing where nothing did."""
+    if "runs" in message["data"]:
+        return summary_failures(message["data"])[:MAX_TEXT]
     error = message["data"].get("error")
     return f"{error['code']}: {error['message']}"[:MAX_TEXT] if error else ""
+
+
+def _button(message: Mapping[str, Any]) -> str:
+    return "Open the policy" if "runs" in message["data"] else "Open the job"
 
 
 def _plain(text: str) -> dict[str, Any]:

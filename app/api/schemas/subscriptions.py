@@ -18,10 +18,10 @@ from app.domain.notification import (
     DeliveryState,
     EventFilter,
     EventType,
-    JobEventType,
     MessageFormat,
     SigningSecret,
     StoredSubscription,
+    SubscribedEvent,
     Subscription,
 )
 from app.domain.notify_url import EmailAddress, NotifyUrl
@@ -90,7 +90,12 @@ class SubscriptionIn(ShownAgainIn):
     to: tuple[EmailAddress, ...] = Field(
         default=(), max_length=MAX_RECIPIENTS, description="Of e-mail: who gets it, plain addresses."
     )
-    events: tuple[JobEventType, ...] = Field(default=ENDINGS, min_length=1, max_length=len(EventType))
+    events: tuple[SubscribedEvent, ...] = Field(
+        default=ENDINGS,
+        min_length=1,
+        max_length=len(EventType),
+        description="What is told; `policy.summary` is once a day for each policy.",
+    )
     filter: EventFilter = Field(
         default=EventFilter(), description="Jobs of any of these policies, with all of these labels; empty means all."
     )
