@@ -89,7 +89,7 @@ REGISTRY_LOGIN_FAILING = Gauge(
 )
 REGISTRY_LOGIN_EXPIRES = Gauge(
     "registry_sync_registry_login_expires_timestamp_seconds",
-    "When a login ends that was entered (`login_expires_at`); 0 where nobody said",
+    "When a login ends that was entered (`login_expires_at`); 0 where it is not known",
     ["registry"],
 )
 REGISTRY_CERTIFICATE_EXPIRES = Gauge(

@@ -91,7 +91,11 @@ class EventFilter(_Value):
     policies: tuple[Annotated[str, Field(min_length=1, max_length=63)], ...] = Field(default=(), max_length=100)
     labels: Labels = Field(default_factory=dict)
 
-    def matches(self, policy: str | None, labels: Mapping[str, str]) -> bool:
+    def matches(self, job: Job) -> bool:
+        """Return whether it is about this job."""
+        return self.includes(job.policy, job.labels)
+
+    def includes(self, policy: str | None, labels: Mapping[str, str]) -> bool:
         """Return whether it is about jobs of this policy, or of none, with these labels."""
         if self.policies and policy not in self.policies:
             return False
@@ -133,11 +137,11 @@ class Subscription(_Value):
 
     def wants(self, event: EventType, job: Job) -> bool:
         """Return whether this event of this job is reported."""
-        return self.enabled and event in self.events and self.filter.matches(job.policy, job.labels)
+        return self.enabled and event in self.events and self.filter.matches(job)
 
     def wants_summary(self, policy: str, labels: Mapping[str, str]) -> bool:
         """Return whether a policy, with these labels, is summed up for it once a day."""
-        return self.enabled and EventType.POLICY_SUMMARY in self.events and self.filter.matches(policy, labels)
+        return self.enabled and EventType.POLICY_SUMMARY in self.events and self.filter.includes(policy, labels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from app.domain.policy import StoredPolicy
 from app.domain.report import FailureCount
 
 FIRST_FAILURES = 5
-"""That many are told; the jobs have the rest."""
+"""A summary has so many; the jobs have the rest."""
 
 
 @dataclass(frozen=True, slots=True)

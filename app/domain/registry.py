@@ -206,7 +206,7 @@ class RegistryEntry(_Value):
     hook: HookSettings | None = None
     """How its push events arrive here; None: they do not."""
     login_expires_at: datetime | None = None
-    """When the password, token or key ends that was entered; None: nobody said, or it does not."""
+    """When the password, token or key ends that was entered; None: not known, or it does not."""
     is_registered: bool = True
     """False for a host without an entry: asked anonymously, and only at public addresses."""
 

@@ -85,11 +85,12 @@ class ClientPool:
 
     def registry_states(self) -> Mapping[str, RegistryState]:
         """Return, by entry name, what operators are shown."""
-        shown = {
-            entry.name: {"login": parts.auth.login_state, "certificate_ends_at": parts.http.certificate_ends_at}
-            for entry, parts in self._parts.items()
+        logins = {entry.name: parts.auth.login_state for entry, parts in self._parts.items()}
+        certificates = {entry.name: parts.http.certificate_ends_at for entry, parts in self._parts.items()}
+        return {
+            name: replace(window.registry_state, login=logins.get(name), certificate_ends_at=certificates.get(name))
+            for name, window in self._windows.items()
         }
-        return {name: replace(window.registry_state, **shown.get(name, {})) for name, window in self._windows.items()}
 
     def login_ends(self) -> Mapping[str, datetime | None]:
         """Return, by entry name, when the logins end that were entered, as far as was said."""

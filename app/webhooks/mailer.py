@@ -96,7 +96,7 @@ async def _hand_over(client: aiosmtplib.SMTP, server: MailServer, email: EmailMe
     if server.username is not None:
         await client.login(server.username, server.password.get_secret_value())
     refused, _ = await client.send_message(email, sender=server.sender.addr_spec, recipients=list(to))
-    # What some have got is not sent again: that the others were refused is told beside it.
+    # What some have got is not sent again: that the others were refused stands beside it.
     return Outcome(250, error="recipients_refused" if refused else None)
 
 

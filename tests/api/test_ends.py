@@ -26,7 +26,11 @@ async def test_days_left_are_shown_of_a_certificate_and_a_password(serve: Serve)
     ends_at = datetime.now(UTC) + timedelta(days=30, hours=1)
     async with fake_registry(Quirks(), tls=True) as here, fake_registry() as there, serve(is_working=True) as api:
         here.load("app", oci_image("one"), "1")
-        entry = {"host": here.host, "tls": {"ca": here.ca_file.read_text() if here.ca_file else ""}, "login_expires_at": ends_at.isoformat()}
+        entry = {
+            "host": here.host,
+            "tls": {"ca": here.ca_file.read_text() if here.ca_file else ""},
+            "login_expires_at": ends_at.isoformat(),
+        }
         put = await api.client.put("/v1/registries/here", json=entry)
         assert datetime.fromisoformat(put.json()["login_expires_at"]) == ends_at
         await api.client.put("/v1/registries/there", json={"host": there.host, "insecure": True})

@@ -46,7 +46,7 @@ def mailer_to(server: ReceivingMailServer, ca: Path, *, tls: SmtpTls, login: str
 def stored(policy: str = "hub", error: str = "no right") -> str:
     data = {
         "id": "j" * 36,
-        "href": "/v1/jobs/j",
+        "href": f"/v1/jobs/{'j' * 36}",
         "state": "failed",
         "policy": policy,
         "labels": {},

@@ -118,7 +118,7 @@ async def test_a_policys_day_is_summed_up(days: Days) -> None:
     assert [(one["code"], one["side"], one["count"]) for one in data["failures"]] == [("denied", "destination", 3)]
     assert (data["last_state"], data["until"]) == ("succeeded", "2030-03-02T07:00:00Z")
     for message_format in ("slack", "teams"):
-        body = sent_body(delivery.body, message_format, public_url="https://sync.example.com")  # type: ignore[arg-type]
+        body = sent_body(delivery.body, message_format, public_url="https://sync.example.com")
         for text in (
             "policy hub: 1 of 2 runs failed",
             "3 x denied at the destination: no right",

@@ -94,7 +94,7 @@ class SubscriptionIn(ShownAgainIn):
         default=ENDINGS,
         min_length=1,
         max_length=len(EventType),
-        description="What is told; `policy.summary` is once a day for each policy.",
+        description="Which events it is sent; `policy.summary` comes once a day for each policy.",
     )
     filter: EventFilter = Field(
         default=EventFilter(), description="Jobs of any of these policies, with all of these labels; empty means all."
