@@ -87,6 +87,16 @@ REGISTRY_LOGIN_FAILING = Gauge(
     "1 while the login of a registry is not taken or can't be renewed, else 0",
     ["registry"],
 )
+REGISTRY_LOGIN_EXPIRES = Gauge(
+    "registry_sync_registry_login_expires_timestamp_seconds",
+    "When a login ends that was entered (`login_expires_at`); 0 where it is not known",
+    ["registry"],
+)
+REGISTRY_CERTIFICATE_EXPIRES = Gauge(
+    "registry_sync_registry_certificate_expires_timestamp_seconds",
+    "When the certificate of a registry ends, as the last handshake showed it",
+    ["registry"],
+)
 REGISTRY_QUOTA = Gauge(
     "registry_sync_registry_quota_remaining", "What a registry last said is left of its rate limit", ["registry"]
 )

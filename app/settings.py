@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from datetime import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -36,6 +38,21 @@ def _seconds(value: Any) -> Any:
 
 def _comma_separated(value: Any) -> Any:
     return tuple(part for part in re.split(r"[\s,]+", value) if part) if isinstance(value, str) else value
+
+
+def _time_of_day(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value):
+        raise ValueError("it is a time of day such as 07:00")
+    return time.fromisoformat(value)
+
+
+def _timezone(value: Any) -> Any:
+    try:
+        return ZoneInfo(value) if isinstance(value, str) else value
+    except (KeyError, OSError, ValueError) as error:  # by zoneinfo: unknown name, name of a folder, no name at all
+        raise ValueError("it is a time zone of the IANA database, such as Europe/Berlin") from error
 
 
 _PUBLIC_URL = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{1,5})?(/[a-z0-9._~%/-]*)?", re.IGNORECASE)
@@ -203,6 +220,31 @@ class Settings(BaseSettings):
         "at private addresses and over plain http.",
     )
 
+    smtp_host: str | None = Field(
+        default=None, min_length=1, description="Mail server that notifications by e-mail are handed to; none without."
+    )
+    smtp_port: int | None = Field(
+        default=None, ge=1, le=65_535, description="Its port; by default 587, with `tls` 465, with `none` 25."
+    )
+    smtp_tls: Literal["starttls", "tls", "none"] = Field(
+        default="starttls",
+        description="How it is spoken to: `starttls` (never without), `tls` from the first byte, or `none`, which no "
+        "password goes over.",
+    )
+    smtp_from: str | None = Field(
+        default=None,
+        description="Whom e-mail is from: `sync@example.com`, `Registry sync <sync@example.com>`; needed with a host.",
+    )
+    smtp_username: str | None = Field(default=None, description="Login at the mail server; none without.")
+    smtp_password: SecretStr | None = Field(default=None, repr=False, description="Password of that login.")
+    smtp_password_file: Path | None = Field(default=None, description="File that holds that password.")
+    summary_at: Annotated[time, BeforeValidator(_time_of_day)] = Field(
+        default=time(7), description="Time of day at which `policy.summary` messages are written, such as `07:00`."
+    )
+    summary_timezone: Annotated[ZoneInfo, BeforeValidator(_timezone)] = Field(
+        default=ZoneInfo("UTC"), description="Time zone of that time, such as `Europe/Berlin`."
+    )
+
     public_url: Annotated[str, AfterValidator(_public_url)] | None = Field(
         default=None,
         description="Where people and programs reach this service, such as `https://sync.example.com`: links in "
@@ -268,6 +310,8 @@ def _default(name: str) -> str:
     match value:
         case None | ():
             return ""
+        case time():
+            return f"`{value:%H:%M}`"
         case bool():
             return f"`{str(value).lower()}`"
         case float() | int() if Settings.__annotations__[name] == "Duration":

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from app.bootstrap.mail import load_mail_server
 from app.bootstrap.startup import load_sealer
 from app.clock import new_id, now
 from app.domain.registry_logins import LoginRules
@@ -45,6 +46,7 @@ from app.store.db.database import POOL_SIZE, Database
 from app.sync.destination import DestinationNotes
 from app.sync.known_blobs import KnownBlobs
 from app.webhooks.google_keys import GoogleKeys
+from app.webhooks.mailer import Mailer
 from app.webhooks.outbound import Outbound
 from app.worker.claims import Claims
 from app.worker.heartbeat import Heartbeat
@@ -61,12 +63,14 @@ from app.worker.shared_state import (
     shared_blob_claims,
 )
 from app.worker.slots import UnitSlots
+from app.worker.summary_writer import SummaryWriter
 from app.worker.worker import PeriodicTask, Worker
 
 RETENTION_SECONDS = 600.0
 LIMITS_SECONDS = 2.0
 """A registry that asked one worker to wait is known to all of them this much later."""
 BLOBS_SECONDS = 10.0
+SUMMARY_SECONDS = 30.0
 STATES_SECONDS = 2.0
 """How old what the API shows of a registry's state may be."""
 WORKER_POOL_SIZE = 5
@@ -131,13 +135,13 @@ class Service:
 async def open_service(
     settings: Settings, *, channel: ProcessChannel | None = None, worker_id: str | None = None
 ) -> AsyncIterator[Service]:
-    """Build the service and close it again; raise `SettingsError` where the secret keys are missing or wrong.
+    """Build the service and close it again; raise `SettingsError` where secret keys or the mail server are wrong.
 
     - `settings`: all there is to set
     - `channel`: the way to the supervisor; None where this process is the only one beside its database
     - `worker_id`: what this process claims units under; a new id by default
     """
-    sealer = load_sealer(settings)
+    sealer, mailer = load_sealer(settings), Mailer(load_mail_server(settings))
     pool_size = POOL_SIZE if worker_id is None else WORKER_POOL_SIZE
     database = Database(settings.database_url, pool_size=pool_size, channel=channel)
     pool = ClientPool(settings=_client_settings(settings), clock=now)
@@ -150,6 +154,7 @@ async def open_service(
             database=database,
             pool=pool,
             outbound=outbound,
+            mailer=mailer,
             google_keys=google_keys,
             channel=channel,
             worker_id=worker_id or new_id(),
@@ -172,6 +177,7 @@ def _assemble(
     database: Database,
     pool: ClientPool,
     outbound: Outbound,
+    mailer: Mailer,
     google_keys: GoogleKeys,
     channel: ProcessChannel | None,
     worker_id: str,
@@ -202,12 +208,10 @@ def _assemble(
         imports=ImportingService(database, queue, sealer=sealer, admission=admission, now=now, new_id=new_id),
         scheduler=Scheduler(database, policy_jobs, clock=now),
         push_matcher=matcher,
-        subscriptions=SubscriptionService(
-            database, sealer=sealer, admission=admission, now=now, new_id=new_id, random_bytes=secrets.token_bytes
-        ),
+        subscriptions=_subscriptions(database, sealer=sealer, admission=admission, mailer=mailer),
         audit=AuditService(database),
         gauges=GaugeService(database, sealer=sealer, now=now),
-        notifier=Notifier(database, sealer, outbound, clock=now, public_url=settings.public_url),
+        notifier=Notifier(database, sealer, outbound, mailer=mailer, clock=now, public_url=settings.public_url),
         worker=_worker(
             settings,
             sealer=sealer,
@@ -233,6 +237,18 @@ def _admission(settings: Settings, *, sealer: Sealer, database: Database, outbou
         outbound=outbound,
         unregistered_hosts=settings.unregistered_hosts,
         job_quota=settings.job_quota,
+    )
+
+
+def _subscriptions(database: Database, *, sealer: Sealer, admission: Admission, mailer: Mailer) -> SubscriptionService:
+    return SubscriptionService(
+        database,
+        sealer=sealer,
+        admission=admission,
+        has_mail_server=mailer.server is not None,
+        now=now,
+        new_id=new_id,
+        random_bytes=secrets.token_bytes,
     )
 
 
@@ -301,6 +317,8 @@ def _periodic_tasks(
     yield PeriodicTask(SharedRegistryLimits(database, pool, clock=now).exchange, LIMITS_SECONDS)
     states = PublishedRegistryStates(database, pool, worker=worker_id, clock=now)
     yield PeriodicTask(states.publish, STATES_SECONDS)
+    summaries = SummaryWriter(database, at=settings.summary_at, zone=settings.summary_timezone, clock=now)
+    yield PeriodicTask(summaries.write_due, SUMMARY_SECONDS)
     yield PeriodicTask(pool.close_idle, IDLE_SECONDS)
 
 

@@ -147,6 +147,8 @@ async def add_registry(request: Request, caller: Visitor, service: TheService) -
         "type": form.get("type", "auto"),
         "insecure": form.get("insecure") == "on",
     }
+    if ends_on := form.get("login_expires_at", "").strip():
+        entry["login_expires_at"] = f"{ends_on}T00:00:00Z"
     if username := form.get("username", "").strip():
         entry["auth"] = {"type": "basic", "username": username, "password": form.get("password", "")}
     try:

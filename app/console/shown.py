@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from math import floor
 from typing import Any
 
 from app.clock import now
@@ -64,6 +65,11 @@ def shown_age(moment: datetime | None) -> str:
     return f"{shown_seconds(seconds)} ago" if seconds >= 0 else f"in {shown_seconds(-seconds)}"
 
 
+def days_left(moment: datetime) -> int:
+    """Return how many whole days are left; less than 0 once it has passed."""
+    return floor((moment - now()).total_seconds() / _DAY)
+
+
 def share(job: Job) -> int:
     """Return how far a job is, in per cent: by bytes, or by images where there are none; 100 when it is done."""
     if job.done:
@@ -94,6 +100,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "time": shown_time,
     "seconds": shown_seconds,
     "age": shown_age,
+    "days_left": days_left,
     "sign": sign,
     "chart": chart,
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,8 +18,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
+from app.domain.errors import FieldError
 from app.domain.job import Job, JobState
-from app.domain.notify_url import SubscriptionName, shown_url
+from app.domain.notify_url import EmailAddress, SubscriptionName, shown_url
 from app.domain.request import Labels
 from app.domain.retry_policy import RetryPolicy
 
@@ -42,10 +44,12 @@ class EventType(StrEnum):
     JOB_SUCCEEDED = "job.succeeded"
     JOB_FAILED = "job.failed"
     JOB_CANCELLED = "job.cancelled"
+    POLICY_SUMMARY = "policy.summary"
     TEST = "subscription.test"
 
 
 JobEventType = Literal[EventType.JOB_STARTED, EventType.JOB_SUCCEEDED, EventType.JOB_FAILED, EventType.JOB_CANCELLED]
+SubscribedEvent = JobEventType | Literal[EventType.POLICY_SUMMARY]
 ENDINGS: tuple[JobEventType, ...] = (EventType.JOB_SUCCEEDED, EventType.JOB_FAILED, EventType.JOB_CANCELLED)
 _EVENT_OF_STATE: dict[JobState, JobEventType] = {
     JobState.RUNNING: EventType.JOB_STARTED,
@@ -53,7 +57,8 @@ _EVENT_OF_STATE: dict[JobState, JobEventType] = {
     JobState.FAILED: EventType.JOB_FAILED,
     JobState.CANCELLED: EventType.JOB_CANCELLED,
 }
-MessageFormat = Literal["standard", "cloudevents", "slack", "teams"]
+MessageFormat = Literal["standard", "cloudevents", "slack", "teams", "email"]
+MAX_RECIPIENTS = 20
 
 
 def event_of(state: JobState) -> JobEventType | None:
@@ -88,18 +93,23 @@ class EventFilter(_Value):
 
     def matches(self, job: Job) -> bool:
         """Return whether it is about this job."""
-        if self.policies and job.policy not in self.policies:
+        return self.includes(job.policy, job.labels)
+
+    def includes(self, policy: str | None, labels: Mapping[str, str]) -> bool:
+        """Return whether it is about jobs of this policy, or of none, with these labels."""
+        if self.policies and policy not in self.policies:
             return False
-        return self.labels.items() <= job.labels.items()
+        return self.labels.items() <= labels.items()
 
 
 class Subscription(_Value):
-    """An address that is notified of jobs, and of which."""
+    """An address, or for e-mail several, that is notified of jobs, and of which."""
 
     name: SubscriptionName
-    url: str
+    url: str | None = None
     """Of one that is stored, sealed."""
-    events: tuple[JobEventType, ...] = Field(default=ENDINGS, min_length=1, max_length=len(EventType))
+    to: tuple[EmailAddress, ...] = Field(default=(), max_length=MAX_RECIPIENTS)
+    events: tuple[SubscribedEvent, ...] = Field(default=ENDINGS, min_length=1, max_length=len(EventType))
     filter: EventFilter = EventFilter()
     format: MessageFormat = "standard"
     enabled: bool = True
@@ -107,11 +117,37 @@ class Subscription(_Value):
     @property
     def as_shown(self) -> Subscription:
         """The same, with no more of its address than may be shown."""
-        return self.model_copy(update={"url": shown_url(self.url)})
+        return self if self.url is None else self.model_copy(update={"url": shown_url(self.url)})
+
+    @property
+    def is_email(self) -> bool:
+        """Whether it is sent by e-mail, unsigned, and not posted to an address."""
+        return self.format == "email"
+
+    def receiver_errors(self) -> tuple[FieldError, ...]:
+        """Return what is wrong about where it goes: e-mail has addresses in `to`, everything else an `url`."""
+        errors = []
+        if self.is_email:
+            if not self.to:
+                errors.append(FieldError("/to", "missing", "an e-mail needs addresses: to: [ops@example.com]"))
+            if self.url is not None:
+                errors.append(
+                    FieldError("/url", "invalid_value", "an e-mail goes to the addresses in `to`, not to a url")
+                )
+        else:
+            if self.url is None:
+                errors.append(FieldError("/url", "missing", "this is required: where to POST, https://host/path"))
+            if self.to:
+                errors.append(FieldError("/to", "invalid_value", "addresses are for format: email; leave them out"))
+        return tuple(errors)
 
     def wants(self, event: EventType, job: Job) -> bool:
         """Return whether this event of this job is reported."""
         return self.enabled and event in self.events and self.filter.matches(job)
+
+    def wants_summary(self, policy: str, labels: Mapping[str, str]) -> bool:
+        """Return whether a policy, with these labels, is summed up for it once a day."""
+        return self.enabled and EventType.POLICY_SUMMARY in self.events and self.filter.includes(policy, labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +251,7 @@ class Outcome:
     @property
     def is_gone(self) -> bool:
         """Whether the receiver wants nothing any more (410; Standard Webhooks, "Delivery")."""
-        return self.status == 410  # noqa: PLR2004 — as above
+        return self.status == 410 and self.error is None  # noqa: PLR2004 — as above; mail servers have codes of their own
 
 
 def rest_after(attempts: int, outcome: Outcome, *, chance: float) -> timedelta | None:

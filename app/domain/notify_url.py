@@ -1,4 +1,4 @@
-"""Where notifications go: an address, and the one that a job brings along.
+"""Where notifications go: an address of the web or of e-mail, and the one that a job brings along.
 
 What follows the host may be all that is needed to write there, so addresses are stored sealed, with what may be shown
 of them beside it.
@@ -23,6 +23,11 @@ _SEALED = f"https://{_SEALED_HOST}/"
 which does not know of sealing sends to no other place."""
 _WORDS = re.compile(r"(?=.{1,24}$)(v\d+|[a-z]+([._-][a-z]+)*)")
 """Parts of a path that are words, and no keys."""
+MAX_EMAIL_LENGTH = 254
+"""RFC 5321, section 4.5.3.1.3, without the angle brackets."""
+MAX_LOCAL_PART = 64
+_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+"""RFC 5322, section 3.2.3, `dot-atom-text`: nothing that ends a header, a command or an address can be in it."""
 
 
 def _address(text: str) -> str:
@@ -47,8 +52,23 @@ def _is_host(host: str) -> bool:
     return ":" in host or is_host_name(host.removesuffix(".").replace("_", "-"))
 
 
+def is_email_address(text: str) -> bool:
+    """Return whether a text is one plain address, `name@host`: in ASCII, without quotes, comments or a shown name."""
+    local, at, host = text.rpartition("@")
+    if not at or len(text) > MAX_EMAIL_LENGTH or len(local) > MAX_LOCAL_PART:
+        return False
+    return _LOCAL_PART.fullmatch(local) is not None and host.isascii() and is_host_name(host.lower())
+
+
+def _email(text: str) -> str:
+    if not is_email_address(text):
+        raise PydanticCustomError("invalid_email", "an address is name@host, in plain ASCII, one in each item")
+    return text
+
+
 SubscriptionName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
 NotifyUrl = Annotated[str, Field(max_length=MAX_URL_LENGTH), AfterValidator(_address)]
+EmailAddress = Annotated[str, Field(max_length=MAX_EMAIL_LENGTH), AfterValidator(_email)]
 
 
 class Notify(BaseModel):

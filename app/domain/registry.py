@@ -223,6 +223,8 @@ class RegistryEntry(_Value):
     """What to make repositories like that are missing at a destination; None: they are not made."""
     hook: HookSettings | None = None
     """How its push events arrive here; None: they do not."""
+    login_expires_at: datetime | None = None
+    """When the password, token or key ends that was entered; None: not known, or it does not."""
     is_registered: bool = True
     """False for a host without an entry: asked anonymously, and only at public addresses."""
     is_readable: bool = Field(default=True, exclude=True)

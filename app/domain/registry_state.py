@@ -53,6 +53,8 @@ class RegistryState:
     last_error: LastErrorState | None = None
     login: LoginState | None = None
     """None where there is none to show, or nothing was asked of the registry yet."""
+    certificate_ends_at: datetime | None = None
+    """Until when its certificate is valid; None over plain http, or where no worker shook hands yet."""
 
 
 def combined_state(states: Sequence[RegistryState]) -> RegistryState:
@@ -68,6 +70,8 @@ def combined_state(states: Sequence[RegistryState]) -> RegistryState:
         quota=min(quotas, key=lambda quota: quota.remaining, default=None),
         last_error=_latest(errors),
         login=_combined_login([state.login for state in states if state.login]),
+        # The latest: one that is renewed is seen by the workers one after another.
+        certificate_ends_at=max((s.certificate_ends_at for s in states if s.certificate_ends_at), default=None),
     )
 
 

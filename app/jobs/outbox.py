@@ -38,7 +38,9 @@ def _notices(job: Job, event: JobEventType, subscriptions: Sequence[Subscription
     heard = [one for one in subscriptions if not job.dry_run and one.wants(event, job)]  # a plan changes nothing
     notices = [_notice(job, event, one, url=None, now=now) for one in heard]
     if job.notify and job.done:
-        ours = [one for one in subscriptions if one.name == job.notify.subscription]
+        ours = [
+            one for one in subscriptions if one.name == job.notify.subscription and not one.is_email
+        ]  # it signs none
         notices += [_notice(job, event, one, url=job.notify.url, now=now) for one in ours]
     return notices
 

@@ -86,7 +86,15 @@ class ClientPool:
     def registry_states(self) -> Mapping[str, RegistryState]:
         """Return, by entry name, what operators are shown."""
         logins = {entry.name: parts.auth.login_state for entry, parts in self._parts.items()}
-        return {name: replace(window.registry_state, login=logins.get(name)) for name, window in self._windows.items()}
+        certificates = {entry.name: parts.http.certificate_ends_at for entry, parts in self._parts.items()}
+        return {
+            name: replace(window.registry_state, login=logins.get(name), certificate_ends_at=certificates.get(name))
+            for name, window in self._windows.items()
+        }
+
+    def login_ends(self) -> Mapping[str, datetime | None]:
+        """Return, by entry name, when the logins end that were entered, as far as was said."""
+        return {entry.name: entry.login_expires_at for entry in self._parts if entry.is_registered}
 
     def adopt_window_states(self, states: Mapping[str, WindowState]) -> None:
         """Take in what other processes know, for entries in use here."""

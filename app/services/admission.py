@@ -166,11 +166,13 @@ class Admission:
     async def _check_notify(self, notify: Notify) -> None:
         self.check_notify_url("/notify/url", notify.url)
         async with self._database.reading() as session:
-            if await SubscriptionStore(session).find(notify.subscription) is None:
-                detail = f"there is no subscription {notify.subscription!r} to sign with"
-                raise InvalidRequestError(
-                    detail, errors=(FieldError("/notify/subscription", "unknown_subscription", detail),)
-                )
+            existing = await SubscriptionStore(session).find(notify.subscription)
+        if existing is None or existing.subscription.is_email:
+            reason = "sends e-mail, which is not signed" if existing else "does not exist"
+            detail = f"there is no subscription {notify.subscription!r} to sign with: it {reason}"
+            raise InvalidRequestError(
+                detail, errors=(FieldError("/notify/subscription", "unknown_subscription", detail),)
+            )
 
     async def _egress(self) -> EgressRule:
         """Return which unregistered hosts may be reached just now."""

@@ -41,6 +41,7 @@ from app.webhooks.messages import write_message
 
 SECRET_BYTES = 32
 DEFAULT_OVERLAP = timedelta(hours=24)
+_NO_MAIL_SERVER = "this service sends no e-mail: it needs REGISTRY_SYNC_SMTP_HOST and REGISTRY_SYNC_SMTP_FROM"
 
 log = get_logger(__name__)
 
@@ -58,7 +59,8 @@ class SubscriptionService:
     """Create, change, test and delete subscriptions; list and redeliver deliveries.
 
     - `sealer`: encrypts and opens signing secrets
-    - `outbound`: refuses addresses that may not be sent to
+    - `admission`: refuses addresses that may not be sent to
+    - `has_mail_server`: whether e-mail can be sent
     - `now`: the clock, in UTC; `new_id`: creates an id; `random_bytes`: makes secrets
     """
 
@@ -68,6 +70,7 @@ class SubscriptionService:
         *,
         sealer: Sealer,
         admission: Admission,
+        has_mail_server: bool = False,
         now: Callable[[], datetime],
         new_id: Callable[[], str],
         random_bytes: Callable[[int], bytes],
@@ -75,6 +78,7 @@ class SubscriptionService:
         self._database = database
         self._sealer = sealer
         self._admission = admission
+        self._has_mail_server = has_mail_server
         self._now = now
         self._new_id = new_id
         self._random_bytes = random_bytes
@@ -101,22 +105,25 @@ class SubscriptionService:
         """Create or replace a subscription; without a secret the stored one stays, or one is created.
 
         An address as it was shown, with parts of it hidden, stands for the stored one. What had been switched off
-        begins anew. Raise `InvalidRequestError` (`host_not_allowed`, `secret_required`), `ConflictError`
-        (`precondition_failed`).
+        begins anew. An e-mail is signed with nothing. Raise `InvalidRequestError` (`host_not_allowed`,
+        `secret_required`), `ConflictError` (`precondition_failed`).
         """
-        self._admission.check_notify_url("/url", subscription.url)
+        self._check_receiver(subscription, secret)
         now, name = self._now(), subscription.name
         async with self._database.transaction() as session:
             store = SubscriptionStore(session)
             before = await store.find(name, for_update=True)
             _check_version(before, expected_version)
             subscription, has_new_url = self._with_url(subscription, before)
-            made = self._make_secret() if before is None and secret is None else None
+            needs_none = subscription.is_email or secret is not None or (before is not None and before.secrets)
+            made = None if needs_none else self._make_secret()
             text = secret.get_secret_value() if secret else made
             secrets = self._secrets(before, name, text, ends_at=now + overlap)
             is_new = await store.put(subscription, secrets, now=now)
             if not subscription.enabled:
                 await DeliveryStore(session).give_up_pending(name, error="subscription_disabled", now=now)
+            elif before is not None and before.subscription.is_email != subscription.is_email:
+                await DeliveryStore(session).give_up_pending(name, error="subscription_changed", now=now)
             details = changes(before.subscription.as_shown if before else None, subscription.as_shown)
             if secrets_set := [*(["secret"] if text is not None else []), *(["url"] if has_new_url else [])]:
                 details["secrets_set"] = secrets_set
@@ -199,10 +206,11 @@ class SubscriptionService:
 
     def _with_url(self, new: Subscription, before: StoredSubscription | None) -> tuple[Subscription, bool]:
         """Return a subscription with its address sealed, and whether that is a new one."""
-        name, known = new.name, before.subscription if before is not None else None
-        if known is not None and new.url == shown_url(known.url):
-            is_sealed = sealed_token(known.url) is not None
-            url = known.url if is_sealed else seal_url(self._sealer, name, known.url)
+        if new.url is None:
+            return new, False
+        name, known = new.name, before.subscription.url if before is not None else None
+        if known is not None and new.url == shown_url(known):
+            url = known if sealed_token(known) is not None else seal_url(self._sealer, name, known)
             return new.model_copy(update={"url": url}), False
         if is_masked(new.url):
             detail = "this is an address as it was shown, with parts of it hidden: send it whole"
@@ -210,6 +218,17 @@ class SubscriptionService:
                 detail, errors=(FieldError("/url", "secret_required", detail),), code="secret_required"
             )
         return new.model_copy(update={"url": seal_url(self._sealer, name, new.url)}), True
+
+    def _check_receiver(self, subscription: Subscription, secret: SecretStr | None) -> None:
+        errors = list(subscription.receiver_errors())
+        if subscription.is_email and not self._has_mail_server:
+            errors.append(FieldError("/format", "email_not_set_up", _NO_MAIL_SERVER))
+        if subscription.is_email and secret is not None:
+            errors.append(FieldError("/secret", "invalid_value", "an e-mail is not signed; leave the secret out"))
+        if errors:
+            raise InvalidRequestError(errors[0].detail, errors=tuple(errors))
+        if subscription.url is not None:
+            self._admission.check_notify_url("/url", subscription.url)
 
     def _secrets(
         self, before: StoredSubscription | None, name: str, text: str | None, *, ends_at: datetime
@@ -224,7 +243,7 @@ class SubscriptionService:
             opened = open_secrets(self._sealer, existing, now=self._now())
         except UnavailableError:
             return False  # then this one takes its place
-        return hmac.compare_digest(opened[0], text)
+        return bool(opened) and hmac.compare_digest(opened[0], text)
 
     def _make_secret(self) -> str:
         return SECRET_PREFIX + base64.b64encode(self._random_bytes(SECRET_BYTES)).decode()

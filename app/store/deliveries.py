@@ -48,6 +48,11 @@ class DeliveryStore:
             statement = insert_into(self._session, _deliveries).values([_row(delivery) for delivery in deliveries])
             await self._session.execute(statement.on_conflict_do_nothing(index_elements=["id"]))
 
+    async def known(self, ids: Collection[str]) -> set[str]:
+        """Return which of some messages are there, in whatever state."""
+        found = await self._session.execute(select(_deliveries.c.id).where(_deliveries.c.id.in_(list(ids))))
+        return set(found.scalars())
+
     async def has_due(self, *, now: datetime, without: Collection[str]) -> bool:
         """Return whether anything is due, of other subscriptions than these."""
         return (await self._session.execute(_due(now, without).limit(1))).first() is not None

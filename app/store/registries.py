@@ -116,6 +116,9 @@ class RegistryStore:
 
     def _sealed(self, entry: RegistryEntry) -> tuple[dict[str, Any], dict[str, str]]:
         document = entry.model_dump()
+        ends_at = document.pop("login_expires_at")
+        if ends_at is not None:  # not written where nobody said it: the release before can read such an entry
+            document["login_expires_at"] = ends_at.isoformat()
         secrets = {}
         for place, holder, key in list(_secrets(document)):
             secret: SecretStr = holder.pop(key)

@@ -45,7 +45,7 @@ class RegistryStateStore:
         for row in await self._session.execute(select(_states).order_by(_states.c.name, _states.c.worker)):
             state = _state(row.state)
             if row.updated_at < now - FRESH:
-                state = replace(state, window=0, in_flight=0, quota=None, login=None)
+                state = replace(state, window=0, in_flight=0, quota=None, login=None, certificate_ends_at=None)
             if state.paused_until is not None and state.paused_until <= now:
                 state = replace(state, paused_until=None, reason=None)
             found.setdefault(row.name, []).append(state)
@@ -59,6 +59,7 @@ class RegistryStateStore:
 def _document(state: RegistryState) -> dict[str, Any]:
     document = asdict(state)
     document["paused_until"] = _text(state.paused_until)
+    document["certificate_ends_at"] = _text(state.certificate_ends_at)
     document["last_error"] = _error_document(state.last_error)
     if state.login is not None:
         document["login"] = {
@@ -108,4 +109,5 @@ def _state(document: dict[str, Any]) -> RegistryState:
         quota=QuotaState(**quota) if quota else None,
         last_error=_error(document["last_error"]),
         login=_login(document.get("login")),
+        certificate_ends_at=_moment(document.get("certificate_ends_at")),
     )

@@ -30,7 +30,7 @@ class SubscriptionStore:
     async def put(self, subscription: Subscription, secrets: Sequence[StoredSecret], *, now: datetime) -> bool:
         """Create or replace a subscription, as one that neither fails nor was disabled; return whether it is new."""
         values = {
-            "document": subscription.model_dump(mode="json", exclude={"name"}),
+            "document": _document(subscription),
             "secrets": [_secret_document(secret) for secret in secrets],
             "failing_since": None,
             "disabled_at": None,
@@ -80,7 +80,7 @@ class SubscriptionStore:
 
     async def disable(self, existing: StoredSubscription, *, reason: str, now: datetime) -> None:
         """Switch a held subscription off, and say why."""
-        document = existing.subscription.model_copy(update={"enabled": False}).model_dump(mode="json", exclude={"name"})
+        document = _document(existing.subscription.model_copy(update={"enabled": False}))
         mine = update(_subscriptions).where(_subscriptions.c.name == existing.subscription.name)
         values = {"document": document, "disabled_at": now, "disabled_reason": reason, "updated_at": now}
         await self._session.execute(mine.values(version=_subscriptions.c.version + 1, **values))
@@ -90,9 +90,11 @@ class SubscriptionStore:
         rows = (await self._session.execute(select(_subscriptions).with_for_update(key_share=True))).all()
         for row in rows:
             secrets = [document | {"token": sealer.rotate(document["token"])} for document in row.secrets]
-            url = seal_url(sealer, row.name, open_url(sealer, row.name, row.document["url"]))
+            document, url = row.document, row.document["url"]
+            if url is not None:
+                document = document | {"url": seal_url(sealer, row.name, open_url(sealer, row.name, url))}
             mine = update(_subscriptions).where(_subscriptions.c.name == row.name)
-            await self._session.execute(mine, {"secrets": secrets, "document": row.document | {"url": url}})
+            await self._session.execute(mine, {"secrets": secrets, "document": document})
         await self._rotate_notify_urls(sealer)
         return len(rows)
 
@@ -147,6 +149,12 @@ def _url_context(name: str) -> str:
 
 def _context(name: str) -> str:
     return f"subscription/{name}/secret"
+
+
+def _document(subscription: Subscription) -> dict[str, Any]:
+    """Write a subscription; what is for e-mail only is left out of others, which the release before can then read."""
+    left_out = {"name"} if subscription.is_email else {"name", "to"}
+    return subscription.model_dump(mode="json", exclude=left_out)
 
 
 def _stored(row: Row[Any]) -> StoredSubscription:

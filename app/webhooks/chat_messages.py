@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from app.net.http_headers import PRODUCT
+from app.webhooks.summary_texts import summary_facts, summary_failures, summary_title
 
 MAX_HEADER = 150
 """Characters of a header block of Slack."""
@@ -26,15 +27,15 @@ _STYLES = {"succeeded": "Good", "failed": "Attention", "cancelled": "Warning"}
 
 def slack_message(message: Mapping[str, Any], *, page: str | None) -> str:
     """Write a message as Slack's incoming webhooks take it; `page` is the address of the job's page, where known."""
-    title = _title(message)
+    title = title_of(message)
     blocks: list[dict[str, Any]] = [{"type": "header", "text": _plain(title[:MAX_HEADER])}]
-    facts = [_plain(f"{name}: {value}"[:MAX_TEXT]) for name, value in _facts(message)]
+    facts = [_plain(f"{name}: {value}"[:MAX_TEXT]) for name, value in facts_of(message)]
     if facts:
         blocks.append({"type": "section", "fields": facts})
-    if error := _error(message):
+    if error := error_of(message):
         blocks.append({"type": "section", "text": _plain(error)})
     if page is not None:
-        button = {"type": "button", "text": _plain("Open the job"), "url": page}
+        button = {"type": "button", "text": _plain(_button(message)), "url": page}
         blocks.append({"type": "actions", "elements": [button]})
     return json.dumps({"text": _escaped(title), "blocks": blocks}, ensure_ascii=False)
 
@@ -42,9 +43,9 @@ def slack_message(message: Mapping[str, Any], *, page: str | None) -> str:
 def teams_message(message: Mapping[str, Any], *, page: str | None) -> str:
     """Write a message as a card that a Teams workflow posts; `page` is the address of the job's page, where known."""
     style = _STYLES.get(message["data"].get("state", ""), "Default")
-    body = [_line(_title(message), weight="Bolder", size="Medium", color=style)]
-    body += [_line(f"{name}: {value}"[:MAX_TEXT]) for name, value in _facts(message)]
-    if error := _error(message):
+    body = [_line(title_of(message), weight="Bolder", size="Medium", color=style)]
+    body += [_line(f"{name}: {value}"[:MAX_TEXT]) for name, value in facts_of(message)]
+    if error := error_of(message):
         body.append(_line(error, color="Attention"))
     card: dict[str, Any] = {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
@@ -53,13 +54,16 @@ def teams_message(message: Mapping[str, Any], *, page: str | None) -> str:
         "body": body,
     }
     if page is not None:
-        card["actions"] = [{"type": "Action.OpenUrl", "title": "Open the job", "url": page}]
+        card["actions"] = [{"type": "Action.OpenUrl", "title": _button(message), "url": page}]
     attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
     return json.dumps({"type": "message", "attachments": [attachment]}, ensure_ascii=False)
 
 
-def _title(message: Mapping[str, Any]) -> str:
+def title_of(message: Mapping[str, Any]) -> str:
+    """Return a message's one line for people."""
     data = message["data"]
+    if "runs" in data:
+        return summary_title(data)
     state = data.get("state")
     if state is None:
         return f"{PRODUCT}: a test message for {data.get('subscription', '')}"
@@ -67,8 +71,12 @@ def _title(message: Mapping[str, Any]) -> str:
     return f"{_SIGNS.get(state, '')} {what} {'has started' if state == 'running' else state}".strip()
 
 
-def _facts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def facts_of(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what there is to tell beside the title, by name."""
     data = message["data"]
+    if "runs" in data:
+        yield from summary_facts(data)
+        return
     if "images" not in data:
         return
     images = data["images"]
@@ -80,9 +88,16 @@ def _facts(message: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Job", data["id"]
 
 
-def _error(message: Mapping[str, Any]) -> str:
+def error_of(message: Mapping[str, Any]) -> str:
+    """Return what went wrong; nothing where nothing did."""
+    if "runs" in message["data"]:
+        return summary_failures(message["data"])[:MAX_TEXT]
     error = message["data"].get("error")
     return f"{error['code']}: {error['message']}"[:MAX_TEXT] if error else ""
+
+
+def _button(message: Mapping[str, Any]) -> str:
+    return "Open the policy" if "runs" in message["data"] else "Open the job"
 
 
 def _plain(text: str) -> dict[str, Any]:

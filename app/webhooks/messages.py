@@ -6,15 +6,19 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
 from typing import Any
 
 from standardwebhooks import Webhook
 
 from app.domain.job import Job
 from app.domain.notification import EventType, MessageFormat
+from app.domain.policy_summary import PolicySummary
 from app.domain.report import ExecutionError
 from app.net.http_headers import PRODUCT
 from app.webhooks.chat_messages import slack_message, teams_message
+from app.webhooks.email_messages import email_message
 
 CLOUD_EVENTS_SOURCE = f"/{PRODUCT}"
 CLOUD_EVENTS_TYPE_PREFIX = f"{PRODUCT}."
@@ -24,6 +28,7 @@ _CONTENT_TYPES: dict[MessageFormat, str] = {
     "cloudevents": "application/cloudevents+json",
     "slack": "application/json",
     "teams": "application/json",
+    "email": "text/plain",
 }
 
 
@@ -46,6 +51,29 @@ def job_data(job: Job) -> dict[str, Any]:
         "started_at": _moment(job.started_at),
         "finished_at": _moment(job.finished_at),
         "version": job.version,
+    }
+
+
+def summary_data(summary: PolicySummary) -> dict[str, Any]:
+    """Describe a policy's day; `last_state` is that of its last job, whenever that was."""
+    stored, runs, last = summary.stored, summary.runs, summary.stored.last_job
+    return {
+        "policy": stored.policy.name,
+        "href": f"/v1/policies/{stored.policy.name}",
+        "enabled": stored.policy.enabled,
+        "since": _moment(summary.day.since),
+        "until": _moment(summary.day.until),
+        "runs": {name: getattr(runs, name) for name in ("total", "succeeded", "failed", "cancelled")},
+        "images": {
+            "copied": runs.images_copied,
+            "up_to_date": runs.images_up_to_date,
+            "failed": runs.images_failed,
+        },
+        "bytes": {"transferred": runs.bytes_transferred},
+        "failures": [asdict(failure) for failure in runs.failures],
+        "last_state": last.state if last else None,
+        "last_run_at": _moment(last.created_at) if last else None,
+        "next_run_at": _moment(stored.next_run_at),
     }
 
 
@@ -86,11 +114,24 @@ def sent_body(body: str, message_format: MessageFormat, *, public_url: str | Non
     data = message.get("data", {})
     is_linked = public_url is not None and "href" in data
     if message_format in _FOR_PEOPLE:
-        page = f"{public_url}/console/jobs/{data['id']}" if is_linked else None
-        return _FOR_PEOPLE[message_format](message, page=page)
+        return _FOR_PEOPLE[message_format](message, page=_page_of(message, public_url))
     if is_linked:
         data["href"] = f"{public_url}{data['href']}"
     return json.dumps(message, ensure_ascii=False)
+
+
+def email_of(body: str, *, sender: Address, to: Sequence[str], message_id: str, public_url: str | None) -> EmailMessage:
+    """Write the e-mail of a stored message: at each attempt the same. `public_url` is that of `sent_body`."""
+    page = _page_of(json.loads(body), public_url)
+    return email_message(body, sender=sender, to=to, message_id=message_id, page=page)
+
+
+def _page_of(message: Mapping[str, Any], public_url: str | None) -> str | None:
+    """Return the address of the page about it, where it is about something and the service knows its own address."""
+    data = message.get("data", {})
+    if public_url is None or "href" not in data:
+        return None
+    return f"{public_url}/console/{data['href'].removeprefix('/v1/')}"
 
 
 def message_headers(

@@ -10,6 +10,7 @@
     shared_state.py     what workers share: concurrency windows, blob locations, open uploads
     scheduler.py        policies that are due
     notifier.py         notifications that are due
+    summary_writer.py   a message for each policy, once a day
 
 Stands above `jobs` and below the doors.
 """

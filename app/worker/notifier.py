@@ -17,6 +17,7 @@ from app.domain.audit import AuditAction, AuditEntry
 from app.domain.errors import UnavailableError
 from app.domain.notification import (
     FAILING_FOR,
+    Delivery,
     DeliveryState,
     EventType,
     Outcome,
@@ -31,7 +32,8 @@ from app.store.db.database import Database, Session
 from app.store.deliveries import ClaimedDelivery, DeliveryStore
 from app.store.subscriptions import SubscriptionStore, open_secrets, open_url
 from app.tracing import current_traceparent, span
-from app.webhooks.messages import message_headers, sent_body
+from app.webhooks.mailer import Mailer
+from app.webhooks.messages import email_of, message_headers, sent_body
 from app.webhooks.outbound import Outbound
 
 POLL_SECONDS = 1.0
@@ -50,6 +52,7 @@ class Notifier:
 
     - `sealer`: opens signing secrets
     - `outbound`: sends one message
+    - `mailer`: sends one e-mail
     - `clock`: the time, in UTC
     - `chance`: 0 to 1, for the jitter of retries
     - `public_url`: where people and programs reach the service, for links; None leaves them relative
@@ -61,6 +64,7 @@ class Notifier:
         sealer: Sealer,
         outbound: Outbound,
         *,
+        mailer: Mailer,
         clock: Callable[[], datetime],
         chance: Callable[[], float] = random.random,  # noqa: S311 — it spreads load, keeps no secret
         public_url: str | None = None,
@@ -68,6 +72,7 @@ class Notifier:
         self._database = database
         self._sealer = sealer
         self._outbound = outbound
+        self._mailer = mailer
         self._clock = clock
         self._chance = chance
         self._public_url = public_url
@@ -138,23 +143,41 @@ class Notifier:
             return await SubscriptionStore(session).find(name)
 
     async def _attempt(self, claim: ClaimedDelivery, existing: StoredSubscription) -> Outcome:
-        delivery, now = claim.delivery, self._clock()
-        try:
-            secrets = open_secrets(self._sealer, existing, now=now)
-            url = open_url(self._sealer, delivery.subscription, delivery.url or existing.subscription.url)
-        except UnavailableError as error:
-            return Outcome(error=error.code)
-        body = sent_body(delivery.body, delivery.format, public_url=self._public_url)
-        headers = message_headers(body, delivery.format, message_id=delivery.id, secrets=secrets, now=now)
+        delivery = claim.delivery
         described = {"registry_sync.subscription": delivery.subscription, "registry_sync.event": delivery.event}
         with span("notify", kind="client", parent=delivery.traceparent, attributes=described) as attempt_span:
-            if traceparent := current_traceparent() or delivery.traceparent:
-                headers["traceparent"] = traceparent
-            outcome = await self._outbound.send(url, body, headers, now=now)
+            send = self._mail if delivery.format == "email" else self._post
+            outcome = await send(delivery, existing)
             attempt_span.set({"http.response.status_code": outcome.status})
             if outcome.reason is not None:
                 attempt_span.fail(outcome.reason)
         return outcome
+
+    async def _post(self, delivery: Delivery, existing: StoredSubscription) -> Outcome:
+        now, url = self._clock(), delivery.url or existing.subscription.url
+        if url is None:
+            return Outcome(error="subscription_changed")  # while it was on its way: it is an e-mail's now
+        try:
+            secrets = open_secrets(self._sealer, existing, now=now)
+            url = open_url(self._sealer, delivery.subscription, url)
+        except UnavailableError as error:
+            return Outcome(error=error.code)
+        body = sent_body(delivery.body, delivery.format, public_url=self._public_url)
+        headers = message_headers(body, delivery.format, message_id=delivery.id, secrets=secrets, now=now)
+        if traceparent := current_traceparent() or delivery.traceparent:
+            headers["traceparent"] = traceparent
+        return await self._outbound.send(url, body, headers, now=now)
+
+    async def _mail(self, delivery: Delivery, existing: StoredSubscription) -> Outcome:
+        server, to = self._mailer.server, existing.subscription.to
+        if server is None:
+            return Outcome(error="email_not_set_up")
+        if not to:
+            return Outcome(error="subscription_changed")
+        email = email_of(
+            delivery.body, sender=server.sender, to=to, message_id=delivery.id, public_url=self._public_url
+        )
+        return await self._mailer.send(email, to)
 
     async def _record(self, claim: ClaimedDelivery, outcome: Outcome, version: int) -> None:
         delivery, now = claim.delivery, self._clock()

@@ -8,7 +8,9 @@ from datetime import datetime, timedelta
 
 from app.domain.registry_state import RegistryState
 from app.observability import (
+    REGISTRY_CERTIFICATE_EXPIRES,
     REGISTRY_IN_FLIGHT,
+    REGISTRY_LOGIN_EXPIRES,
     REGISTRY_LOGIN_FAILING,
     REGISTRY_LOGIN_VALID_UNTIL,
     REGISTRY_PAUSED_UNTIL,
@@ -45,7 +47,7 @@ class PublishedRegistryStates:
     async def publish(self) -> None:
         """Write what has changed, and now and then all of it; raise `UnavailableError`."""
         now, states = self._clock(), self._pool.registry_states()
-        _show_metrics(states)
+        _show_metrics(states, self._pool.login_ends())
         is_due = now - self._published_at >= REPUBLISH
         news = {name: state for name, state in states.items() if is_due or self._is_news(name, state)}
         if news:
@@ -77,11 +79,15 @@ def _is_same_moment(one: datetime | None, other: datetime | None) -> bool:
     return abs(one - other) <= SAME_PAUSE
 
 
-def _show_metrics(states: Mapping[str, RegistryState]) -> None:
+def _show_metrics(states: Mapping[str, RegistryState], login_ends: Mapping[str, datetime | None]) -> None:
+    for name, ends_at in login_ends.items():
+        REGISTRY_LOGIN_EXPIRES.labels(name).set(ends_at.timestamp() if ends_at else 0)
     for name, state in states.items():
         REGISTRY_WINDOW.labels(name).set(state.window)
         REGISTRY_IN_FLIGHT.labels(name).set(state.in_flight)
         REGISTRY_PAUSED_UNTIL.labels(name).set(state.paused_until.timestamp() if state.paused_until else 0)
+        if state.certificate_ends_at is not None:
+            REGISTRY_CERTIFICATE_EXPIRES.labels(name).set(state.certificate_ends_at.timestamp())
         if state.login is not None:
             until = state.login.valid_until
             REGISTRY_LOGIN_VALID_UNTIL.labels(name).set(until.timestamp() if until else 0)

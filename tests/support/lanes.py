@@ -40,6 +40,7 @@ _MODULES = {
     "tests.support.entra_server": "fake",
     "tests.support.fake_registry": "fake",
     "tests.support.google_server": "fake",
+    "tests.support.mail_server": "fake",
     "tests.support.processes": "fake",
     "tests.support.receiver": "fake",
     "tests.support.service": "fake",

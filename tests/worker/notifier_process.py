@@ -6,6 +6,7 @@ import sys
 from app.net.address_guard import AddressRules
 from app.security import Sealer
 from app.store.db.database import Database
+from app.webhooks.mailer import Mailer
 from app.webhooks.outbound import Outbound
 from app.worker.notifier import Notifier
 from tests.worker.house import now
@@ -13,7 +14,7 @@ from tests.worker.house import now
 
 async def main(url: str, key: str) -> None:
     outbound = Outbound(AddressRules(), private_hosts=["127.0.0.1"])
-    await Notifier(Database(url), Sealer([key]), outbound, clock=now).run(asyncio.Event())
+    await Notifier(Database(url), Sealer([key]), outbound, mailer=Mailer(None), clock=now).run(asyncio.Event())
 
 
 asyncio.run(main(*sys.argv[1:]))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from cryptography.x509 import load_pem_x509_certificates
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 from app.api.schemas.hooks import HOOK, HOOK_SEEN, HookIn, HookOut, shown_hook
@@ -48,6 +48,7 @@ REGISTRY_SEEN: dict[str, Any] = {
     "limits": {"connections": 16, "requests_per_second": None, "bytes_per_second": None},
     "proxy": None,
     "create_missing": None,
+    "login_expires_at": "2027-06-30T00:00:00Z",
     "hook": HOOK_SEEN,
     "state": REGISTRY_STATE,
     "created_at": "2026-11-23T08:31:02Z",
@@ -153,6 +154,11 @@ class RegistryIn(ShownAgainIn, _In):
         default=None,
         description="Make repositories that a copy finds missing here: `true`, or what they are to be like.",
     )
+    login_expires_at: AwareDatetime | None = Field(
+        default=None,
+        description="When the password, token or key in `auth` ends, where it does: the console counts the days, a "
+        "metric has it, an alert comes a week before. What a cloud's identity is given is renewed without it.",
+    )
     hook: HookIn | None = Field(default=None, description="Take in this registry's push events at `/v1/hooks/{name}`.")
 
     def entry(self, name: str) -> RegistryEntry:
@@ -168,6 +174,7 @@ class RegistryIn(ShownAgainIn, _In):
             limits=self.limits,
             proxy=self.proxy,
             create_missing=_template(self.create_missing),
+            login_expires_at=self.login_expires_at,
             hook=self.hook.settings if self.hook else None,
         )
 
@@ -198,6 +205,7 @@ class RegistryFieldsOut(_Out):
     limits: RegistryLimits
     proxy: str | None
     create_missing: RepositoryTemplate | None
+    login_expires_at: datetime | None = Field(default=None, description="When what was entered in `auth` ends.")
     hook: HookOut | None
 
 

@@ -25,6 +25,7 @@ REGISTRY_STATE: dict[str, Any] = {
         "renewing_since": None,
         "last_error": None,
     },
+    "certificate_ends_at": "2027-01-14T12:00:00Z",
 }
 
 
@@ -73,4 +74,8 @@ class RegistryStateOut(_Out):
     last_error: LastErrorOut | None
     login: LoginStateOut | None = Field(
         description="Null without a login, or where nothing was asked of the registry lately."
+    )
+    certificate_ends_at: datetime | None = Field(
+        default=None,
+        description="Until when the registry's certificate is valid, as the workers' last TLS handshake showed it.",
     )

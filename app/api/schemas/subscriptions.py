@@ -13,21 +13,23 @@ from app.api.schemas.shown_again import ShownAgainIn
 from app.domain.duration import parse_duration
 from app.domain.notification import (
     ENDINGS,
+    MAX_RECIPIENTS,
     Delivery,
     DeliveryState,
     EventFilter,
     EventType,
-    JobEventType,
     MessageFormat,
     SigningSecret,
     StoredSubscription,
+    SubscribedEvent,
     Subscription,
 )
-from app.domain.notify_url import NotifyUrl, shown_url
+from app.domain.notify_url import EmailAddress, NotifyUrl, shown_url
 
 MAX_OVERLAP_SECONDS = 30 * 86_400
 SUBSCRIPTION: dict[str, Any] = {
     "url": "https://ci.example.com/hooks/registry-sync",
+    "to": [],
     "events": ["job.succeeded", "job.failed", "job.cancelled"],
     "filter": {"policies": ["hub-to-harbor"], "labels": {"team": "platform"}},
     "format": "standard",
@@ -73,25 +75,35 @@ def _overlap(text: str) -> str:
 
 
 class SubscriptionIn(ShownAgainIn):
-    """An address that is notified of jobs."""
+    """An address, or for e-mail several, that is notified of jobs."""
 
     SHOWN_ONLY = frozenset({"disabled_reason", "disabled_at", "failing_since", "secrets", "created_at", "updated_at"})
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [SUBSCRIPTION]})
 
     name: str | None = Field(default=None, description="As in the path, where given.")
-    url: NotifyUrl = Field(
-        description="Where to POST: https, and a public address unless the settings allow the host to be private. It "
-        "is stored sealed, and shown with `***` for what may be a secret; as it is shown, it stands for the stored one."
+    url: NotifyUrl | None = Field(
+        default=None,
+        description="Where to POST: https, and a public address unless the settings allow the host to be private. "
+        "Required, but for e-mail. It is stored sealed, and shown with `***` for what may be a secret; as it is shown, "
+        "it stands for the stored one.",
     )
-    events: tuple[JobEventType, ...] = Field(default=ENDINGS, min_length=1, max_length=len(EventType))
+    to: tuple[EmailAddress, ...] = Field(
+        default=(), max_length=MAX_RECIPIENTS, description="Of e-mail: who gets it, plain addresses."
+    )
+    events: tuple[SubscribedEvent, ...] = Field(
+        default=ENDINGS,
+        min_length=1,
+        max_length=len(EventType),
+        description="Which events it is sent; `policy.summary` comes once a day for each policy.",
+    )
     filter: EventFilter = Field(
         default=EventFilter(), description="Jobs of any of these policies, with all of these labels; empty means all."
     )
     format: MessageFormat = Field(
         default="standard",
         description="The body: Standard Webhooks' own, a structured CloudEvent, a message for an incoming webhook of "
-        "Slack, or a card for a workflow of Microsoft Teams.",
+        "Slack, a card for a workflow of Microsoft Teams, or an e-mail, where the settings name a mail server.",
     )
     enabled: bool = Field(default=True, description="True also switches one on again that had been switched off.")
     secret: SigningSecret | None = Field(
@@ -108,6 +120,7 @@ class SubscriptionIn(ShownAgainIn):
         return Subscription(
             name=name,
             url=self.url,
+            to=tuple(dict.fromkeys(self.to)),
             events=tuple(dict.fromkeys(self.events)),
             filter=self.filter,
             format=self.format,
@@ -136,7 +149,8 @@ class SubscriptionOut(_Out):
     model_config = ConfigDict(json_schema_extra={"examples": [SUBSCRIPTION_SEEN]})
 
     name: str
-    url: str = Field(description="With `***` for parts that may be secrets.")
+    url: str | None = Field(description="With `***` for parts that may be secrets; null for e-mail.")
+    to: list[str] = Field(default=[], description="Who gets it, of e-mail.")
     events: list[EventType]
     filter: EventFilter
     format: MessageFormat
@@ -187,10 +201,12 @@ class DeliveryOut(_Out):
     )
     state: DeliveryState
     attempts: int
-    status: int | None = Field(description="HTTP status of the last answer.")
+    status: int | None = Field(description="HTTP status of the last answer; of e-mail the mail server's reply code.")
     error: str | None = Field(
         description="What went wrong last: `timeout`, `unreachable`, `tls_error`, `address_refused`, `redirected`, "
-        "`refused` (any other status), `gone` (410), `secret_unreadable`, `subscription_disabled`."
+        "`refused` (any other status), `gone` (410), `secret_unreadable`, `subscription_disabled`, "
+        "`subscription_changed` (from or to e-mail); of e-mail also `login_refused`, `email_not_set_up`, "
+        "`recipients_refused` (some of them: the others have it)."
     )
     attempted_at: datetime | None
     next_attempt_at: datetime | None

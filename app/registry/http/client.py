@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from datetime import datetime
 from functools import lru_cache
 from time import monotonic
 from typing import Any
@@ -49,9 +50,16 @@ class HttpClient:
         self._entry = entry
         self._rules = rules
         self._pools: dict[HostTrust, Connections] = {}
+        self._host = Url.parse(entry.base_url).host
+        self._certificate_ends: dict[str, datetime | None] = {self._host: None}
         self._in_flight = 0
         self._idle_since = monotonic()
         self._is_retired = False
+
+    @property
+    def certificate_ends_at(self) -> datetime | None:
+        """Until when the registry's own certificate is valid, as the last handshake showed it."""
+        return self._certificate_ends[self._host]
 
     async def send(self, request: HttpRequest, context: ErrorContext) -> StreamingResponse:
         """Return the head of the answer, its body still to come; the caller closes it. Raise `RegistryError`."""
@@ -198,6 +206,7 @@ class HttpClient:
                     trickle_bytes_per_second=settings.trickle_bytes_per_second,
                 ),
                 proxy=proxy,
+                certificate_ends=self._certificate_ends,
             )
         return self._pools[trust]
 

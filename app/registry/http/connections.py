@@ -10,12 +10,14 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from time import monotonic
 
 import httpcore
 
 from app.net.buffers import Piece
 from app.net.dialer import Dialer
+from app.net.handshake import certificate_end
 from app.net.stream import SocketStream
 from app.registry.activity import note_moved, waiting_elsewhere
 from app.registry.http.chunked import ChunkedDecoder
@@ -164,8 +166,10 @@ class Connections:
         user_agent: str = "registry-sync",
         timeouts: Timeouts | None = None,
         proxy: ProxyRoute | None = None,
+        certificate_ends: dict[str, datetime | None] | None = None,
     ) -> None:
-        """Take how long an idle connection is kept, in seconds, and a proxy to go through, if any."""
+        """Take how long an idle connection is kept, in seconds, a proxy, and for which hosts to note certificates."""
+        self._certificate_ends = {} if certificate_ends is None else certificate_ends
         self.timeouts = timeouts or Timeouts()
         self._user_agent = user_agent
         self._proxy = proxy
@@ -242,6 +246,8 @@ class Connections:
                 if self._proxy is not None:
                     await open_tunnel(stream, self._proxy, url, seconds=seconds)
                 stream = await stream.start_tls(self._context, server_hostname=url.host, timeout=seconds)
+                if url.host in self._certificate_ends:
+                    self._certificate_ends[url.host] = certificate_end(stream.get_extra_info("ssl_object"))
         except BaseException:
             stream.close()
             raise
