@@ -232,10 +232,22 @@ class JobEventStream:
             if not version:
                 feed.close()
             elif version > feed.latest:
-                if feed.listeners or is_done:
+                if feed.listeners:
                     await self._feed(job_id, feed)
+                elif is_done:
+                    await self._finish(job_id, feed)
                 else:
                     feed.skip(version)
+
+    async def _finish(self, job_id: str, feed: _Feed) -> None:
+        """Tell those who wait for the end only; the images that changed are read where a watcher wants them."""
+        async with self._database.reading(is_short=True) as session:
+            job = await JobStore(session).find(job_id)
+        if job is None:
+            feed.close()
+            return
+        feed.skip(job.version)
+        feed.add(job, ())
 
     async def _feed(self, job_id: str, feed: _Feed) -> None:
         events: list[JobEvent] = []
