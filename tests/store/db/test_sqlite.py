@@ -121,7 +121,7 @@ async def test_a_short_transaction_hands_over_what_may_wait_only(
     async with open_engine(tmp_path, connect_counting):
         file = str(tmp_path / "x.db")
         driver = connect_counting(file, isolation_level=None, check_same_thread=False)
-        await driver
+        assert await driver is driver
         CountingConnection.handed_over = 0
         driver.begin(is_reading=is_reading, is_short=True)
         for _ in range(3):
