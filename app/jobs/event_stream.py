@@ -108,7 +108,7 @@ class JobEventStream:
             job = _present(feed, job_id)
             if job.version >= feed.latest:
                 return job
-        async with self._database.reading() as session:
+        async with self._database.reading(is_short=True) as session:
             return await JobStore(session).get(job_id)
 
     async def watch(self, job_id: str, *, after: int | None = None) -> AsyncIterator[JobEvent]:
@@ -177,7 +177,7 @@ class JobEventStream:
         try:
             async with feed.reading:
                 if feed.latest == 0:
-                    async with self._database.reading() as session:
+                    async with self._database.reading(is_short=True) as session:
                         feed.begin(await JobStore(session).get(job_id))
             self._start()
             yield feed
@@ -223,7 +223,7 @@ class JobEventStream:
                 await wait_for_event(self._rung, self._poll_seconds - rest)
 
     async def _look(self) -> None:
-        async with self._database.reading() as session:
+        async with self._database.reading(is_short=True) as session:
             found = await JobStore(session).list_versions(list(self._feeds))
         for job_id, feed in list(self._feeds.items()):
             if feed.latest == 0:
@@ -232,10 +232,22 @@ class JobEventStream:
             if not version:
                 feed.close()
             elif version > feed.latest:
-                if feed.listeners or is_done:
+                if feed.listeners:
                     await self._feed(job_id, feed)
+                elif is_done:
+                    await self._finish(job_id, feed)
                 else:
                     feed.skip(version)
+
+    async def _finish(self, job_id: str, feed: _Feed) -> None:
+        """Tell those who wait for the end only; the images that changed are read where a watcher wants them."""
+        async with self._database.reading(is_short=True) as session:
+            job = await JobStore(session).find(job_id)
+        if job is None:
+            feed.close()
+            return
+        feed.skip(job.version)
+        feed.add(job, ())
 
     async def _feed(self, job_id: str, feed: _Feed) -> None:
         events: list[JobEvent] = []

@@ -102,7 +102,7 @@ class PushMatcher:
 
     async def match_next(self) -> bool:
         """Make the jobs of the oldest event that waits; return whether there was one. Raise `UnavailableError`."""
-        async with self._database.reading() as session:
+        async with self._database.reading(is_short=True) as session:
             if not await HookEventStore(session).has_received(without=self._aside):
                 return False
         event: HookEvent | None = None

@@ -9,6 +9,7 @@ also over restarts; without a database they last as long as the process.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ FIRST_STEPS = 50
 LAST_STEPS = 150
 """Steps that the log of an image holds from its beginning, and from its end."""
 _log = get_logger(__name__)
+_root = logging.getLogger()
 
 
 @dataclass(slots=True)
@@ -67,7 +69,8 @@ class Progress:
         """Note a step for the image's log, and log it at the level debug."""
         step = CopyStep(now(), event, details)
         (self._first_steps if len(self._first_steps) < FIRST_STEPS else self._last_steps).append(step)
-        _log.debug(event, destination=str(self.destination), **details)
+        if _root.isEnabledFor(logging.DEBUG):  # asked here: a logger is bound anew for each event, logged or not
+            _log.debug(event, destination=str(self.destination), **details)
 
     def expect(self, blob: Descriptor) -> None:
         """Count a blob as needed."""

@@ -102,7 +102,7 @@ class Claims:
 
     async def claim(self, unit_id: int) -> Claim | ClaimDeferred | None:
         """Claim a unit; None when there is nothing left to do in it."""
-        async with self._database.transaction() as session:
+        async with self._database.transaction(is_short=True) as session:
             now = self._clock()
             found = await UnitStore(session).find(unit_id)
             if found is None:

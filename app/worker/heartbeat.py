@@ -57,7 +57,7 @@ class Heartbeat:
     async def record(self) -> None:
         """Raise this worker's heartbeat, and read the others'; raise `UnavailableError`."""
         now = self._clock()
-        async with self._database.transaction() as session:
+        async with self._database.transaction(is_short=True) as session:
             workers = HeartbeatStore(session)
             await workers.record(self.worker, name=self._name, concurrency=self._concurrency, now=now)
             signs = await workers.list()

@@ -106,7 +106,7 @@ class Notifier:
         if room <= 0:
             return 0
         now, busy = self._clock(), list(self._busy)
-        async with self._database.reading() as session:
+        async with self._database.reading(is_short=True) as session:
             if not await DeliveryStore(session).has_due(now=now, without=busy):
                 return 0
         async with self._database.transaction() as session:

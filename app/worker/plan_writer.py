@@ -159,7 +159,7 @@ class PlanWriter:
     async def _write(self) -> int | None:
         """Return how many units were handed out; None where nothing is to be written any more."""
         ranges = self._ranges() if not self._is_strict else []
-        async with self._database.transaction() as session:
+        async with self._database.transaction(is_short=True) as session:
             transition, _ = await self._lock_unit(session)
             if transition.job.is_stopping:
                 return None
@@ -201,7 +201,7 @@ class PlanWriter:
         await self._queue.enqueue(session, await store.add(units, now=transition.now))
 
     async def _finish(self) -> Claim | ClaimDeferred | None:
-        async with self._database.transaction() as session:
+        async with self._database.transaction(is_short=True) as session:
             transition, unit = await self._lock_unit(session)
             if transition.job.is_stopping:
                 await cancel_queued_images(session, transition)

@@ -246,7 +246,7 @@ class ProgressWriter:
         """Write what has changed, and what else there is to do, in one transaction under the fence."""
         taken, self._dirty = self._dirty, set()
         try:
-            async with self._database.transaction() as session:
+            async with self._database.transaction(is_short=True) as session:
                 locked, unit = await UnitStore(session).lock(self._claim.unit.id, fence=self._claim.unit.fence)
                 transition = JobTransition(locked, now=self._clock())
                 written = await self._write(session, transition, taken)

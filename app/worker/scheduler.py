@@ -52,7 +52,7 @@ class Scheduler:
 
     async def submit_due(self) -> int:
         """Submit the runs that are due and that no other process has taken; return how many jobs were made."""
-        async with self._database.reading() as session:
+        async with self._database.reading(is_short=True) as session:
             due = await PolicyStore(session).list_due(self._clock(), limit=POLICIES_AT_ONCE)
         made = 0
         for existing in due:

@@ -74,7 +74,7 @@ class SharedRegistryLimits:
             async with self._database.transaction() as session:
                 await RegistryLimitStore(session).share(news, now=now)
             self._published |= news
-        async with self._database.reading() as session:
+        async with self._database.reading(is_short=True) as session:
             known = await RegistryLimitStore(session).list_changed_since(now - MEMORY)
         self._pool.adopt_window_states(
             {name: WindowState(state.window, state.changed_at, state.paused_until) for name, state in known.items()}
@@ -213,7 +213,7 @@ class SharedUploads:
 
     async def _take(self, repository: Repository, digest: Digest) -> str | None:
         try:
-            async with self._database.reading() as session:
+            async with self._database.reading(is_short=True) as session:
                 if not await self._uploads(session).has(repository, digest):
                     return None  # as nearly always: writing would wait for all other writers
             async with self._database.transaction() as session:
@@ -269,7 +269,7 @@ class SharedDestinationNotes:
 
     async def _find(self, repository: Repository, digest: Digest | None) -> Mapping[str, str]:
         try:
-            async with self._database.reading() as session:
+            async with self._database.reading(is_short=True) as session:
                 return await DestinationNoteStore(session).find(repository, digest)
         except UnavailableError:
             return {}

@@ -194,7 +194,7 @@ class Worker:
         }
         if not fences:
             return
-        async with self._database.reading() as session:
+        async with self._database.reading(is_short=True) as session:
             signs = {sign.unit_id: sign for sign in await UnitStore(session).list_signs(fences)}
         for unit_id, fence in fences.items():
             stop_signal, sign = self._stop_signals.get(unit_id), signs.get(unit_id)

@@ -126,6 +126,19 @@ async def test_who_only_waits_costs_no_reading_of_images_and_still_sees_the_job_
     assert (await waiting[1]).state is JobState.SUCCEEDED
 
 
+async def test_the_end_of_a_job_that_is_only_waited_for_is_read_without_its_images(working: House) -> None:
+    read: list[str] = []
+
+    @event.listens_for(working.database._engine.sync_engine, "before_cursor_execute")
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        read.append(statement)
+
+    job = await working.submit("slow-1s", "many-30")
+    done = await working.jobs.wait(job.id, timeout_seconds=30, caller=CALLER)
+    assert (done.state, done.progress.images.copied) == (JobState.SUCCEEDED, 31)
+    assert not any("images.revision >" in statement for statement in read)
+
+
 async def test_changes_are_announced_and_not_only_found_by_looking(house: House) -> None:
     rarely = JobEventStream(house.database, poll_seconds=60)
     job = await house.submit("slow-1s")

@@ -45,7 +45,9 @@ POOL_SECONDS = 10.0
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 _TRY_AGAIN = ("08", "53", "57P", "40001", "40P01", "55P03", "25006")
 """SQLSTATEs that pass: connections, resources, shutdown and start, deadlocks, locks, a replica not promoted yet."""
-_SQLITE_READING = {"registry_sync_begin": "BEGIN"}
+_IS_READING = "registry_sync_reading"
+_IS_SHORT = "registry_sync_short"
+"""Execution options, for what SQLite's connections do with a transaction."""
 _POSTGRES_READING = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 """All statements of a reading see the same moment; on SQLite they do so by themselves."""
 
@@ -81,7 +83,9 @@ class Database:
         self._engine = (
             _sqlite_engine(self.url) if self.is_sqlite else _postgres_engine(self.url, pool_size, application)
         )
-        self._reader = self._engine.execution_options(**(_SQLITE_READING if self.is_sqlite else _POSTGRES_READING))
+        self._short = self._engine.execution_options(**{_IS_SHORT: True})
+        self._reader = self._engine.execution_options(**({_IS_READING: True} if self.is_sqlite else _POSTGRES_READING))
+        self._short_reader = self._reader.execution_options(**{_IS_SHORT: True})
         self._outage = _Outage()
         self._writer = WriteQueue()
         self._channel = channel
@@ -92,11 +96,12 @@ class Database:
         await self._engine.dispose()
 
     @asynccontextmanager
-    async def transaction(self, *, is_urgent: bool = False) -> AsyncIterator[AsyncSession]:
+    async def transaction(self, *, is_urgent: bool = False, is_short: bool = False) -> AsyncIterator[AsyncSession]:
         """Open a transaction to write in; it commits when the block ends well.
 
-        Keep it short: on SQLite all others wait; what is urgent goes before what came earlier. Raise `UnavailableError`
-        when the database does not answer; whether a commit that failed so has happened is then unknown.
+        Keep it short: on SQLite all others wait; what is urgent goes before what came earlier. With `is_short` each of
+        its statements finds a few rows by an index: those are executed at once, without another thread. Raise
+        `UnavailableError` when the database does not answer; whether a commit that failed so has happened is unknown.
         """
         one_at_a_time: AbstractAsyncContextManager[object] = (
             self._writer.permit(is_urgent=is_urgent) if self.is_sqlite else nullcontext()
@@ -104,7 +109,8 @@ class Database:
         after: list[AfterCommit] = []
         async with one_at_a_time:
             with self._outage, self._channel.writing() if self._channel is not None else nullcontext():
-                async with AsyncSession(self._engine, expire_on_commit=False, autoflush=False) as session:
+                engine = self._short if is_short else self._engine
+                async with AsyncSession(engine, expire_on_commit=False, autoflush=False) as session:
                     session.info["after_commit"] = after
                     async with session.begin():
                         yield session
@@ -112,10 +118,11 @@ class Database:
             await action()
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncSession]:
-        """Open a transaction to read in; raise `UnavailableError` when the database does not answer."""
+    async def reading(self, *, is_short: bool = False) -> AsyncIterator[AsyncSession]:
+        """Open a transaction to read in, see `transaction`; raise `UnavailableError` when the database is away."""
+        engine = self._short_reader if is_short else self._reader
         with self._outage:
-            async with AsyncSession(self._reader, expire_on_commit=False, autoflush=False) as session, session.begin():
+            async with AsyncSession(engine, expire_on_commit=False, autoflush=False) as session, session.begin():
                 yield session
 
     async def connect(self, *, command_seconds: float = COMMAND_SECONDS) -> asyncpg.Connection:
@@ -182,7 +189,7 @@ def _unreachable(reason: str) -> UnavailableError:
 
 
 def _sqlite_engine(url: str) -> AsyncEngine:
-    connecting = {"timeout": BUSY_SECONDS, "async_creator_fn": connect_sqlite}
+    connecting = {"timeout": BUSY_SECONDS, "async_creator_fn": connect_sqlite, "check_same_thread": False}
     engine = create_async_engine(url, hide_parameters=True, connect_args=connecting)
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -196,9 +203,10 @@ def _sqlite_engine(url: str) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
-        # IMMEDIATE: a transaction that will write waits its turn here, not with a failure half way through.
-        statement = connection.get_execution_options().get("registry_sync_begin", "BEGIN IMMEDIATE")
-        cast("SqliteConnection", connection.connection.driver_connection).begin(statement)
+        options = connection.get_execution_options()
+        cast("SqliteConnection", connection.connection.driver_connection).begin(
+            is_reading=options.get(_IS_READING, False), is_short=options.get(_IS_SHORT, False)
+        )
 
     return engine
 

@@ -76,7 +76,7 @@ class GroupCommit(Generic[Item, Outcome]):
     async def _write_all(self, batch: list[_Pending[Item, Outcome]]) -> None:
         outcomes: Sequence[Outcome | Exception]
         try:
-            async with self._database.transaction(is_urgent=True) as session:
+            async with self._database.transaction(is_urgent=True, is_short=True) as session:
                 outcomes = await self._write(session, [pending.item for pending in batch])
         except UnavailableError as error:
             outcomes = [error] * len(batch)

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
@@ -25,6 +25,8 @@ _FIRST_REST_SECONDS = 0.000_5
 _MOST_REST_SECONDS = 0.002
 _PRIMARY_CODE = 0xFF
 """The part of SQLite's error codes that tells the kind (sqlite.org/rescode.html)."""
+_FEW_ROWS = 16
+"""A statement for more rows than these is handed over in a short transaction too."""
 _ITERATED_ROWS = 64
 """What aiosqlite fetches at once where rows are iterated, which nothing does here."""
 
@@ -35,12 +37,20 @@ class SqliteConnection(aiosqlite.Connection):
     busy_seconds = 5.0
     """How long a transaction waits for the lock that another process has."""
     _to_begin = ""
+    _is_short = False
+    _is_reading = False
     _may_be_open = False
     """Whether a transaction may be open: said by what was handed over, as the thread may not have come to it yet."""
 
-    def begin(self, statement: str) -> None:
-        """Begin a transaction with its first statement, in the same hand-over."""
-        self._to_begin = statement
+    def begin(self, *, is_reading: bool, is_short: bool) -> None:
+        """Begin a transaction with its first statement, in the same hand-over.
+
+        Of a short one only what may wait is handed over: the beginning, for another process's lock, and the commit, for
+        the disk. A transaction that reads waits for neither.
+        """
+        # IMMEDIATE: a transaction that will write waits its turn here, not with a failure half way through.
+        self._to_begin = "BEGIN" if is_reading else "BEGIN IMMEDIATE"
+        self._is_reading, self._is_short = is_reading, is_short
 
     def cursor(self) -> _Cursor:  # type: ignore[override]  # SQLAlchemy awaits its `__aenter__`
         """Return a cursor, without asking the thread for it."""
@@ -50,7 +60,10 @@ class SqliteConnection(aiosqlite.Connection):
         """Commit, if anything was executed."""
         self._to_begin = ""
         if self._may_be_open:
-            await super().commit()
+            if self._is_reading:
+                self._conn.commit()
+            else:
+                await super().commit()
             self._may_be_open = False
 
     async def rollback(self) -> None:
@@ -60,12 +73,12 @@ class SqliteConnection(aiosqlite.Connection):
             await super().rollback()
             self._may_be_open = False
 
-    async def run(self, execute: Callable[[sqlite3.Cursor], object]) -> _Executed:
-        """Let the connection's thread execute a statement and read its rows; raise sqlite3's exceptions."""
+    async def run(self, execute: Callable[[sqlite3.Cursor], object], *, is_many: bool = False) -> _Executed:
+        """Execute a statement and read its rows, in the thread where it may wait; raise sqlite3's errors."""
         begin, self._to_begin = self._to_begin, ""
         self._may_be_open = True
 
-        def in_thread() -> _Executed:
+        def run() -> _Executed:
             cursor = self._conn.cursor()
             try:
                 if begin:
@@ -76,7 +89,9 @@ class SqliteConnection(aiosqlite.Connection):
             finally:
                 cursor.close()
 
-        executed: _Executed = await self._execute(in_thread)  # type: ignore[no-untyped-call]
+        if self._is_short and not is_many and (self._is_reading or not begin):
+            return run()
+        executed: _Executed = await self._execute(run)  # type: ignore[no-untyped-call]
         return executed
 
     def _begin(self, cursor: sqlite3.Cursor, statement: str) -> None:
@@ -124,9 +139,9 @@ class _Cursor:
         """Execute a statement and read all its rows."""
         await self._run(lambda cursor: cursor.execute(statement, parameters))
 
-    async def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> None:
+    async def executemany(self, statement: str, parameters: Sequence[Sequence[Any]]) -> None:
         """Execute a statement once for each of many parameters."""
-        await self._run(lambda cursor: cursor.executemany(statement, parameters))
+        await self._run(lambda cursor: cursor.executemany(statement, parameters), is_many=len(parameters) > _FEW_ROWS)
 
     async def fetchall(self) -> list[Any]:
         """Return the rows that were read."""
@@ -136,8 +151,9 @@ class _Cursor:
     async def close(self) -> None:
         """Do nothing: the thread has closed its cursor."""
 
-    async def _run(self, execute: Callable[[sqlite3.Cursor], object]) -> None:
-        self.description, self.rowcount, self.lastrowid, self._rows = await self._connection.run(execute)
+    async def _run(self, execute: Callable[[sqlite3.Cursor], object], *, is_many: bool = False) -> None:
+        executed = await self._connection.run(execute, is_many=is_many)
+        self.description, self.rowcount, self.lastrowid, self._rows = executed
 
 
 def connect_sqlite(

@@ -101,7 +101,7 @@ async def test_a_transaction_begins_with_its_first_statement_and_as_it_was_asked
     async with open_engine(tmp_path, connect_counting) as engine, engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
         assert isinstance(driver, CountingConnection)
-        driver.begin("BEGIN IMMEDIATE")
+        driver.begin(is_reading=False, is_short=False)
         CountingConnection.handed_over = 0
         before, things, after = driver.in_transaction, await count_things(connection), driver.in_transaction
         assert (before, things, after) == (False, 0, True)
@@ -114,6 +114,31 @@ async def test_a_transaction_begins_with_its_first_statement_and_as_it_was_asked
         other.close()
 
 
+@pytest.mark.parametrize(("is_reading", "handed_over"), [(True, 0), (False, 2)])
+async def test_a_short_transaction_hands_over_what_may_wait_only(
+    tmp_path: Path, *, is_reading: bool, handed_over: int
+) -> None:
+    async with open_engine(tmp_path, connect_counting):
+        file = str(tmp_path / "x.db")
+        driver = connect_counting(file, isolation_level=None, check_same_thread=False)
+        assert await driver is driver
+        CountingConnection.handed_over = 0
+        driver.begin(is_reading=is_reading, is_short=True)
+        for _ in range(3):
+            await driver.run(lambda cursor: cursor.execute("SELECT * FROM things"))
+        assert driver.in_transaction
+        await driver.commit()
+        assert not driver.in_transaction
+        assert (
+            CountingConnection.handed_over == handed_over
+        )  # its beginning, for the lock, and its commit, for the disk
+        driver.begin(is_reading=True, is_short=True)
+        await driver.run(lambda cursor: cursor.execute("SELECT * FROM things"), is_many=True)
+        assert CountingConnection.handed_over == handed_over + 1
+        await driver.commit()
+        await driver.close()
+
+
 async def test_what_is_cut_off_while_the_thread_is_at_it_leaves_no_transaction_open(tmp_path: Path) -> None:
     async with open_engine(tmp_path, connect_sqlite) as engine:
         driver = await opened(str(tmp_path / "x.db"))
@@ -124,7 +149,7 @@ async def test_what_is_cut_off_while_the_thread_is_at_it_leaves_no_transaction_o
             go_on.wait(10)
             cursor.execute("INSERT INTO things (name) VALUES ('a')")
 
-        driver.begin("BEGIN")
+        driver.begin(is_reading=False, is_short=False)
         running = asyncio.create_task(driver.run(slow))
         await asyncio.to_thread(begun.wait, 10)
         running.cancel()
@@ -143,7 +168,7 @@ async def test_a_transaction_waits_for_the_lock_of_another_process_and_not_for_e
         file = str(tmp_path / "x.db")
         holder, patient, hasty = [await opened(file, timeout=seconds) for seconds in (1, 60, 0.01)]
         for driver in (holder, patient, hasty):
-            driver.begin("BEGIN IMMEDIATE")
+            driver.begin(is_reading=False, is_short=False)
         await holder.run(insert_one)
         waiting = asyncio.create_task(patient.run(insert_one))
         with pytest.raises(sqlite3.OperationalError, match="locked"):
@@ -152,7 +177,7 @@ async def test_a_transaction_waits_for_the_lock_of_another_process_and_not_for_e
         await holder.rollback()
         await waiting
         await patient.commit()
-        hasty.begin("BEGIN IMMEDIATE")
+        hasty.begin(is_reading=False, is_short=False)
         await hasty.run(insert_one)
         await hasty.commit()
         *_, rows = await hasty.run(lambda cursor: cursor.execute("SELECT count(*) FROM things"))
