@@ -346,6 +346,4 @@ class SyncSessions:
 
     def _rate_limit(self, job: Job) -> TokenBucket | None:
         rate = job.request.options.max_bytes_per_second
-        if rate is not None and job.id not in self._rate_limits:
-            self._rate_limits[job.id] = TokenBucket(rate)
-        return self._rate_limits.get(job.id)
+        return None if rate is None else self._rate_limits.setdefault(job.id, TokenBucket(rate))

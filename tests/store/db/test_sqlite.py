@@ -126,12 +126,11 @@ async def test_a_short_transaction_hands_over_what_may_wait_only(
         driver.begin(is_reading=is_reading, is_short=True)
         for _ in range(3):
             await driver.run(lambda cursor: cursor.execute("SELECT * FROM things"))
-        assert driver.in_transaction
+        within = driver.in_transaction
         await driver.commit()
-        assert not driver.in_transaction
-        assert (
-            CountingConnection.handed_over == handed_over
-        )  # its beginning, for the lock, and its commit, for the disk
+        assert (within, driver.in_transaction) == (True, False)
+        # Its beginning, for the lock, and its commit, for the disk.
+        assert CountingConnection.handed_over == handed_over
         driver.begin(is_reading=True, is_short=True)
         await driver.run(lambda cursor: cursor.execute("SELECT * FROM things"), is_many=True)
         assert CountingConnection.handed_over == handed_over + 1
