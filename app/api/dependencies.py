@@ -159,18 +159,22 @@ class KeyedRoute(APIRoute):
             await known_caller(SecurityScopes(), request, service=service, credentials=credentials)
             is_json = request.headers.get("Content-Type", "").partition(";")[0].strip().endswith(("/json", "+json"))
             if is_json and len(body := await request.body()) > LARGE_BODY:
-                # Where Starlette keeps what a body holds; FastAPI takes a model that was checked as it is.
-                request._json = await asyncio.to_thread(_checked, model, body)  # noqa: SLF001
+                checked = await asyncio.to_thread(_checked, model, body)
+                if checked is not None:  # else FastAPI finds out that it is no JSON
+                    # Where Starlette keeps what a body holds; FastAPI takes a model that was checked as it is.
+                    request._json = checked  # noqa: SLF001
             return await handle(request)
 
         return answer
 
 
 def _checked(model: TypeAdapter[Any], body: bytes) -> Any:
-    """Return what a body says; raise `RequestValidationError`. What is no JSON is left for FastAPI to find."""
-    document: Any = None
+    """Return what a body says, None where it is no JSON; raise `RequestValidationError`."""
     try:
         document = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    try:
         return model.validate_python(document)
     except ValidationError as error:
         found = [{**one, "loc": ("body", *one["loc"])} for one in error.errors(include_url=False)]

@@ -17,7 +17,7 @@ from typing import Literal
 
 from cachetools import TTLCache
 
-from app.domain.audit import AuditAction, AuditEntry
+from app.domain.audit import AuditAction, AuditContext, AuditEntry
 from app.domain.errors import TooManyError, UnavailableError
 from app.observability import AUTHENTICATION_FAILURES, get_logger
 from app.store.audit import AuditStore
@@ -163,4 +163,6 @@ def _entry(kind: Kind, peer: str, group: _Group) -> AuditEntry:
         "first_at": group.first_at.isoformat(),
         "last_at": group.last_at.isoformat(),
     }
-    return AuditEntry(group.last_at, ACTOR, AuditAction.ACCESS_REFUSED, peer, details)
+    # Of many requests, not of the first one, whose task goes on to write them all down.
+    context = AuditContext(peer=peer if peer != OTHERS else None)
+    return AuditEntry(group.last_at, ACTOR, AuditAction.ACCESS_REFUSED, peer, details, context=context)
