@@ -52,9 +52,8 @@ async def test_an_identity_that_may_not_make_repositories_is_told_which_right_it
 
 
 async def test_tags_a_key_and_what_is_deleted_when_are_those_of_the_entry(aws: AwsServer) -> None:
-    rules = json.dumps(
-        {"rules": [{"rulePriority": 1, "selection": {"tagStatus": "any"}, "action": {"type": "expire"}}]}
-    )
+    selection = {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 9}
+    rules = json.dumps({"rules": [{"rulePriority": 1, "selection": selection, "action": {"type": "expire"}}]})
     name = f"mirror/labelled-{next(numbers)}"
     actions = [MAKE, "ecr:TagResource", "ecr:PutLifecyclePolicy", "ecr:Get*", "ecr:List*", "ecr:Describe*"]
     key = aws.make_user(f"maker-{next(numbers)}", actions=actions)
