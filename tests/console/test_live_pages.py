@@ -18,14 +18,20 @@ pytestmark = needs_chromium
 RATE = 200_000
 
 
-@pytest.fixture
-def slow_job(service: ServiceProcess, source: Namespace, destination: Namespace) -> Iterator[dict[str, Any]]:
-    """Submit a job of some 15 seconds, and wait until its bar moves; the service does not finish it at the end."""
+def submit_slow(service: ServiceProcess, source: Namespace, destination: Namespace) -> dict[str, Any]:
+    """Submit a job of some 15 seconds, and wait until its bar moves."""
     source.push("slow", oci_image("slow", layers=(blob("slow", size=16 * RATE),)), "1")
     request = {"source": source.reference("slow"), "destination": destination.reference("slow")}
     job = service.submit({**request, "options": {"max_bytes_per_second": RATE}})
-    yield service.follow_until(job["id"], lambda job: job["progress"]["bytes"]["done"] > 0)
-    service.kill()
+    return service.follow_until(job["id"], lambda job: job["progress"]["bytes"]["done"] > 0)
+
+
+@pytest.fixture
+def slow_job(service: ServiceProcess, source: Namespace, destination: Namespace) -> Iterator[dict[str, Any]]:
+    """Have a job that runs; it is cancelled at the end."""
+    job = submit_slow(service, source, destination)
+    yield job
+    service.client.post(f"/v1/jobs/{job['id']}/cancel")
 
 
 def wait_for_change(page: Page) -> None:
@@ -55,8 +61,10 @@ def test_one_line_says_what_changed_to_who_does_not_see_it(
 
 
 def test_a_page_outlives_a_restart_of_the_service(
-    browser: Browser, service: ServiceProcess, slow_job: dict[str, Any]
+    browser: Browser, own_service: ServiceProcess, source: Namespace, destination: Namespace
 ) -> None:
+    service = own_service
+    slow_job = submit_slow(service, source, destination)
     page = browser.new_context(base_url=str(service.client.base_url)).new_page()
     open_page(page, f"/jobs/{slow_job['id']}")
     service.kill()
@@ -66,14 +74,18 @@ def test_a_page_outlives_a_restart_of_the_service(
     expect(page.locator("#connection")).to_be_hidden(timeout=20_000)
     wait_for_change(page)
     page.context.close()
+    service.kill()  # not to wait for the job
 
 
 def test_a_session_that_ends_under_a_live_page_leads_to_the_login(
-    page: Page, service: ServiceProcess, slow_job: dict[str, Any]
+    own_page: Page, own_service: ServiceProcess, source: Namespace, destination: Namespace
 ) -> None:
+    page, service = own_page, own_service
+    slow_job = submit_slow(service, source, destination)
     open_page(page, f"/jobs/{slow_job['id']}")
     service.client.post("/v1/keys", json={"name": "first", "scope": "admin"}).raise_for_status()
     expect(page.locator("main h1")).to_have_text("Log in", timeout=20_000)
+    service.kill()  # not to wait for the job
 
 
 def test_an_answer_that_is_an_error_replaces_no_part_of_a_page(service: ServiceProcess) -> None:
