@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
+from app.cli.api_client import ApiClient, open_client
 from app.domain.errors import RegistrySyncError, SettingsError
 from app.redaction import without_secrets
 
@@ -31,6 +35,35 @@ Context = Annotated[
     typer.Option(envvar="REGISTRY_SYNC_CONTEXT", help="A context of ~/.config/registry-sync/config.yaml."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API answers.")]
+
+
+P = ParamSpec("P")
+_WHERE = {"url": Url, "key": Key, "context": Context}
+
+
+def with_client(command: Callable[Concatenate[ApiClient, P], None]) -> Callable[..., None]:
+    """Give a command the options that say where the service is, and the client they name; its errors take one line.
+
+    Typer reads the signature: the client is not in it, the three options are.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    own = list(signature.parameters.values())[1:]
+    where = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in _WHERE.items()
+    ]
+    shown = signature.replace(parameters=[*own, *where])
+
+    @wraps(command)
+    def run(
+        *args: Any, url: str | None = None, key: str | None = None, context: str | None = None, **given: Any
+    ) -> None:
+        with errors_in_one_line(), open_client(url, key, context) as client:
+            command(client, *args, **given)
+
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown.parameters.values()}
+    vars(run)["__signature__"] = shown
+    return run
 
 
 @contextmanager

@@ -9,8 +9,14 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from app.cli.api_client import open_client
-from app.cli.options import CHANGES, Context, Key, Name, Url, WrongArgumentError, errors_in_one_line, print_json
+from app.cli.api_client import ApiClient
+from app.cli.options import (
+    CHANGES,
+    Name,
+    WrongArgumentError,
+    print_json,
+    with_client,
+)
 
 _READ_ONLY = {"created_at", "updated_at", "version", "next_run_at", "last_job", "name"}
 """What a policy is shown with and can't be sent."""
@@ -25,7 +31,9 @@ def add_to(commands: typer.Typer) -> None:
 
 
 @policy.command("apply")
+@with_client
 def apply_policies(
+    client: ApiClient,
     place: Annotated[
         Path, typer.Option("--file", "-f", help="A YAML file, or a folder of them; its name is the policy's.")
     ],
@@ -33,68 +41,60 @@ def apply_policies(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the difference only; exit code 4 where there is one.")
     ] = False,
-    url: Url = None,
-    key: Key = None,
-    context: Context = None,
 ) -> None:
     """Create or replace policies from files; show first what changes."""
-    with errors_in_one_line(), open_client(url, key, context) as client:
-        existing = {one["name"]: _sendable(one) for one in client.pages("/v1/policies")}
-        changes = 0
-        for name, document in _policies_in(place):
-            before = _as_lines(existing.get(name))
-            if before == _as_lines(document) or (name in existing and document.items() <= existing[name].items()):
-                typer.echo(f"= {name}")
-                continue
-            changes += 1
-            typer.echo(f"{'~' if name in existing else '+'} {name}")
-            for line in difflib.unified_diff(before, _as_lines(document), "there", "file", lineterm=""):
-                typer.echo(f"  {line}")
-            if not dry_run:
-                client.put(f"/v1/policies/{name}", document)
-        if dry_run and changes:
-            raise typer.Exit(CHANGES)
+    existing = {one["name"]: _sendable(one) for one in client.pages("/v1/policies")}
+    changes = 0
+    for name, document in _policies_in(place):
+        before = _as_lines(existing.get(name))
+        if before == _as_lines(document) or (name in existing and document.items() <= existing[name].items()):
+            typer.echo(f"= {name}")
+            continue
+        changes += 1
+        typer.echo(f"{'~' if name in existing else '+'} {name}")
+        for line in difflib.unified_diff(before, _as_lines(document), "there", "file", lineterm=""):
+            typer.echo(f"  {line}")
+        if not dry_run:
+            client.put(f"/v1/policies/{name}", document)
+    if dry_run and changes:
+        raise typer.Exit(CHANGES)
 
 
 @policy.command("run")
-def run_policy(name: Name, *, url: Url = None, key: Key = None, context: Context = None) -> None:
+@with_client
+def run_policy(client: ApiClient, name: Name) -> None:
     """Run a policy now; print the job's id."""
-    with errors_in_one_line(), open_client(url, key, context) as client:
-        typer.echo(client.post(f"/v1/policies/{name}/run")["id"])
+    typer.echo(client.post(f"/v1/policies/{name}/run")["id"])
 
 
 @policy.command("pause")
+@with_client
 def pause_policy(
+    client: ApiClient,
     name: Name,
     *,
     resume: Annotated[bool, typer.Option("--resume", help="Let it run again.")] = False,
-    url: Url = None,
-    key: Key = None,
-    context: Context = None,
 ) -> None:
     """Pause a policy: neither its schedule nor pushes run it."""
-    with errors_in_one_line(), open_client(url, key, context) as client:
-        client.send("PATCH", f"/v1/policies/{name}", body={"enabled": resume})
+    client.send("PATCH", f"/v1/policies/{name}", body={"enabled": resume})
 
 
 @policy.command("export")
+@with_client
 def export_policies(
+    client: ApiClient,
     names: Annotated[list[str] | None, typer.Argument(help="Which. [default: all]")] = None,
     *,
     folder: Annotated[Path | None, typer.Option(help="Write a file for each there. [default: standard output]")] = None,
-    url: Url = None,
-    key: Key = None,
-    context: Context = None,
 ) -> None:
     """Print policies as YAML that `policy apply` takes."""
-    with errors_in_one_line(), open_client(url, key, context) as client:
-        found = [client.get(f"/v1/policies/{name}") for name in names] if names else list(client.pages("/v1/policies"))
-        for one in found:
-            text = yaml.safe_dump({"name": one["name"], **_sendable(one)}, sort_keys=False)
-            if folder is None:
-                typer.echo(f"---\n{text}", nl=False)
-            else:
-                _write(folder / f"{one['name']}.yaml", text)
+    found = [client.get(f"/v1/policies/{name}") for name in names] if names else list(client.pages("/v1/policies"))
+    for one in found:
+        text = yaml.safe_dump({"name": one["name"], **_sendable(one)}, sort_keys=False)
+        if folder is None:
+            typer.echo(f"---\n{text}", nl=False)
+        else:
+            _write(folder / f"{one['name']}.yaml", text)
 
 
 def _write(file: Path, text: str) -> None:
@@ -105,25 +105,23 @@ def _write(file: Path, text: str) -> None:
         raise WrongArgumentError(f"{file} can't be written: {error.strerror}") from error
 
 
+@with_client
 def import_file(
+    client: ApiClient,
     file: Annotated[Path, typer.Argument(help="The other tool's file.")],
     *,
     tool: Annotated[
         str, typer.Option("--format", help="skopeo, regsync, image-syncer, dregsy, harbor, list, kubernetes")
     ],
     write: Annotated[bool, typer.Option("--write", help="Make what is shown.")] = False,
-    url: Url = None,
-    key: Key = None,
-    context: Context = None,
 ) -> None:
     """Import another tool's configuration; without `--write` show what would be made of it."""
-    with errors_in_one_line(), open_client(url, key, context) as client:
-        try:
-            content = ("text/plain" if tool == "list" else "application/yaml", file.read_bytes())
-        except OSError as error:
-            raise WrongArgumentError(f"{file} can't be read: {error.strerror}") from error
-        query = {"format": tool, "dry_run": str(not write).lower()}
-        print_json(client.send("POST", "/v1/policies/import", query=query, content=content))
+    try:
+        content = ("text/plain" if tool == "list" else "application/yaml", file.read_bytes())
+    except OSError as error:
+        raise WrongArgumentError(f"{file} can't be read: {error.strerror}") from error
+    query = {"format": tool, "dry_run": str(not write).lower()}
+    print_json(client.send("POST", "/v1/policies/import", query=query, content=content))
 
 
 def _sendable(shown: dict[str, Any]) -> dict[str, Any]:

@@ -8,18 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.api_client import ApiClient, open_client
+from app.cli.api_client import ApiClient
 from app.cli.options import (
     FAILED,
     AsJson,
-    Context,
-    Key,
     Name,
-    Url,
-    errors_in_one_line,
     print_json,
     read_document,
     read_secret,
+    with_client,
 )
 
 jobs = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at jobs, cancel and retry them.")
@@ -39,7 +36,9 @@ _ALLOWED = {True: "may ", False: "NOT ", None: "?   "}
 
 
 @jobs.command("list")
+@with_client
 def list_jobs(
+    client: ApiClient,
     *,
     state: Annotated[
         list[str] | None, typer.Option(help="Only queued, running, succeeded, failed or cancelled ones; repeatable.")
@@ -55,59 +54,53 @@ def list_jobs(
     search: Annotated[str | None, typer.Option("--search", "-q", help="Only those with this text.")] = None,
     limit: Annotated[int, typer.Option(help="How many, the newest first.")] = 20,
     as_json: AsJson = False,
-    url: Url = None,
-    key: Key = None,
-    context: Context = None,
 ) -> None:
     """List jobs, the newest first."""
-    with errors_in_one_line(), open_client(url, key, context) as client:
-        filters = {"source": source, "destination": destination, "created_by": created_by, "trigger": trigger}
-        filters |= {"since": since, "until": until, "q": search, "policy": policy_name}
-        found = list(client.pages("/v1/jobs", limit=limit, state=state, label=label, **filters))
-        if as_json:
-            print_json(found)
-            return
-        rows = [
-            (job["id"], job["state"], job["created_at"], job["policy"] or job["created_by"], _counts(job), _why(job))
-            for job in found
-        ]
-        _print_table(("ID", "STATE", "SUBMITTED", "BY", "IMAGES", "ERROR"), rows)
+    filters = {"source": source, "destination": destination, "created_by": created_by, "trigger": trigger}
+    filters |= {"since": since, "until": until, "q": search, "policy": policy_name}
+    found = list(client.pages("/v1/jobs", limit=limit, state=state, label=label, **filters))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (job["id"], job["state"], job["created_at"], job["policy"] or job["created_by"], _counts(job), _why(job))
+        for job in found
+    ]
+    _print_table(("ID", "STATE", "SUBMITTED", "BY", "IMAGES", "ERROR"), rows)
 
 
 @jobs.command("get")
-def get_job(job: JobId, *, url: Url = None, key: Key = None, context: Context = None) -> None:
+@with_client
+def get_job(client: ApiClient, job: JobId) -> None:
     """Print a job as the API shows it."""
-    with errors_in_one_line(), open_client(url, key, context) as client:
-        print_json(client.get(f"/v1/jobs/{job}"))
+    print_json(client.get(f"/v1/jobs/{job}"))
 
 
 @jobs.command("explain")
+@with_client
 def explain_tag(
+    client: ApiClient,
     job: JobId,
     tag: Annotated[str, typer.Argument(help="A tag, repository:tag or host/repository:tag.")],
     *,
     as_json: AsJson = False,
-    url: Url = None,
-    key: Key = None,
-    context: Context = None,
 ) -> None:
     """Say why a job's rules take or drop a tag, as the source is now, and what the job did with it."""
     from app.cli.plan_output import print_explanation
 
-    with errors_in_one_line(), open_client(url, key, context) as client:
-        found = client.get(f"/v1/jobs/{job}", explain=tag)["explanation"]
-        names = {rule["tag"] for rule in found["rules"]} if found else set()
-        rows = [
-            one for name in names for one in client.pages(f"/v1/jobs/{job}/images", q=name) if one["source"] == name
-        ]
-        if as_json:
-            print_json({"explanation": found, "images": rows})
-        else:
-            print_explanation(found, rows)
+    found = client.get(f"/v1/jobs/{job}", explain=tag)["explanation"]
+    names = {rule["tag"] for rule in found["rules"]} if found else set()
+    rows = [one for name in names for one in client.pages(f"/v1/jobs/{job}/images", q=name) if one["source"] == name]
+    if as_json:
+        print_json({"explanation": found, "images": rows})
+    else:
+        print_explanation(found, rows)
 
 
 @jobs.command("images")
+@with_client
 def list_images(
+    client: ApiClient,
     job: JobId,
     *,
     state: Annotated[
@@ -118,77 +111,70 @@ def list_images(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="How many. [default: all]")] = None,
     as_json: AsJson = False,
-    url: Url = None,
-    key: Key = None,
-    context: Context = None,
 ) -> None:
     """List the images of a job."""
-    with errors_in_one_line(), open_client(url, key, context) as client:
-        found = list(client.pages(f"/v1/jobs/{job}/images", limit=limit, state=state, q=search))
-        if as_json:
-            print_json(found)
-            return
-        rows = [(one["state"], one["source"], one["destination"], one["reason"] or _why(one)) for one in found]
-        _print_table(("STATE", "SOURCE", "DESTINATION", "WHY"), rows)
+    found = list(client.pages(f"/v1/jobs/{job}/images", limit=limit, state=state, q=search))
+    if as_json:
+        print_json(found)
+        return
+    rows = [(one["state"], one["source"], one["destination"], one["reason"] or _why(one)) for one in found]
+    _print_table(("STATE", "SOURCE", "DESTINATION", "WHY"), rows)
 
 
 @jobs.command("cancel")
-def cancel_job(job: JobId, *, url: Url = None, key: Key = None, context: Context = None) -> None:
+@with_client
+def cancel_job(client: ApiClient, job: JobId) -> None:
     """Cancel a job."""
-    with errors_in_one_line(), open_client(url, key, context) as client:
-        typer.echo(client.post(f"/v1/jobs/{job}/cancel")["state"])
+    typer.echo(client.post(f"/v1/jobs/{job}/cancel")["state"])
 
 
 @jobs.command("retry")
+@with_client
 def retry_job(
+    client: ApiClient,
     job: JobId,
     *,
     everything: Annotated[bool, typer.Option("--all", help="All of it, not only what failed.")] = False,
-    url: Url = None,
-    key: Key = None,
-    context: Context = None,
 ) -> None:
     """Retry what failed of a job, as a new job; print its id."""
-    with errors_in_one_line(), open_client(url, key, context) as client:
-        typer.echo(client.post(f"/v1/jobs/{job}/retry", {"only": "all" if everything else "failed"})["id"])
+    typer.echo(client.post(f"/v1/jobs/{job}/retry", {"only": "all" if everything else "failed"})["id"])
 
 
 @jobs.command("logs")
+@with_client
 def show_log(
+    client: ApiClient,
     job: JobId,
     image: Annotated[str | None, typer.Argument(help="An image's id. [default: all that failed]")] = None,
-    *,
-    url: Url = None,
-    key: Key = None,
-    context: Context = None,
 ) -> None:
     """Show what was done for images that failed, step by step."""
-    with errors_in_one_line(), open_client(url, key, context) as client:
-        failed = client.pages(f"/v1/jobs/{job}/images", state="failed")
-        for one in [image] if image else [found["id"] for found in failed]:
-            typer.echo(f"# {one}")
-            for step in client.get(f"/v1/jobs/{job}/images/{one}/log")["steps"]:
-                details = " ".join(f"{name}={value}" for name, value in step["details"].items() if value is not None)
-                typer.echo(f"{step['at']} {step['event']} {details}")
+    failed = client.pages(f"/v1/jobs/{job}/images", state="failed")
+    for one in [image] if image else [found["id"] for found in failed]:
+        typer.echo(f"# {one}")
+        for step in client.get(f"/v1/jobs/{job}/images/{one}/log")["steps"]:
+            details = " ".join(f"{name}={value}" for name, value in step["details"].items() if value is not None)
+            typer.echo(f"{step['at']} {step['event']} {details}")
 
 
 @jobs.command("watch")
-def watch_job(job: JobId, *, url: Url = None, key: Key = None, context: Context = None) -> None:
+@with_client
+def watch_job(client: ApiClient, job: JobId) -> None:
     """Show a job live until it is done; exit code 0 when it succeeded, 3 when it did not."""
     from rich.console import Console
 
     from app.cli.watch import watch
 
-    with errors_in_one_line(), open_client(url, key, context) as client:
-        if watch(client, job, console=Console())["state"] != "succeeded":
-            raise typer.Exit(FAILED)
+    if watch(client, job, console=Console())["state"] != "succeeded":
+        raise typer.Exit(FAILED)
 
 
 # --- registries -------------------------------------------------------------------------------------------------------
 
 
 @registry.command("add")
+@with_client
 def add_registry(
+    client: ApiClient,
     name: Name,
     host: Annotated[str, typer.Argument(help="host[:port][/prefix]")],
     *,
@@ -206,63 +192,55 @@ def add_registry(
     create_missing: Annotated[
         bool, typer.Option("--create-missing", help="Make repositories (Harbor: projects) that a copy finds missing.")
     ] = False,
-    url: Url = None,
-    key: Key = None,
-    context: Context = None,
 ) -> None:
     """Enter a registry, or replace its entry, and check it; it stays where the check fails (exit code 3)."""
-    with errors_in_one_line(), open_client(url, key, context) as client:
-        entry: dict[str, Any] = {"host": host, "type": kind, "insecure": insecure, "create_missing": create_missing}
-        if auth is not None:
-            entry["auth"] = read_document(auth, what="--auth")
-        elif username is not None:
-            is_asked = password is None and sys.stdin.isatty()
-            where = password or "-"
-            secret = typer.prompt("Password", hide_input=True) if is_asked else read_secret(where, what="--password")
-            entry["auth"] = {"type": "basic", "username": username, "password": secret}
-        client.put(f"/v1/registries/{name}", entry)
-        _check(client, name, {})
+    entry: dict[str, Any] = {"host": host, "type": kind, "insecure": insecure, "create_missing": create_missing}
+    if auth is not None:
+        entry["auth"] = read_document(auth, what="--auth")
+    elif username is not None:
+        is_asked = password is None and sys.stdin.isatty()
+        where = password or "-"
+        secret = typer.prompt("Password", hide_input=True) if is_asked else read_secret(where, what="--password")
+        entry["auth"] = {"type": "basic", "username": username, "password": secret}
+    client.put(f"/v1/registries/{name}", entry)
+    _check(client, name, {})
 
 
 @registry.command("check")
+@with_client
 def check_registry(
+    client: ApiClient,
     name: Name,
     *,
     repository: Annotated[str | None, typer.Option(help="A repository to list and read from.")] = None,
     push: Annotated[bool, typer.Option("--push", help="Open an upload there too, and take it back.")] = False,
-    url: Url = None,
-    key: Key = None,
-    context: Context = None,
 ) -> None:
     """Try what a copy needs: reach it, log in, list, read, push; exit code 3 where something does not work."""
-    with errors_in_one_line(), open_client(url, key, context) as client:
-        _check(client, name, ({"repository": repository} if repository else {}) | ({"push": True} if push else {}))
+    _check(client, name, ({"repository": repository} if repository else {}) | ({"push": True} if push else {}))
 
 
 @registry.command("ls")
-def list_registries(*, as_json: AsJson = False, url: Url = None, key: Key = None, context: Context = None) -> None:
+@with_client
+def list_registries(client: ApiClient, *, as_json: AsJson = False) -> None:
     """List registries and how they stand."""
-    with errors_in_one_line(), open_client(url, key, context) as client:
-        found = list(client.pages("/v1/registries"))
-        if as_json:
-            print_json(found)
-            return
-        rows = [(one["name"], one["host"], one["type"], one["auth"]["type"], _state(one["state"])) for one in found]
-        _print_table(("NAME", "HOST", "TYPE", "LOGIN", "STATE"), rows)
+    found = list(client.pages("/v1/registries"))
+    if as_json:
+        print_json(found)
+        return
+    rows = [(one["name"], one["host"], one["type"], one["auth"]["type"], _state(one["state"])) for one in found]
+    _print_table(("NAME", "HOST", "TYPE", "LOGIN", "STATE"), rows)
 
 
 @registry.command("rm")
+@with_client
 def remove_registry(
+    client: ApiClient,
     name: Name,
     *,
     force: Annotated[bool, typer.Option("--force", help="Also where policies copy from or to it.")] = False,
-    url: Url = None,
-    key: Key = None,
-    context: Context = None,
 ) -> None:
     """Delete a registry's entry."""
-    with errors_in_one_line(), open_client(url, key, context) as client:
-        client.delete(f"/v1/registries/{name}", force="true" if force else None)
+    client.delete(f"/v1/registries/{name}", force="true" if force else None)
 
 
 # --- below ------------------------------------------------------------------------------------------------------------
