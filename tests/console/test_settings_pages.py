@@ -1,5 +1,7 @@
 """Pages about what is set up, by what people do there: notifications, a policy's runs, keys and the audit log."""
 
+import time
+
 from playwright.sync_api import Page, expect
 
 from tests.conftest import Namespace
@@ -11,6 +13,14 @@ from tests.support.service import ServiceProcess
 pytestmark = needs_chromium
 
 
+def wait_until_failed(service: ServiceProcess, name: str) -> None:
+    """Wait until what the receiver answered is written."""
+    deadline = time.monotonic() + 60
+    while not service.client.get(f"/v1/subscriptions/{name}/deliveries?state=failed").json()["items"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_subscription_is_tested_and_a_delivery_is_sent_again(page: Page, service: ServiceProcess) -> None:
     with Receiver() as receiver:
         receiver.answer = Answer(500)
@@ -19,8 +29,9 @@ def test_a_subscription_is_tested_and_a_delivery_is_sent_again(page: Page, servi
         page.get_by_role("link", name="ops").click()
         page.get_by_role("button", name="Send a test").click()
         receiver.wait_for(1)
-        expect(page.locator("main tbody")).to_contain_text("subscription.test")
+        wait_until_failed(service, "ops")
         page.reload()
+        expect(page.locator("main tbody")).to_contain_text("subscription.test")
         expect(page.locator("main tbody")).to_contain_text("500 refused")
         check_for_everyone(page)
         receiver.answer = Answer(204)
