@@ -194,6 +194,6 @@ def test_screenshots_are_made(request: pytest.FixtureRequest, source: Namespace,
         ("overview-dark", "/", "dark"),
         ("job", f"/jobs/{bad['id']}", "light"),
     ):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # a literal
+        page.emulate_media(color_scheme=scheme)
         open_page(page, path)
         page.screenshot(path=f"{folder}/console-{name}.png")
