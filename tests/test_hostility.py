@@ -77,12 +77,13 @@ class Scene:
     @contextmanager
     def healthy(self) -> Iterator[None]:
         """Ask `/healthz` again and again meanwhile; no two answers in a row may be late: one may be this machine's."""
+        url = str(self.service.client.base_url).rstrip("/")
         stop, late, slowest = threading.Event(), [0], (0.0, 0.0)
 
         def ask() -> None:
             nonlocal slowest
             while not stop.wait(0.1):
-                control, took = _seconds_of(self.control), _seconds_of(f"{self.service.client.base_url}healthz")
+                control, took = _seconds_of(self.control), _seconds_of(f"{url}/healthz")
                 control = max(control, _seconds_of(self.control))
                 slowest = max(slowest, (took, control))
                 if took > max(HEALTH_SECONDS, CONTROL_RATIO * control):
