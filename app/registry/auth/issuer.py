@@ -66,7 +66,12 @@ class Issuer:
         """Return the error for what says of itself that it is a refusal, whatever its status."""
         return self._refusal(_reason_of(document), where, advice=advice)
 
+    def hide(self, token: str) -> None:
+        """Take a token that is sent in a form out of what is answered, as those in headers are."""
+        self._http.echo_guard.note_sent(f"Bearer {token}")
+
     def _refusal(self, reason: str, where: str, *, advice: str) -> RegistryError:
+        reason = self._http.echo_guard.clean(reason)
         if _PASSING.search(reason):
             return self.error(f"{where} limits the rate of logins ({reason})", code="rate_limited", temporary=True)
         if _FAILED.search(reason):

@@ -86,6 +86,7 @@ class OidcIdentity:
         return await self._post(url, form, advice="check token_url, client_id and client_secret")
 
     async def _exchange(self, url: Url, token: str) -> tuple[str, object]:
+        self._issuer.hide(token)
         kind = "jwt" if token.count(".") == _JWT_DOTS else "access_token"
         form = {"grant_type": _EXCHANGE, "subject_token": token, "subject_token_type": f"{_TOKEN_TYPE}{kind}"}
         advice = "check exchange_url, audience, scope and resource, and that it trusts the token's issuer and subject"

@@ -14,7 +14,7 @@ from app.domain.errors import RegistryError
 from app.domain.reference import Tag
 from app.domain.registry_logins import LoginRules
 from app.registry.auth import credential_helper
-from app.registry.auth.login_files import lies_in
+from app.registry.auth.login_files import lies_in, read_login_file
 from app.registry.limits import ClientSettings
 from tests.registry.auth.test_aws import logging_at_debug
 from tests.registry.conftest import SETTINGS, Connect, basic
@@ -249,6 +249,17 @@ async def test_a_helper_that_fails_harms_nobody(
         child = Path("/proc") / (tmp_path / "pid").read_text().strip() / "stat"
         while child.exists() and child.read_text().split()[2] != "Z":  # noqa: ASYNC110 — the kernel tells nobody
             await asyncio.sleep(0.01)
+
+
+def test_a_fifo_is_not_read_even_with_a_login_in_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    writer = os.open(tmp_path / "config.json", os.O_RDWR)
+    try:
+        os.write(writer, b"{}")
+        with pytest.raises(ValueError, match="regular"):
+            read_login_file(str(tmp_path / "config.json"), limit=100)
+    finally:
+        os.close(writer)
 
 
 @pytest.mark.parametrize("path", ["/a/b/c.json", "/a/b/../b/c.json", "/x/c.json"])

@@ -210,6 +210,20 @@ async def test_a_token_file_that_can_not_be_read_says_nothing_of_the_machine(
     assert str(tmp_path) not in " ".join(messages)
 
 
+async def test_a_token_that_its_exchange_repeats_is_in_no_error(
+    issuer: IssuerServer, clock: SettableClock, tmp_path: Path
+) -> None:
+    token = issuer.project()
+    (tmp_path / "token").write_text(token)
+    issuer.fails = (400, {"error": "invalid_request", "error_description": f"can't use {token} here"})
+    with logging_at_debug() as logged:
+        error = await refusal(
+            issuer, clock, file=tmp_path / "token", exchange="token_exchange", exchange_url=f"{issuer.url}/token"
+        )
+    assert "invalid_request: can't use" in error.message
+    assert token not in error.message + logged.getvalue()
+
+
 async def test_nothing_secret_is_in_the_log(issuer: IssuerServer, clock: SettableClock, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(issuer.project())
     with logging_at_debug() as logged:
