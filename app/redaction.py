@@ -11,8 +11,7 @@ import binascii
 import html
 import json
 import re
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import quote
 
 from pydantic import BaseModel, SecretStr
@@ -35,8 +34,6 @@ _SECRET_TEXTS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]
 """Applied to foreign text: each takes time that grows with the text only (no ReDoS), which a test holds."""
 _MIN_SECRET = 4
 """Shorter ones would be found in any text."""
-_MAX_SENT = 256
-"""Of what was sent the latest; tokens end, and a text is searched for each."""
 MAX_TEXT = 16_384
 """Characters of one text that are redacted and logged: enough for a traceback, little enough for any caller's work."""
 
@@ -56,21 +53,13 @@ def without_secrets(text: str) -> str:
 class EchoGuard:
     """Takes the secrets of one registry entry, and those issued for it, out of what its registry says."""
 
-    def __init__(self, entry: BaseModel) -> None:
-        self._entered = tuple(form for secret in _secrets(entry) for form in _forms(secret))
-        self._sent: OrderedDict[str, tuple[bytes, ...]] = OrderedDict()
-
-    def note_sent(self, authorization: str) -> None:
-        """Note the value of an `Authorization` header that was sent: a pair, a token."""
-        if authorization in self._sent:
-            return
-        scheme, _, value = authorization.partition(" ")
-        secrets = [value]
-        if scheme.lower() == "basic":
-            secrets.append(_password(value))
-        self._sent[authorization] = tuple(form for secret in secrets for form in _forms(secret))
-        if len(self._sent) > _MAX_SENT:
-            self._sent.popitem(last=False)
+    def __init__(self, entry: BaseModel, sent: Iterable[str] = ()) -> None:
+        """Take what was entered, and values of `Authorization` headers that were sent: pairs, tokens."""
+        known = {form for secret in _secrets(entry) for form in _forms(secret)}
+        for scheme, _, value in (authorization.partition(" ") for authorization in sent):
+            known.update(_forms(value), _forms(_password(value)) if scheme.lower() == "basic" else ())
+        self._known = sorted(known, key=len, reverse=True)
+        """Longest first: one may be part of another."""
 
     def clean(self, text: str) -> str:
         """Return a text without the secrets."""
@@ -78,10 +67,7 @@ class EchoGuard:
 
     def clean_body(self, body: bytes) -> bytes:
         """Return a body without the secrets."""
-        if not body:
-            return body
-        known = {*self._entered, *(form for forms in self._sent.values() for form in forms)}
-        for secret in sorted(known, key=len, reverse=True):  # one may be part of another
+        for secret in self._known:
             body = body.replace(secret, HIDDEN.encode())
         return body
 

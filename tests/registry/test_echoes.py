@@ -49,11 +49,7 @@ def test_a_secret_is_found_as_texts_write_it() -> None:
     assert guard.clean("hunter2") == "hunter2"
 
 
-def test_what_was_sent_is_known_and_bounded() -> None:
-    guard = EchoGuard(RegistryEntry.model_validate({"name": "a", "host": "a.example.com"}))
-    guard.note_sent(f"Basic {PAIR}")
-    assert guard.clean(f"{PASSWORD} {PAIR}") == "[hidden] [hidden]"
-    guard.note_sent("Basic !!! no pair")
-    for number in range(1_000):
-        guard.note_sent(f"Bearer token-{number}")
-    assert guard.clean("token-999 token-0 ann") == "[hidden] token-0 ann"
+def test_what_was_sent_is_known_too() -> None:
+    entry = RegistryEntry.model_validate({"name": "a", "host": "a.example.com"})
+    guard = EchoGuard(entry, (f"Basic {PAIR}", "Basic !!! no pair", "Bearer token-1"))
+    assert guard.clean(f"{PASSWORD} {PAIR} token-1 token-2 ann") == "[hidden] [hidden] [hidden] token-2 ann"

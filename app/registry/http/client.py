@@ -7,6 +7,7 @@ httpx is not used here: its request, response and header objects cost more than 
 from __future__ import annotations
 
 import zlib
+from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -31,6 +32,8 @@ from app.tracing import is_tracing, span
 
 KEEP_ALIVE_SECONDS = 30.0
 """Below the idle limits common in front of registries (nginx: 75 s, AWS load balancers: 60 s)."""
+MAX_SENT = 256
+"""Values of `Authorization` that are remembered; tokens end, and each is searched for in an error."""
 _CLIENT_ERROR = 400
 """From here on an answer makes a failed span (OpenTelemetry semantic conventions, "HTTP client span": Status)."""
 _INFLATE = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
@@ -46,7 +49,8 @@ class HttpClient:
     def __init__(self, entry: RegistryEntry, trust: Trust, *, rules: AddressRules, settings: ClientSettings) -> None:
         self.trust = trust
         self.settings = settings
-        self.echo_guard = EchoGuard(entry)
+        self._sent: OrderedDict[str, None] = OrderedDict()
+        """The latest values of `Authorization`, which the registry may repeat."""
         self._entry = entry
         self._rules = rules
         self._pools: dict[HostTrust, Connections] = {}
@@ -88,7 +92,9 @@ class HttpClient:
             )
             raise make_error(message, context, code="secret_unreadable")
         if authorization := request.headers.get("Authorization"):
-            self.echo_guard.note_sent(authorization)
+            self._sent[authorization] = None
+            if len(self._sent) > MAX_SENT:
+                self._sent.popitem(last=False)
         self._in_flight += 1
         begun = monotonic()
         try:
@@ -142,7 +148,7 @@ class HttpClient:
     async def collect(self, response: StreamingResponse, context: ErrorContext) -> Response:
         """Read an answer of which little is wanted: an error, a confirmation. What is too long is left unread.
 
-        The entry's secrets are taken out, since what is read here is shown.
+        The entry's secrets are taken out of errors, since those are shown.
         """
         try:
             body = await self.read(response, context, limit=MAX_ERROR_BYTES)
@@ -150,11 +156,17 @@ class HttpClient:
             if error.code != "limit_exceeded":
                 raise
             body = b""
-        return self.whole(response, self.echo_guard.clean_body(body))
+        is_shown = body and response.status >= _CLIENT_ERROR
+        return self.whole(response, self.echo_guard.clean_body(body) if is_shown else body)
 
     def whole(self, response: StreamingResponse, body: bytes) -> Response:
         """Return an answer with its body, which was read."""
         return Response(response.status, response.headers, body, response.url, self.trust_of(response.url))
+
+    @property
+    def echo_guard(self) -> EchoGuard:
+        """What takes the secrets of the entry, and those that were sent, out of what the registry says."""
+        return EchoGuard(self._entry, self._sent)
 
     def trust_of(self, url: Url) -> HostTrust:
         """Place a URL."""
