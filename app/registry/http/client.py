@@ -92,9 +92,7 @@ class HttpClient:
             )
             raise make_error(message, context, code="secret_unreadable")
         if authorization := request.headers.get("Authorization"):
-            self._sent[authorization] = None
-            if len(self._sent) > MAX_SENT:
-                self._sent.popitem(last=False)
+            self.note_sent(authorization)
         self._in_flight += 1
         begun = monotonic()
         try:
@@ -162,6 +160,12 @@ class HttpClient:
     def whole(self, response: StreamingResponse, body: bytes) -> Response:
         """Return an answer with its body, which was read."""
         return Response(response.status, response.headers, body, response.url, self.trust_of(response.url))
+
+    def note_sent(self, authorization: str) -> None:
+        """Note a value of an `Authorization` header, or what is sent in a form as one, to be taken out of answers."""
+        self._sent[authorization] = None
+        if len(self._sent) > MAX_SENT:
+            self._sent.popitem(last=False)
 
     @property
     def echo_guard(self) -> EchoGuard:
