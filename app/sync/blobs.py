@@ -93,9 +93,7 @@ class BlobMover:
         blob, missing = need.blob, []
         for place in self._lacking(need):
             mounts = blob.digest.algorithm == "sha256" and self._known.may_mount(place.repository.registry)
-            own = MissingBlob(place.first.reference, blob.digest, mounts)
-            is_sender = dry_run.is_sender(own)
-            how = None if is_sender else dry_run.find_blob(place.repository, blob.digest, mounts=mounts)
+            how = dry_run.find_blob(place.repository, blob.digest, mounts=mounts)
             if how is None or (how == "mounted" and self._seen is not None):
                 try:
                     found = await self._find_without_writing(place, blob)
@@ -105,11 +103,10 @@ class BlobMover:
                     self._fail(place, error, blob)
                     continue
                 # Another copy may have been looked at meanwhile.
-                known = None if is_sender else dry_run.find_blob(place.repository, blob.digest, mounts=mounts)
-                how = found or known
+                how = found or dry_run.find_blob(place.repository, blob.digest, mounts=mounts)
             dry_run.add_blob(place.repository, blob.digest)
             if how is None:
-                missing.append((place, blob, own))
+                missing.append((place, blob, MissingBlob(place.first.reference, blob.digest, mounts)))
             else:
                 self._count(place, blob, how)
         return missing

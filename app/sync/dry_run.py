@@ -49,8 +49,6 @@ class DryRun:
         self._claim = claim
         self._blobs = _Memory[tuple[str, ...]](MAX_REMEMBERED)
         """The paths that would have a blob, by registry and digest, the latest last."""
-        self._senders = _Memory[Reference](MAX_REMEMBERED)
-        """Which image sends a blob, by the place and the blob."""
         self._manifests = _Memory[Descriptor](MAX_REMEMBERED)
         self._indexes = _Memory[Manifest](MAX_INDEXES)
         self._referrers = _Memory[frozenset[Digest]](MAX_INDEXES)
@@ -72,21 +70,15 @@ class DryRun:
 
     async def claim(self, missing: Iterable[MissingBlob]) -> frozenset[MissingBlob]:
         """Return those blobs that these images send; of the others another worker looked at an image that does."""
-        by_key = {_key(self._names_of(blob)): blob for blob in missing}
-        if self._claim is not None and by_key:
-            granted = await self._claim({key: _key((str(blob.destination),)) for key, blob in by_key.items()})
-            by_key = {key: blob for key, blob in by_key.items() if key in granted}
-        for blob in by_key.values():
-            self._senders.put(blob.destination, *self._names_of(blob))
-        return frozenset(by_key.values())
+        by_key = {self._key_of(blob): blob for blob in missing}
+        if self._claim is None or not by_key:
+            return frozenset(by_key.values())
+        granted = await self._claim({key: _key((str(blob.destination),)) for key, blob in by_key.items()})
+        return frozenset(blob for key, blob in by_key.items() if key in granted)
 
-    def is_sender(self, blob: MissingBlob) -> bool:
-        """Return whether an image was found to send a blob before: it is looked at again, and still does."""
-        return self._senders.find(*self._names_of(blob)) == blob.destination
-
-    def _names_of(self, blob: MissingBlob) -> tuple[str, ...]:
+    def _key_of(self, blob: MissingBlob) -> bytes:
         place = blob.destination.repository
-        return self._name, place.registry if blob.is_mounted else str(place), blob.digest
+        return _key((self._name, place.registry if blob.is_mounted else str(place), blob.digest))
 
     def find_manifest(self, repository: Repository, target: Tag | Digest) -> Descriptor | None:
         """Return what a tag or digest would be; None where nothing was brought there."""

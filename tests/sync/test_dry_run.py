@@ -126,18 +126,3 @@ async def test_a_foreign_layer_counts_by_its_size_and_its_url_is_not_asked(
         left = result.tally.bytes_total - result.tally.bytes_done
         assert (result.action, left - image.blobs[0].size) == ("copy", expected)
     assert not [call for call in here.journal if "foreign" in call.path]
-
-
-async def test_an_image_that_is_looked_at_again_counts_as_before(
-    bench: Workbench, here: FakeRegistry, there: FakeRegistry
-) -> None:
-    image = oci_image("twice", layers=[blob(f"layer {number}") for number in range(3)])
-    here.load("app", image, "1")
-    there.load("app", IMAGE, "other")  # what a repository that is not there has is not asked
-    there.faults.add(Respond(401), matching=on("blob", method="HEAD", reference=image.blobs[2].digest))
-    tallies = []
-    for _ in range(2):
-        [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"), companions="never")
-        tallies.append((result.outcome, result.tally.bytes_done))
-    assert tallies == [("failed", 0), ("planned", 0)]
-    assert result.tally.bytes_total == sum(part.size for part in image.blobs)
