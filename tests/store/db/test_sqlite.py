@@ -126,10 +126,10 @@ async def test_a_short_transaction_hands_over_what_may_wait_only(
         driver.begin(is_reading=is_reading, is_short=True)
         for _ in range(3):
             await driver.run(lambda cursor: cursor.execute("SELECT * FROM things"))
-        within = driver.in_transaction
+        was_open = driver.in_transaction
         await driver.commit()
-        assert (within, driver.in_transaction) == (True, False)
-        # Its beginning, for the lock, and its commit, for the disk.
+        assert (was_open, driver.in_transaction) == (True, False)
+        # Of what writes: its beginning, for the lock, and its commit, for the disk.
         assert CountingConnection.handed_over == handed_over
         driver.begin(is_reading=True, is_short=True)
         await driver.run(lambda cursor: cursor.execute("SELECT * FROM things"), is_many=True)
