@@ -131,6 +131,11 @@ class Settings(BaseSettings):
         description="Whether every caller needs an API key, also one on this machine while no key exists yet. Set "
         "in the image and in compose.",
     )
+    oidc_file: Path | None = Field(
+        default=None,
+        description="File (JSON) that says which OpenID Connect issuers' tokens are taken beside API keys, and what "
+        "their claims allow.",
+    )
     metrics_without_key: bool = Field(
         default=False, description="Whether `/metrics` answers callers without an API key, once keys exist."
     )

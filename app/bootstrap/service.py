@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from app.bootstrap.mail import load_mail_server
-from app.bootstrap.startup import load_sealer
+from app.bootstrap.startup import load_sealer, load_token_issuers
 from app.clock import new_id, now
 from app.domain.registry_logins import LoginRules
 from app.jobs.channel_queue import ChannelQueue
@@ -20,7 +20,7 @@ from app.jobs.policy_jobs import PolicyJobs
 from app.jobs.push_jobs import PushMatcher
 from app.jobs.queue import JobQueue, MemoryQueue, PostgresQueue
 from app.jobs.retention import Retention
-from app.net.address_guard import AddressRules
+from app.net.address_guard import AUTO, AddressRules
 from app.process_channel import ProcessChannel, ProcessTable
 from app.registry.limits import REQUEST_RETRIES, ClientSettings
 from app.registry.pool import IDLE_SECONDS, ClientPool
@@ -29,6 +29,7 @@ from app.services.admission import Admission
 from app.services.api_keys import ApiKeyService
 from app.services.audit import AuditService
 from app.services.authentication_guard import AuthenticationGuard
+from app.services.caller_tokens import CallerTokenService
 from app.services.console_sessions import ConsoleSessionService
 from app.services.gauges import GaugeService
 from app.services.importing import ImportingService
@@ -185,7 +186,13 @@ def _assemble(
     queue = _queue(database, channel=channel, worker_id=worker_id)
     admission = _admission(settings, sealer=sealer, database=database, outbound=outbound)
     policy_jobs = PolicyJobs(queue, clock=now, new_id=new_id)
-    keys = ApiKeyService(database, now=now, is_key_required=settings.require_key)
+    issuers = load_token_issuers(settings)
+    keys = ApiKeyService(
+        database,
+        now=now,
+        is_key_required=settings.require_key or issuers is not None,
+        tokens=CallerTokenService(issuers, google_keys, now=now) if issuers is not None else None,
+    )
     matcher = PushMatcher(database, policy_jobs, sealer, channel=channel)
     blobs = KnownBlobs()
     if channel is not None:
@@ -235,7 +242,7 @@ def _admission(settings: Settings, *, sealer: Sealer, database: Database, outbou
         sealer,
         rules=AddressRules(),
         outbound=outbound,
-        unregistered_hosts=settings.unregistered_hosts,
+        unregistered_hosts=_unregistered_hosts(settings),
         job_quota=settings.job_quota,
     )
 
@@ -286,7 +293,7 @@ def _worker(
             sealer,
             heartbeat=heartbeat,
             crowded=slots.crowded,
-            unregistered_hosts=settings.unregistered_hosts,
+            unregistered_hosts=_unregistered_hosts(settings),
             clock=now,
         ),
         open_sync_session=sessions.open,
@@ -320,6 +327,12 @@ def _periodic_tasks(
     summaries = SummaryWriter(database, at=settings.summary_at, zone=settings.summary_timezone, clock=now)
     yield PeriodicTask(summaries.write_due, SUMMARY_SECONDS)
     yield PeriodicTask(pool.close_idle, IDLE_SECONDS)
+
+
+def _unregistered_hosts(settings: Settings) -> tuple[str, ...]:
+    """Return the setting; where tokens are taken, callers are known as they are by keys."""
+    is_known = settings.unregistered_hosts == AUTO and settings.oidc_file is not None
+    return ("deny",) if is_known else settings.unregistered_hosts
 
 
 def _client_settings(settings: Settings) -> ClientSettings:

@@ -6,10 +6,13 @@ import os
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from app.clock import now
 from app.domain.access import Caller, Scope, ScopePreset
 from app.domain.errors import AccessError, SettingsError
 from app.domain.grants import Grant
+from app.domain.token_rules import TokenIssuers
 from app.observability import get_logger
 from app.security import Sealer
 from app.services.api_keys import ApiKeyService, NewKey
@@ -53,7 +56,7 @@ async def check_may_listen(settings: Settings) -> None:
             return
     finally:
         await database.aclose()
-    if settings.host not in LOOPBACK and not settings.require_key:
+    if settings.host not in LOOPBACK and not settings.require_key and settings.oidc_file is None:
         raise SettingsError(
             f"won't listen on {settings.host} while no API key exists: make one first (registry-sync create-key), "
             f"or set {PREFIX}BOOTSTRAP_KEY_FILE"
@@ -100,6 +103,18 @@ async def verify_audit(settings: Settings, *, head: str | None = None) -> AuditC
         return await AuditChain(database, load_sealer(settings), now=now).verify(expected=expected)
     finally:
         await database.aclose()
+
+
+def load_token_issuers(settings: Settings) -> TokenIssuers | None:
+    """Read whose tokens are taken; None where no setting says so. Raise `SettingsError` for a file that is wrong."""
+    if settings.oidc_file is None:
+        return None
+    try:
+        return TokenIssuers.model_validate_json(_read(settings.oidc_file))
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = "/".join(map(str, first["loc"]))
+        raise SettingsError(f"{PREFIX}OIDC_FILE: {place}: {first['msg']}") from None
 
 
 def load_sealer(settings: Settings) -> Sealer:

@@ -17,6 +17,7 @@ from app.domain.grants import Grant
 from app.observability import get_logger
 from app.security import make_api_key, read_api_key
 from app.services.authentication_guard import AuthenticationGuard
+from app.services.caller_tokens import CallerTokenService, is_token
 from app.store.api_keys import ApiKeyStore
 from app.store.audit import AuditStore
 from app.store.db.database import Database
@@ -34,7 +35,7 @@ RECENT_SECONDS = 1.0
 RECENT_KEYS = 1_000
 LOOK_SECONDS = 2.0
 """How often is looked whether the key of an open event stream is still good."""
-MALFORMED = "(malformed)"
+MALFORMED, TOKEN = "(malformed)", "(token)"
 """The id of a key that can be none, as failures are written down."""
 
 log = get_logger(__name__)
@@ -55,6 +56,7 @@ class ApiKeyService:
     - `now`: the clock, in UTC
     - `make_text`: creates a key's text; 256 random bits by default
     - `is_key_required`: serve no caller without a key, not even one on this machine
+    - `tokens`: knows callers by OpenID Connect tokens; None where no setting names an issuer
     """
 
     def __init__(
@@ -64,7 +66,9 @@ class ApiKeyService:
         now: Callable[[], datetime],
         make_text: Callable[[], str] = make_api_key,
         is_key_required: bool = False,
+        tokens: CallerTokenService | None = None,
     ) -> None:
+        self._tokens = tokens
         self._database = database
         self.guard = AuthenticationGuard(database, now=now)
         self._now = now
@@ -127,6 +131,8 @@ class ApiKeyService:
 
         - `address`: where it comes from, the peer of the connection; a key may be bound to some (`address_not_allowed`)
         """
+        if self._tokens is not None and is_token(text):
+            return await self._authenticate_token(self._tokens, text, address=address)
         try:
             presented = read_api_key(text)
         except AccessError:
@@ -149,6 +155,13 @@ class ApiKeyService:
                 await ApiKeyStore(session).touch(key.id, now=now)
             self._recent[key.id] = (replace(key, last_used_at=now), digest)
         return key.caller
+
+    async def _authenticate_token(self, tokens: CallerTokenService, text: str, *, address: str | None) -> Caller:
+        try:
+            return await tokens.authenticate(text, address=address)
+        except AccessError:
+            await self.guard.refuse("token", peer=address, target=TOKEN, reason="token")
+            raise
 
     async def admit_without_key(self, *, is_local: bool) -> Caller:
         """Let a caller on this machine do everything while no API key exists; raise `AccessError` for all others."""

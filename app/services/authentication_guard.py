@@ -23,7 +23,7 @@ from app.observability import AUTHENTICATION_FAILURES, get_logger
 from app.store.audit import AuditStore
 from app.store.db.database import Database
 
-Kind = Literal["api_key", "hook"]
+Kind = Literal["api_key", "token", "hook"]
 ACTOR = "unauthenticated"
 FREE_FAILURES = 5
 """Of one peer, or for one key or hook, within `FORGET_SECONDS`: a key that is typed wrong is no attack."""

@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Mapping
 
 import httpcore
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from app.domain.errors import HookError, UnavailableError
 from app.net.address_guard import AddressRules, HostRefusedError
 from app.net.dialer import Dialer, shared_tls_context
 from app.observability import get_logger
-from app.webhooks.google_tokens import key_id, read_keys
+from app.webhooks.google_tokens import SigningKey, key_id, read_keys
 
 FETCH_SECONDS = 10.0
 ANSWER_SECONDS = 0.2
@@ -45,7 +44,7 @@ class GoogleKeys:
             network_backend=Dialer(rules, is_registered=True),
         )
         self._monotonic = monotonic
-        self._keys: dict[str, dict[str, RSAPublicKey]] = {}
+        self._keys: dict[str, dict[str, SigningKey]] = {}
         self._asked_at: dict[str, float] = {}
         self._fetching: dict[str, asyncio.Task[None]] = {}
 
@@ -56,7 +55,7 @@ class GoogleKeys:
         await asyncio.gather(*self._fetching.values(), return_exceptions=True)
         await self._pool.aclose()
 
-    async def find(self, token: str, *, issuer: str, seconds: float = ANSWER_SECONDS) -> Mapping[str, RSAPublicKey]:
+    async def find(self, token: str, *, issuer: str, seconds: float = ANSWER_SECONDS) -> Mapping[str, SigningKey]:
         """Return an issuer's keys, fetched anew when the token's is not among them; raise `UnavailableError`.
 
         - `seconds`: how long to wait for them

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 import jwt
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.types import Options
 
@@ -29,6 +30,8 @@ MAX_KEY_BITS = 8_192
 _MAX_KEYS = 100
 _EXPONENT = 65_537
 _ALGORITHM = "RS256"
+_KEY_TYPES = {"RSA": "RS256", "EC": "ES256"}
+SigningKey = RSAPublicKey | EllipticCurvePublicKey
 _REQUIRED = ["exp", "iat", "iss", "aud", "email", "email_verified"]
 # Whether it is valid now is worked out here, by the caller's clock; PyJWT goes by its own.
 _CHECKS: Options = {"require": _REQUIRED, "verify_exp": False, "verify_iat": False, "verify_nbf": False}
@@ -43,20 +46,20 @@ def key_id(token: str) -> str | None:
     return kid if isinstance(kid, str) else None
 
 
-def read_keys(document: bytes) -> dict[str, RSAPublicKey]:
-    """Read a JWKS (RFC 7517): its RSA keys by `kid`; raise `HookError` where it is none, leave out other keys."""
+def read_keys(document: bytes) -> dict[str, SigningKey]:
+    """Read a JWKS (RFC 7517): its RSA and P-256 keys by `kid`; raise `HookError` where it is none, leave out others."""
     try:
         entries = json.loads(document)["keys"]
-        found = [entry for entry in entries[:_MAX_KEYS] if isinstance(entry, dict) and entry.get("kty") == "RSA"]
+        found = [entry for entry in entries[:_MAX_KEYS] if isinstance(entry, dict) and entry.get("kty") in _KEY_TYPES]
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise HookError("the issuer's keys can't be read", code="hook_keys_unreadable") from error
-    return {str(entry.get("kid")): key for entry in found if (key := _rsa_key(entry)) is not None}
+    return {str(entry.get("kid")): key for entry in found if (key := _read_key(entry)) is not None}
 
 
-def check_google_token(token: str, proof: GoogleProof, *, keys: Mapping[str, RSAPublicKey], now: datetime) -> bool:
+def check_google_token(token: str, proof: GoogleProof, *, keys: Mapping[str, SigningKey], now: datetime) -> bool:
     """Return whether the token is signed by one of the keys, is valid now, and is meant for this hook."""
     kid = key_id(token) if len(token) <= MAX_TOKEN_LENGTH else None
-    if kid is None or kid not in keys:
+    if kid is None or not isinstance(keys.get(kid), RSAPublicKey):
         return False
     issuers = [proof.issuer, proof.issuer.removeprefix("https://")]  # Google writes both
     try:
@@ -81,10 +84,12 @@ def _claims_fit(claims: dict[str, Any], proof: GoogleProof, *, now: datetime) ->
     )
 
 
-def _rsa_key(entry: dict[str, Any]) -> RSAPublicKey | None:
+def _read_key(entry: dict[str, Any]) -> SigningKey | None:
     try:
-        key = jwt.PyJWK({**entry, "alg": _ALGORITHM}).key
+        key = jwt.PyJWK({**entry, "alg": _KEY_TYPES[entry["kty"]]}).key
     except (jwt.PyJWKError, jwt.InvalidKeyError, ValueError, KeyError, AttributeError, TypeError):
         return None
+    if isinstance(key, EllipticCurvePublicKey):
+        return key if isinstance(key.curve, SECP256R1) else None
     is_fit = isinstance(key, RSAPublicKey) and MIN_KEY_BITS <= key.key_size <= MAX_KEY_BITS
     return key if is_fit and key.public_numbers().e == _EXPONENT else None

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import assert_never
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from pydantic import SecretStr
 
 from app.domain.errors import HookError
@@ -47,7 +46,7 @@ from app.webhooks.dialects import (
     quay,
     tencent,
 )
-from app.webhooks.google_tokens import check_google_token
+from app.webhooks.google_tokens import SigningKey, check_google_token
 from app.webhooks.payload import load_objects
 
 Parser = Callable[[bytes, Mapping[str, str]], Delivery]
@@ -95,7 +94,7 @@ def read(hook: HookSettings, delivery: RawDelivery) -> Delivery:
 
 
 def verify(
-    hook: HookSettings, delivery: RawDelivery, *, now: datetime, google_keys: Mapping[str, RSAPublicKey] | None = None
+    hook: HookSettings, delivery: RawDelivery, *, now: datetime, google_keys: Mapping[str, SigningKey] | None = None
 ) -> None:
     """Raise `HookError` unless the delivery proves what its hook asks for."""
     if not _is_proven(hook, delivery, now=now, google_keys=google_keys or {}):
@@ -139,7 +138,7 @@ def origin_answer(hook: HookSettings, headers: Mapping[str, str]) -> dict[str, s
 
 
 def _is_proven(
-    hook: HookSettings, delivery: RawDelivery, *, now: datetime, google_keys: Mapping[str, RSAPublicKey]
+    hook: HookSettings, delivery: RawDelivery, *, now: datetime, google_keys: Mapping[str, SigningKey]
 ) -> bool:
     match hook.auth:
         case HeaderProof() as proof:
