@@ -107,7 +107,7 @@ HOOK_EVENTS = Counter(
 )
 AUTHENTICATION_FAILURES = Counter(
     "registry_sync_authentication_failures_total",
-    "Wrong API keys and hook secrets: kind (api_key, hook) and what was wrong",
+    "Wrong API keys, tokens and hook secrets: kind (api_key, token, hook) and what was wrong",
     ["kind", "reason"],
 )
 NOTIFICATIONS = Counter(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Annotated, Any, cast
@@ -16,6 +17,7 @@ from app.api.problems import problems
 from app.api.queries import PageQuery
 from app.api.responses import page_answer, until
 from app.api.schemas.events import EVENT_STREAM, EventOut, EventPage
+from app.clock import now
 from app.domain.errors import UnavailableError
 from app.domain.job import JobEvent
 from app.observability import get_logger
@@ -63,7 +65,7 @@ async def follow_job(
 ) -> Response:
     """With `Accept: text/event-stream`: how the job is, then each change as it happens, until `end`. Else: a page.
 
-    A stream ends when its key is revoked or expires.
+    A stream ends when its key is revoked or expires, or its token ends.
 
     Events show the present: a late reader sees each image once, as it is now.
     """
@@ -77,6 +79,8 @@ async def follow_job(
     ends: list[Callable[[], Coroutine[Any, Any, object]]] = [request.app.state.stopping.wait]
     if caller.key_id is not None:
         ends.append(partial(service.keys.wait_until_ended, caller.key_id))
+    if caller.expires_at is not None:
+        ends.append(partial(asyncio.sleep, max(0.0, (caller.expires_at - now()).total_seconds())))
     events = _stream(until(*ends, items=changes), end=partial(limits.give_back, caller, "events"))
     return EventSourceResponse(events, ping=HEARTBEAT_SECONDS, sep="\n")
 

@@ -186,13 +186,7 @@ def _assemble(
     queue = _queue(database, channel=channel, worker_id=worker_id)
     admission = _admission(settings, sealer=sealer, database=database, outbound=outbound)
     policy_jobs = PolicyJobs(queue, clock=now, new_id=new_id)
-    issuers = load_token_issuers(settings)
-    keys = ApiKeyService(
-        database,
-        now=now,
-        is_key_required=settings.require_key or issuers is not None,
-        tokens=CallerTokenService(issuers, google_keys, now=now) if issuers is not None else None,
-    )
+    keys = _keys(settings, database, google_keys)
     matcher = PushMatcher(database, policy_jobs, sealer, channel=channel)
     blobs = KnownBlobs()
     if channel is not None:
@@ -256,6 +250,16 @@ def _subscriptions(database: Database, *, sealer: Sealer, admission: Admission, 
         now=now,
         new_id=new_id,
         random_bytes=secrets.token_bytes,
+    )
+
+
+def _keys(settings: Settings, database: Database, google_keys: GoogleKeys) -> ApiKeyService:
+    issuers = load_token_issuers(settings)
+    return ApiKeyService(
+        database,
+        now=now,
+        is_key_required=settings.require_key or issuers is not None,
+        tokens=CallerTokenService(issuers, google_keys, now=now) if issuers is not None else None,
     )
 
 

@@ -76,12 +76,14 @@ class Caller:
 
     - `grant`: what it may touch and see; everything by default
     - `key_id`: the id of the key it came with; None for a caller without one
+    - `expires_at`: when the token it came with ends; None for a caller without one
     """
 
     name: str
     scopes: frozenset[Scope]
     grant: Grant = field(default_factory=Grant)
     key_id: str | None = None
+    expires_at: datetime | None = None
 
     def require(self, scope: Scope) -> None:
         """Raise `AccessError` unless this caller has the scope."""

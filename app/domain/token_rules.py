@@ -6,6 +6,7 @@ A token says who a workload or a person is; what that one may do is said here, i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -23,6 +24,9 @@ MAX_SUBJECT = 200
 """Characters of a subject that are taken: it becomes the caller's name, in jobs and the audit log."""
 
 ClaimPattern = Annotated[str, Field(min_length=1, max_length=512)]
+
+
+_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 class TokenRule(Grant):
@@ -75,12 +79,18 @@ class TokenIssuer(BaseModel):
     rules: tuple[TokenRule, ...] = Field(min_length=1, max_length=MAX_RULES)
 
     def caller(self, claims: Mapping[str, Any]) -> Caller | None:
-        """Return who a token with these claims is, by the first rule that fits; None where none does."""
+        """Return who a token with these claims is, by the first rule that fits; None where none does.
+
+        Its name has the issuer's: a subject is one within its issuer only (OpenID Connect Core 1.0, section 5.7).
+        """
         subject = claims.get("sub")
         if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT or not subject.isprintable():
             return None
         rule = next((rule for rule in self.rules if rule.fits(claims)), None)
-        return None if rule is None else Caller(f"oidc/{subject}", rule.allowed_scopes, rule.grant)
+        if rule is None:
+            return None
+        name = f"oidc/{self.issuer.partition('://')[2]}/{subject}"
+        return Caller(name, rule.allowed_scopes, rule.grant, expires_at=_moment(claims["exp"]))
 
 
 class TokenIssuers(BaseModel):
@@ -99,3 +109,8 @@ class TokenIssuers(BaseModel):
     def find(self, issuer: object) -> TokenIssuer | None:
         """Return the issuer of that name, None for any other."""
         return next((one for one in self.issuers if one.issuer == issuer), None)
+
+
+def _moment(seconds: float) -> datetime:
+    """Read a time of a token (RFC 7519, `NumericDate`); one that no calendar has is the last one there is."""
+    return datetime.fromtimestamp(seconds, UTC) if seconds < _END_OF_TIME.timestamp() else _END_OF_TIME

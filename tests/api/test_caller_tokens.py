@@ -51,12 +51,26 @@ async def test_a_token_is_who_its_subject_is_with_what_its_claims_allow(api: Api
     main, branch = issuer.token(ref="refs/heads/main"), issuer.token(ref="refs/heads/other")
     answer = await api.client.post("/v1/jobs", json=SHORT, headers={"Authorization": f"Bearer {main}"})
     assert answer.status_code == 202, answer.text
-    assert answer.json()["created_by"] == "oidc/repo:team/app"
+    assert answer.json()["created_by"] == f"oidc/{issuer.url.partition('://')[2]}/repo:team/app"
     outside = SHORT | {"destination": "other.example.com/x"}
     assert await status(api, main, method="POST", body=outside) in {403, 422}
     assert await status(api, branch) == 200
     assert await status(api, branch, method="POST", body=SHORT) == 403
     assert (await api.client.get("/v1/jobs")).status_code == 401  # a caller on this machine is no operator here
+
+
+async def test_an_event_stream_ends_with_its_token(api: Api, issuer: TokenIssuerServer) -> None:
+    admin = issuer.token(sub="ann@example.com", kid="e", algorithm="ES256")
+    for host in ("docker.io", "registry.example.com"):
+        assert await status(api, admin, method="PUT", path=f"/v1/registries/{host}", body={"host": host}) == 201
+    main = {"Authorization": f"Bearer {issuer.token(ref='refs/heads/main')}"}
+    job = (await api.client.post("/v1/jobs", json=SHORT, headers=main)).json()
+    short = issuer.token(ref="refs/heads/main", exp=int(time.time()) + 2)  # it is taken for a minute longer
+    headers = {"Authorization": f"Bearer {short}", "Accept": "text/event-stream"}
+    async with api.client.stream("GET", f"/v1/jobs/{job['id']}/events", headers=headers, timeout=60) as answer:
+        text = "".join([chunk async for chunk in answer.aiter_text()])
+    assert answer.status_code == 200
+    assert "event: end" not in text
 
 
 WRONG: dict[str, dict[str, Any]] = {
@@ -85,7 +99,7 @@ async def test_any_other_token_is_no_caller(api: Api, issuer: TokenIssuerServer,
 
 async def test_a_token_that_is_not_signed_by_its_issuer_is_no_caller(api: Api, issuer: TokenIssuerServer) -> None:
     claims = jwt.decode(issuer.token(), options={"verify_signature": False})
-    unsigned = jwt.encode(claims, None, algorithm="none", headers={"kid": "r"})
+    unsigned = jwt.encode(claims, "", algorithm="none", headers={"kid": "r"})
     shared = jwt.encode(claims, "s" * 64, algorithm="HS256", headers={"kid": "r"})
     head, body, signature = issuer.token().split(".")
     cut = f"{head}.{body}.{signature[:-8]}AAAAAAAA"
