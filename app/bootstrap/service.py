@@ -7,22 +7,21 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 
 from app.bootstrap.mail import load_mail_server
+from app.bootstrap.registry_settings import client_settings, login_rules, unregistered_hosts
 from app.bootstrap.startup import load_sealer, load_token_issuers
 from app.clock import new_id, now
-from app.domain.registry_logins import LoginRules
 from app.jobs.channel_queue import ChannelQueue
 from app.jobs.event_stream import JobEventStream
 from app.jobs.policy_jobs import PolicyJobs
 from app.jobs.push_jobs import PushMatcher
 from app.jobs.queue import JobQueue, MemoryQueue, PostgresQueue
 from app.jobs.retention import Retention
-from app.net.address_guard import AUTO, AddressRules
+from app.net.address_guard import AddressRules
 from app.process_channel import ProcessChannel, ProcessTable
-from app.registry.limits import REQUEST_RETRIES, ClientSettings
 from app.registry.pool import IDLE_SECONDS, ClientPool
 from app.security import Sealer
 from app.services.admission import Admission
@@ -145,7 +144,7 @@ async def open_service(
     sealer, mailer = load_sealer(settings), Mailer(load_mail_server(settings))
     pool_size = POOL_SIZE if worker_id is None else WORKER_POOL_SIZE
     database = Database(settings.database_url, pool_size=pool_size, channel=channel)
-    pool = ClientPool(settings=_client_settings(settings), clock=now)
+    pool = ClientPool(settings=client_settings(settings), clock=now)
     outbound = Outbound(AddressRules(), private_hosts=settings.notify_private_hosts)
     google_keys = GoogleKeys(AddressRules())
     try:
@@ -195,9 +194,7 @@ def _assemble(
     return Service(
         database=database,
         jobs=JobService(database, queue, JobEventStream(database), admission=admission, clock=now, new_id=new_id),
-        registries=RegistryService(
-            database, sealer=sealer, admission=admission, now=now, logins=_login_rules(settings)
-        ),
+        registries=RegistryService(database, sealer=sealer, admission=admission, now=now, logins=login_rules(settings)),
         checks=RegistryCheckService(database, sealer=sealer, pool=pool),
         previews=PlanService(database, sealer=sealer, pool=pool, admission=admission, blobs=blobs, notes=notes),
         keys=keys,
@@ -236,7 +233,7 @@ def _admission(settings: Settings, *, sealer: Sealer, database: Database, outbou
         sealer,
         rules=AddressRules(),
         outbound=outbound,
-        unregistered_hosts=_unregistered_hosts(settings),
+        unregistered_hosts=unregistered_hosts(settings),
         job_quota=settings.job_quota,
     )
 
@@ -297,7 +294,7 @@ def _worker(
             sealer,
             heartbeat=heartbeat,
             crowded=slots.crowded,
-            unregistered_hosts=_unregistered_hosts(settings),
+            unregistered_hosts=unregistered_hosts(settings),
             clock=now,
         ),
         open_sync_session=sessions.open,
@@ -331,29 +328,3 @@ def _periodic_tasks(
     summaries = SummaryWriter(database, at=settings.summary_at, zone=settings.summary_timezone, clock=now)
     yield PeriodicTask(summaries.write_due, SUMMARY_SECONDS)
     yield PeriodicTask(pool.close_idle, IDLE_SECONDS)
-
-
-def _unregistered_hosts(settings: Settings) -> tuple[str, ...]:
-    """Return the setting; where tokens are taken, callers are known as they are by keys."""
-    is_known = settings.unregistered_hosts == AUTO and settings.oidc_file is not None
-    return ("deny",) if is_known else settings.unregistered_hosts
-
-
-def _client_settings(settings: Settings) -> ClientSettings:
-    return ClientSettings(
-        connect_seconds=settings.registry_connect_timeout,
-        answer_seconds=settings.registry_answer_timeout,
-        idle_seconds=settings.registry_idle_timeout,
-        retry_policy=replace(REQUEST_RETRIES, attempts=settings.registry_attempts),
-        logins=_login_rules(settings),
-    )
-
-
-def _login_rules(settings: Settings) -> LoginRules:
-    token_files = (pair.partition("=") for pair in settings.token_files)
-    return LoginRules(
-        machine_identities=settings.machine_identities,
-        docker_config_folders=settings.docker_config_folders,
-        credential_helpers=settings.credential_helpers,
-        token_files=tuple((host.lower(), path) for host, _, path in token_files),
-    )
