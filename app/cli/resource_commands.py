@@ -250,7 +250,7 @@ def _check(client: ApiClient, name: str, body: dict[str, Any]) -> None:
     checked = client.post(f"/v1/registries/{name}/check", body)
     for step in checked["steps"]:
         typer.echo(f"{'ok  ' if step['ok'] else 'FAIL'} {step['name']}: {step['detail']}")
-    if checked["may"]:
+    if checked.get("may"):  # a service of an earlier release does not say
         until = f", until {checked['valid_until']}" if checked["valid_until"] else ""
         typer.echo(f"who  {checked['identity'] or 'anonymous'}{until}")
         for action, one in checked["may"].items():

@@ -308,7 +308,7 @@ async def test_registries_are_seen_and_repaired_even_when_the_secret_key_was_los
 async def test_what_repositories_are_made_like_is_shown_and_can_be_put_again(client: httpx.AsyncClient) -> None:
     entry = {"host": "harbor.example.com", "type": "harbor", "create_missing": True}
     made = {"public": False, "description": "", "scan_on_push": False, "quota_bytes": None}
-    made |= {"immutable_tags": False, "encryption_key": None}
+    made |= {"immutable_tags": False, "encryption_key": None, "tags": [], "lifecycle": None}
     shown = (await put(client, entry)).json()
     assert shown["create_missing"] == made
     assert (await put(client, shown | {"create_missing": made | {"public": True}})).json()["create_missing"]["public"]

@@ -42,7 +42,7 @@ def test_a_login_is_read_from_a_file_or_standard_input(sent: list[Any], tmp_path
         add(sent[0], "--auth", str(tmp_path / "auth.json")),
         add(sent[0], "--auth", "-", stdin=json.dumps(AUTH, indent=1)),
     ]
-    assert [result.exit_code for result in results] == [0, 0], [result.output for result in results]
+    assert [result.exit_code for result in results] == [0, 0], [result.exception for result in results]
     assert [body["auth"] for body in sent[1:] if "auth" in body] == [AUTH, AUTH]
 
 

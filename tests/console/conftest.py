@@ -17,7 +17,7 @@ from tests.support.registries import RegistryProcess
 from tests.support.service import ServiceProcess
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
@@ -33,7 +33,7 @@ def running(folder: Path, source: RegistryProcess, destination: RegistryProcess)
         yield service
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(
     tmp_path_factory: pytest.TempPathFactory, source_registry: RegistryProcess, destination_registry: RegistryProcess
 ) -> Iterator[ServiceProcess]:

@@ -19,7 +19,7 @@ from app.domain.notification import (
     event_of,
     rest_after,
 )
-from app.domain.notify_url import Notify
+from app.domain.notify_url import Notify, NotifyUrl
 from app.domain.request import Rule, SyncRequest
 
 REFUSED = Outcome(status=500)
@@ -113,7 +113,7 @@ def test_nobody_is_told_that_a_job_waits() -> None:
 )
 def test_what_is_no_plain_address_is_refused(url: str) -> None:
     with pytest.raises(ValidationError):
-        Subscription(name="ci", url=url)
+        TypeAdapter(NotifyUrl).validate_python(url)
 
 
 def test_readers_of_a_job_see_an_address_up_to_its_path() -> None:
