@@ -7,6 +7,10 @@
 #
 # It runs as a numeric user without a name, and with a read-only root file system: only /tmp is written to, and /data where
 # the database is the embedded one.
+#
+# For a release, the base by its digest, which `docker buildx imagetools inspect python:3.13-slim-bookworm` shows:
+#
+#   docker build --build-arg PYTHON_IMAGE=python:3.13-slim-bookworm@sha256:… --tag registry-sync .
 ARG PYTHON_IMAGE=python:3.13-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
