@@ -1,7 +1,7 @@
-"""Temporary passwords of Alibaba Cloud's registry (ACR Enterprise Edition), asked for with an access key.
+"""Temporary passwords of Alibaba Cloud's registry (ACR Enterprise Edition), and lists, asked for with an access key.
 
-Source: Alibaba Cloud, "GetAuthorizationToken" (cr, 2018-12-01) and "V3 request body and signature" (ACS3-HMAC-SHA256).
-Its SDK for one request is eight packages with a transport of their own.
+Source: Alibaba Cloud, "GetAuthorizationToken" and "ListRepository" (cr, 2018-12-01), and "V3 request body and
+signature" (ACS3-HMAC-SHA256). Its SDK for two requests is eight packages with a transport of their own.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import quote
 
 from app.domain.registry import RegistryEntry
@@ -21,11 +22,13 @@ from app.registry.auth.issuer import Issuer, moment_of
 from app.registry.auth.renewal import RenewableLogin
 from app.registry.http.client import HttpClient
 from app.registry.http.message import HttpRequest
+from app.registry.limits import MAX_PAGES
 
 _ALGORITHM = "ACS3-HMAC-SHA256"
 _HOST = re.compile(r"[a-z0-9-]+-registry(?:-vpc)?\.(?P<region>[a-z0-9-]+)\.cr\.aliyuncs\.com")
 _LIFE = timedelta(minutes=15)
 """Of a password that does not say it."""
+_PAGE = 100
 _EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -45,13 +48,35 @@ class AlibabaIdentity:
 
         Raise `RegistryError`: `unauthorized` for a key that is not taken, and what may pass as temporary.
         """
+        said = await self._ask("GetAuthorizationToken", {})
+        password = self._issuer.token_of(said, "AuthorizationToken")
+        username = str(said.get("TempUsername") or "cr_temp_user")
+        ends_at = moment_of(said.get("ExpireTime")) or self._clock() + _LIFE
+        return RenewableLogin(Login(username=username, password=password), ends_at)
+
+    async def list_repositories(self, namespace: str) -> AsyncIterator[Any]:
+        """Yield the instance's repositories, or a namespace's, as the API has them; raise `RegistryError`."""
+        within = {"RepoNamespaceName": namespace} if namespace else {}
+        for number in range(1, MAX_PAGES + 1):
+            said = await self._ask("ListRepository", {"PageNo": str(number), "PageSize": str(_PAGE), **within})
+            page = said.get("Repositories")
+            if not isinstance(page, list):
+                raise self._issuer.refusal(said, "its list", advice="check that it has the right cr:ListRepository")
+            for item in page:
+                yield item
+            if len(page) < _PAGE:
+                return
+        raise self._issuer.error(f"its list has more than {MAX_PAGES} pages", code="limit_exceeded")
+
+    async def _ask(self, action: str, wanted: Mapping[str, str]) -> dict[str, Any]:
         auth = self._auth
         region = auth.region or alibaba_region(self._entry.registry)
-        query = f"InstanceId={quote(auth.instance_id, safe='~')}"
+        given = {"InstanceId": auth.instance_id, **wanted}
+        query = "&".join(f"{name}={quote(given[name], safe='~')}" for name in sorted(given))
         url = self._issuer.url(auth.api_url or f"https://cr.{region}.aliyuncs.com", f"/?{query}")
         headers = {
             "host": url.authority,
-            "x-acs-action": "GetAuthorizationToken",
+            "x-acs-action": action,
             "x-acs-content-sha256": _EMPTY,
             "x-acs-date": self._clock().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "x-acs-signature-nonce": secrets.token_hex(16),
@@ -61,12 +86,8 @@ class AlibabaIdentity:
         headers["Authorization"] = acs3_authorization(auth.access_key_id, secret, query=query, headers=headers)
         del headers["host"]  # sent as the request's own
         sent = HttpRequest(method="POST", url=url, headers=headers, content=b"")
-        advice = "check the access key, instance_id and region, and that it has the right cr:GetAuthorizationToken"
-        said = await self._issuer.ask(sent, advice=advice)
-        password = self._issuer.token_of(said, "AuthorizationToken")
-        username = str(said.get("TempUsername") or "cr_temp_user")
-        ends_at = moment_of(said.get("ExpireTime")) or self._clock() + _LIFE
-        return RenewableLogin(Login(username=username, password=password), ends_at)
+        advice = f"check the access key, instance_id and region, and that it has the right cr:{action}"
+        return await self._issuer.ask(sent, advice=advice)
 
 
 def acs3_authorization(key_id: str, secret: str, *, query: str, headers: Mapping[str, str]) -> str:

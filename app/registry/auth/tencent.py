@@ -1,7 +1,7 @@
-"""Temporary passwords of Tencent Cloud's registry (TCR), asked for with an API key; good for an hour.
+"""Temporary passwords of Tencent Cloud's registry (TCR), good for an hour, and lists, asked for with an API key.
 
-Source: Tencent Cloud, "CreateInstanceToken" (tcr, 2019-09-24) and "Signature v3" (TC3-HMAC-SHA256). Its SDK for one
-request is a transport of its own.
+Source: Tencent Cloud, "CreateInstanceToken" and "DescribeRepositories" (tcr, 2019-09-24), and "Signature v3"
+(TC3-HMAC-SHA256). Its SDK for two requests is a transport of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,12 +20,14 @@ from app.registry.auth.issuer import Issuer, moment_of
 from app.registry.auth.renewal import RenewableLogin
 from app.registry.http.client import HttpClient
 from app.registry.http.message import HttpRequest
+from app.registry.limits import MAX_PAGES
 
 _ALGORITHM = "TC3-HMAC-SHA256"
 _API = "https://tcr.tencentcloudapi.com"
-_ACTION, _VERSION, _SERVICE = "CreateInstanceToken", "2019-09-24", "tcr"
+_VERSION, _SERVICE = "2019-09-24", "tcr"
 _CONTENT_TYPE = "application/json; charset=utf-8"
 _LIFE = timedelta(hours=1)
+_PAGE = 100
 
 
 class TencentIdentity:
@@ -43,32 +45,51 @@ class TencentIdentity:
 
         Raise `RegistryError`: `unauthorized` for a key that is not taken, and what may pass as temporary.
         """
+        now = self._clock()
+        said = await self._ask("CreateInstanceToken", {"TokenType": "temp", "Desc": "registry-sync"})
+        login = Login(username=str(said.get("Username", "")), password=self._issuer.token_of(said, "Token"))
+        return RenewableLogin(login, moment_of(said.get("ExpTime")) or now + _LIFE)
+
+    async def list_repositories(self, namespace: str) -> AsyncIterator[Any]:
+        """Yield the instance's repositories, or a namespace's, as the API has them; raise `RegistryError`."""
+        within = {"NamespaceName": namespace} if namespace else {}
+        for number in range(1, MAX_PAGES + 1):  # what the API calls an offset is the number of a page
+            said = await self._ask("DescribeRepositories", {"Offset": number, "Limit": _PAGE, **within})
+            page = said.get("RepositoryList")
+            if not isinstance(page, list):
+                raise self._issuer.error("its API answered without a list")
+            for item in page:
+                yield item
+            if len(page) < _PAGE:
+                return
+        raise self._issuer.error(f"its list has more than {MAX_PAGES} pages", code="limit_exceeded")
+
+    async def _ask(self, action: str, wanted: Mapping[str, object]) -> dict[str, Any]:
         auth, now = self._auth, self._clock()
         url = self._issuer.url(auth.api_url or _API, "/")
-        body = json.dumps({"RegistryId": auth.registry_id, "TokenType": "temp", "Desc": "registry-sync"})
+        body = json.dumps({"RegistryId": auth.registry_id, **wanted})
         headers = {
             "Authorization": tc3_authorization(
                 auth.secret_id,
                 auth.secret_key.get_secret_value(),
                 service=_SERVICE,
-                signed={"content-type": _CONTENT_TYPE, "host": url.authority, "x-tc-action": _ACTION.lower()},
+                signed={"content-type": _CONTENT_TYPE, "host": url.authority, "x-tc-action": action.lower()},
                 payload=body,
                 now=now,
             ),
             "Content-Type": _CONTENT_TYPE,
-            "X-TC-Action": _ACTION,
+            "X-TC-Action": action,
             "X-TC-Region": auth.region,
             "X-TC-Timestamp": str(int(now.timestamp())),
             "X-TC-Version": _VERSION,
         }
         sent = HttpRequest(method="POST", url=url, headers=headers, content=body.encode())
-        advice = "check secret_id, secret_key, registry_id and region, and that it may tcr:CreateInstanceToken"
-        said: Any = (await self._issuer.ask(sent, advice=advice)).get("Response")
-        said = said if isinstance(said, dict) else {}
+        advice = "check secret_id, secret_key, registry_id and region, and that it may tcr:" + action
+        answered: Any = (await self._issuer.ask(sent, advice=advice)).get("Response")
+        said: dict[str, Any] = answered if isinstance(answered, dict) else {}
         if isinstance(said.get("Error"), dict):  # with the status 200
             raise self._issuer.refusal(said["Error"], url.authority, advice=advice)
-        login = Login(username=str(said.get("Username", "")), password=self._issuer.token_of(said, "Token"))
-        return RenewableLogin(login, moment_of(said.get("ExpTime")) or now + _LIFE)
+        return said
 
 
 def tc3_authorization(

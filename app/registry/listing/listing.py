@@ -10,13 +10,14 @@ import structlog
 from app.domain.errors import RegistryError
 from app.domain.reference import InvalidReferenceError, Repository, Tag
 from app.domain.registry import AwsAuth
+from app.domain.registry_logins import AlibabaAuth, TencentAuth
 from app.registry.auth.challenge import Scopes
 from app.registry.auth.google import USERNAME
 from app.registry.http.error_body import clean
 from app.registry.http.errors import LIST_REPOSITORIES, make_error
 from app.registry.listing.google_api import google
 from app.registry.listing.pages import ListWarnings, spec_entries
-from app.registry.listing.vendor_apis import acr, catalog, docker_hub, ecr, github, gitlab, harbor, quay
+from app.registry.listing.vendor_apis import acr, catalog, docker_hub, ecr, github, gitlab, harbor, own_cloud, quay
 from app.registry.quirks import ListedBy, Quirks, quirks_of, quirks_of_token_server
 from app.registry.requests import RegistryRequest, RequestExecutor
 
@@ -120,6 +121,8 @@ async def _by_any_way(executor: RequestExecutor, namespace: str, list_warnings: 
 
 async def _ways(executor: RequestExecutor, namespace: str, quirks: Quirks) -> list[Way]:
     """Return the ways to list, the most complete first."""
+    if isinstance(executor.entry.auth, AlibabaAuth | TencentAuth):
+        return [own_cloud]  # all of them, where a catalog would be of those that the password may read
     own = _OWN_WAYS.get(quirks.lists_by)
     ways = [own] if own is not None and await _serves(quirks.lists_by, executor, namespace) else []
     return [*ways, catalog] if quirks.lists_by in _WITH_CATALOG else ways

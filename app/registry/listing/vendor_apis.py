@@ -16,12 +16,16 @@ from urllib.parse import quote
 import httpx
 import structlog
 
+from app.clock import now
 from app.domain.errors import RegistryError
 from app.domain.reference import DOCKER_HUB
 from app.domain.registry import AwsAuth
+from app.domain.registry_logins import AlibabaAuth, TencentAuth
+from app.registry.auth.alibaba import AlibabaIdentity
 from app.registry.auth.aws import AwsIdentity
 from app.registry.auth.challenge import Scopes
 from app.registry.auth.credentials import Login
+from app.registry.auth.tencent import TencentIdentity
 from app.registry.auth.tokens import VISIBLE, read_token
 from app.registry.http.errors import LIST_REPOSITORIES, LOG_IN, Response, make_error
 from app.registry.http.message import Url
@@ -73,6 +77,26 @@ async def ecr(executor: RequestExecutor, _namespace: str, _notices: ListWarnings
     if isinstance(executor.entry.auth, AwsAuth):
         async for path in AwsIdentity(executor.entry, executor.entry.auth).list_repositories():
             yield path
+
+
+async def own_cloud(executor: RequestExecutor, namespace: str, _notices: ListWarnings) -> AsyncIterator[Any]:
+    """List an instance's repositories by the API of its cloud, for the key that it gives passwords to.
+
+    Alibaba Cloud's `ListRepository`, Tencent Cloud's `DescribeRepositories`, whose names may have the namespace or not.
+    """
+    await executor.login()  # raises where the key is not taken
+    within = namespace.partition("/")[0]
+    auth = executor.entry.auth
+    if isinstance(auth, AlibabaAuth):
+        alibaba = AlibabaIdentity(executor.entry, auth, executor.http, clock=now)
+        async for item in alibaba.list_repositories(within):
+            yield _joined(item, "RepoNamespaceName", "RepoName")
+    if isinstance(auth, TencentAuth):
+        tencent = TencentIdentity(executor.entry, auth, executor.http, clock=now)
+        async for item in tencent.list_repositories(within):
+            name, path = _joined(item, "Name"), _joined(item, "Namespace", "Name")
+            is_whole = isinstance(name, str) and name.startswith(f"{_joined(item, 'Namespace')}/")
+            yield name if is_whole else path
 
 
 async def docker_hub(executor: RequestExecutor, namespace: str, _notices: ListWarnings) -> AsyncIterator[Any]:

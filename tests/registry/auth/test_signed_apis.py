@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -49,6 +50,8 @@ class Cloud:
         self.clock, self.ca = clock, files.ca_file.read_text()
         self.issued = 0
         self.fails: Said | None = None
+        self.repositories: list[str] = []
+        self.pages = 0
         self.server = LoopbackServer(json_handler(self._answer), files=files)
 
     def _answer(self, handler: BaseHTTPRequestHandler, _: str, body: str) -> Said:
@@ -56,8 +59,12 @@ class Cloud:
             return self.fails
         ends = int((self.clock() + timedelta(hours=1)).timestamp() * 1000)
         is_tencent = "X-TC-Action" in handler.headers
-        is_proven = handler.headers["Authorization"] == (self._tc3(body) if is_tencent else self._acs3(handler))
+        is_proven = handler.headers["Authorization"] == (
+            self._tc3(handler, body) if is_tencent else self._acs3(handler)
+        )
         self.issued += is_proven
+        if is_proven and (listed := self._list(handler, body)):
+            return 200, listed
         if is_tencent and is_proven:
             assert json.loads(body)["RegistryId"] == "tcr-abc123"
             return 200, {"Response": {"Username": "100001", "Token": TOKEN, "ExpTime": ends}}
@@ -68,15 +75,36 @@ class Cloud:
             return 400, {"Code": "SignatureDoesNotMatch", "Message": "Specified signature does not match."}
         return 200, {"AuthorizationToken": TOKEN, "TempUsername": "cr_temp_user", "ExpireTime": ends, "IsSuccess": True}
 
-    def _tc3(self, body: str) -> str:
+    def _list(self, handler: BaseHTTPRequestHandler, body: str) -> dict[str, Any]:
+        """Answer a page of 100, where a list is asked for: as both clouds document it."""
+        action = handler.headers["X-TC-Action"] or handler.headers["x-acs-action"]
+        if action == "ListRepository":
+            query = {name: values[0] for name, values in parse_qs(handler.path.partition("?")[2]).items()}
+            page, size = int(query["PageNo"]), int(query["PageSize"])
+            namespace = query.get("RepoNamespaceName", "")
+        elif action == "DescribeRepositories":
+            wanted = json.loads(body)
+            page, size, namespace = wanted["Offset"], wanted["Limit"], wanted.get("NamespaceName", "")
+        else:
+            return {}
+        self.pages += 1
+        found = [
+            path.split("/", 1) for path in self.repositories if path.startswith(f"{namespace}/" if namespace else "")
+        ]
+        found = found[(page - 1) * size : page * size]
+        if action == "ListRepository":
+            return {"Repositories": [{"RepoNamespaceName": one, "RepoName": name} for one, name in found]}
+        items = [{"Namespace": one, "Name": f"{one}/{name}" if name < "n" else name} for one, name in found]
+        return {"Response": {"RepositoryList": items, "TotalCount": len(self.repositories)}}
+
+    def _tc3(self, handler: BaseHTTPRequestHandler, body: str) -> str:
+        moment = datetime.fromtimestamp(int(handler.headers["X-TC-Timestamp"]), UTC)
         signed = {
             "content-type": "application/json; charset=utf-8",
             "host": self.server.host,
-            "x-tc-action": "createinstancetoken",
+            "x-tc-action": handler.headers["X-TC-Action"].lower(),
         }
-        return tc3_authorization(
-            TENCENT["secret_id"], SECRET, service="tcr", signed=signed, payload=body, now=self.clock()
-        )
+        return tc3_authorization(TENCENT["secret_id"], SECRET, service="tcr", signed=signed, payload=body, now=moment)
 
     def _acs3(self, handler: BaseHTTPRequestHandler) -> str:
         signed = {name.lower(): value for name, value in handler.headers.items() if name.lower().startswith("x-acs-")}
@@ -196,3 +224,31 @@ def test_tencents_documented_signature() -> None:
 )
 def test_the_region_follows_from_the_host(host: str, region: str | None) -> None:
     assert alibaba_region(host) == region
+
+
+@KINDS
+async def test_repositories_are_listed_by_the_clouds_api_a_page_at_a_time(
+    connect: Connect, cloud: Cloud, auth: dict[str, Any]
+) -> None:
+    cloud.repositories = [*(f"team/app-{number}" for number in range(101)), "team/tool", "other/app"]
+    async with private() as registry:
+        client = connect(registry, **entered(cloud, auth))
+        assert [path async for path in client.list_repositories("")] == cloud.repositories
+        assert cloud.pages == 2
+        assert [path async for path in client.list_repositories("other")] == ["other/app"]
+
+
+@KINDS
+async def test_a_list_that_is_refused_says_which_right_is_lacking(
+    connect: Connect, cloud: Cloud, auth: dict[str, Any]
+) -> None:
+    async with private() as registry:
+        client = connect(registry, **entered(cloud, auth))
+        registry.load("team/app", IMAGE, "v1")
+        await client.get_manifest("team/app", V1)
+        error = {"Code": "UnauthorizedOperation", "Message": "no right"}
+        cloud.fails = (200, {"Response": {"Error": error}}) if auth is TENCENT else (403, error)
+        with pytest.raises(RegistryError) as refused:
+            [path async for path in client.list_repositories("")]
+    assert (refused.value.code, refused.value.temporary) == ("unauthorized", False)
+    assert ("DescribeRepositories" if auth is TENCENT else "cr:ListRepository") in refused.value.message
