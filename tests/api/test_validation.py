@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.api.conftest import SHORT, Api, pointers
 
@@ -177,6 +178,23 @@ async def test_a_body_announced_as_too_large_is_not_waited_for(shared: Api) -> N
     async with asyncio.timeout(10):
         assert b" 413 " in await reader.readline()
     writer.close()
+
+
+async def test_a_caller_that_goes_away_within_its_body_is_no_error_of_ours(shared: Api) -> None:
+    with capture_logs() as logged:
+        _, writer = await asyncio.open_connection("127.0.0.1", shared.client.base_url.port)
+        writer.write(b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+        writer.write(b"Content-Length: 100\r\n\r\n{")
+        await writer.drain()
+        await asyncio.sleep(0.1)  # it is being read
+        writer.close()
+        ends, said = {"http_request", "unexpected_error"}, list[str]()
+        async with asyncio.timeout(60):
+            while not said:
+                await asyncio.sleep(0.01)
+                said = [one["event"] for one in logged if one["event"] in ends]
+
+    assert said == ["http_request"]
 
 
 async def test_a_body_without_a_length_is_read_no_further_than_the_limit(shared: Api) -> None:
