@@ -3,6 +3,7 @@
     t1 …           copied at once, 100 bytes
     many-500       500 images
     slow-3s        takes three seconds, 100 bytes a tenth of one
+    gate-2-17      waits until the test opens gate 2
     fails          fails for good
     thrice         arrives with the third try
     away           its registry does not answer now
@@ -73,12 +74,23 @@ class Journal:
 
     def is_first(self, what: object) -> bool:
         """Say whether nobody has asked this before."""
-        mark = self.file.with_name(f"{self.file.name}.{re.sub(r'[^A-Za-z0-9]', '-', str(what))}")
         try:
-            mark.touch(exist_ok=False)
+            self._mark(what).touch(exist_ok=False)
         except FileExistsError:
             return False
         return True
+
+    def open_gate(self, gate: int) -> None:
+        """Let the images end that wait at a gate."""
+        self._mark(f"gate {gate}").touch()
+
+    async def wait_at_gate(self, gate: int) -> None:
+        """Wait until a gate is open."""
+        while not self._mark(f"gate {gate}").exists():
+            await asyncio.sleep(STEP_SECONDS)
+
+    def _mark(self, what: object) -> Path:
+        return self.file.with_name(f"{self.file.name}.{re.sub(r'[^A-Za-z0-9]', '-', str(what))}")
 
 
 class Steered:
@@ -156,6 +168,8 @@ class Steered:
     async def _copy(self, tag: Tag, destination: Reference, observe: Observe) -> CopyResult:
         if tag.startswith("slow-"):
             return await self._copy_slowly(tag, destination, observe)
+        if tag.startswith("gate-"):
+            await self.journal.wait_at_gate(int(tag.split("-")[1]))
         if tag == "fails":
             return CopyResult(destination, "failed", "failed", error=ExecutionError("denied", "no", side="destination"))
         if tag == "away":

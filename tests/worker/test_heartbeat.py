@@ -1,7 +1,9 @@
 """Who is taken for dead: one whose beat stands still while the database could be asked, and nobody after an outage."""
 
+from app.jobs.queue import HEARTBEAT_TIMEOUT, POLL_TIMEOUT
 from app.store.db.database import Database
 from app.store.heartbeats import HeartbeatStore
+from app.worker.claims import BUSY_SECONDS
 from app.worker.heartbeat import DEAD_SECONDS, HEARTBEAT_SECONDS, Heartbeat
 from tests.worker.house import ON_POSTGRESQL, ON_SQLITE, House, now
 
@@ -85,3 +87,10 @@ async def test_beside_sqlite_everyone_else_is_from_before(house: House) -> None:
     one = roster_of(house.database, "one")
     assert one.is_dead("other")
     assert not one.is_dead("one")
+
+
+def test_what_a_killed_worker_had_is_begun_again_within_half_a_minute() -> None:
+    """By what it is made of: the queue delivers it, and whoever gets it looks until its worker is taken for dead."""
+    is_delivered = (HEARTBEAT_TIMEOUT + POLL_TIMEOUT).total_seconds()
+    is_taken_for_dead = DEAD_SECONDS + HEARTBEAT_SECONDS
+    assert max(is_delivered, is_taken_for_dead) + BUSY_SECONDS + POLL_TIMEOUT.total_seconds() < 30
