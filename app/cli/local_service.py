@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from pydantic import SecretStr
 from app.bootstrap.startup import prepare
 from app.cli.api_client import ApiClient
 from app.cli.options import docker_config
+from app.cli.temporary_folder import temporary_folder
 from app.domain.errors import UnavailableError
 from app.main import create_app
 from app.settings import Settings
@@ -31,8 +31,8 @@ START_SECONDS = 30.0
 @contextmanager
 def local_service() -> Iterator[ApiClient]:
     """Run a service inside this process; hand out a client of it. Raise `UnavailableError` where it does not start."""
-    with tempfile.TemporaryDirectory(prefix="registry-sync-") as folder:
-        place, key = Path(folder), secrets.token_urlsafe(32)
+    with temporary_folder("registry-sync-local-") as place:
+        key = secrets.token_urlsafe(32)
         settings = Settings(
             database_url=f"sqlite+aiosqlite:///{place / 'jobs.db'}",
             bootstrap_key=SecretStr(key),

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import signal
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from uvicorn.loops.auto import auto_loop_factory
 from app.bootstrap.service import open_service
 from app.bootstrap.startup import check_may_listen, load_sealer, prepare
 from app.cli.http_protocol import BoundedProtocol, raise_file_limit
+from app.cli.temporary_folder import temporary_folder
 from app.clock import new_id
 from app.domain.errors import SettingsError
 from app.observability import configure_logging, get_logger
@@ -41,6 +41,7 @@ HTTP_DRAIN_SECONDS = 5
 """How long answers may take after SIGTERM; those that wait for a job are given at once then."""
 BACKLOG = 2_048
 HEARTBEAT_SECONDS = 1.0
+METRICS_FOLDER = "registry-sync-metrics-"
 MOST_WORKERS = 4
 """Worker processes without a setting: more are for those who know that the registries and the database bear them."""
 MOST_WORKERS_BESIDE_SQLITE = 2
@@ -62,7 +63,7 @@ def serve(settings: Settings, *, is_working: bool) -> None:
     from app.main import create_app  # loaded once, for all processes; workers alone need no web framework
 
     workers = _worker_processes(settings) if is_working else 0
-    with _listening(settings.host, settings.port) as listener, _metrics_folder() as metrics:
+    with _listening(settings.host, settings.port) as listener, temporary_folder(METRICS_FOLDER) as metrics:
         host = _Host(settings, listener, metrics)
         roles = [ProcessRole("api", host.serving_main("api", create_app)), *host.worker_roles(workers)]
         address, port = listener.getsockname()[:2]
@@ -81,7 +82,7 @@ def work(settings: Settings) -> None:
     workers, port = _worker_processes(settings), settings.worker_metrics_port
     with contextlib.ExitStack() as stack:
         listener = None if port is None else stack.enter_context(_listening(settings.host, port))
-        host = _Host(settings, listener, stack.enter_context(_metrics_folder()))
+        host = _Host(settings, listener, stack.enter_context(temporary_folder(METRICS_FOLDER)))
         roles = host.worker_roles(workers)
         if listener is not None:
             from app.main import create_status_app
@@ -245,12 +246,6 @@ async def _heartbeat_sent(channel: ProcessChannel) -> AsyncIterator[None]:
 async def _when_set(event: asyncio.Event, action: Callable[[], None]) -> None:
     await event.wait()
     action()
-
-
-@contextlib.contextmanager
-def _metrics_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="registry-sync-metrics-") as folder:
-        yield Path(folder)
 
 
 @contextlib.contextmanager
