@@ -8,10 +8,11 @@
 # It runs as a numeric user without a name, and with a read-only root file system: only /tmp is written to, and /data where
 # the database is the embedded one.
 #
-# For a release, the base by its digest, which `docker buildx imagetools inspect python:3.13-slim-bookworm` shows:
+# The base is named by its digest, that of an index of several platforms. `make bases` renews it here and elsewhere; another
+# one, from a mirror of yours for instance:
 #
-#   docker build --build-arg PYTHON_IMAGE=python:3.13-slim-bookworm@sha256:… --tag registry-sync .
-ARG PYTHON_IMAGE=python:3.13-slim-bookworm
+#   docker build --build-arg PYTHON_IMAGE=mirror.example.com/python:3.13-slim-bookworm@sha256:… --tag registry-sync .
+ARG PYTHON_IMAGE=python:3.13-slim-bookworm@sha256:67a1e1f215ccda113cfc024e8639049257e88f273898f595b61476d128d387e8
 
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \

@@ -1,6 +1,6 @@
 # The commands of this project; `make` alone lists them. CI runs `.ci/run`, which is `make check`.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test test-fast test-hostile test-contract test-clients test-console screenshots lint types imports check words openapi docs man sbom licenses audit lock bench clean
+.PHONY: help setup setup-tests demo test test-fast test-hostile test-contract test-clients test-console screenshots lint types imports check words openapi docs man sbom licenses audit bases lock bench clean
 
 PYTHON_IN_VENV := .venv/bin/python
 CHECKED        := app tests migrations
@@ -99,6 +99,9 @@ audit:  ## look for known vulnerabilities in the locked dependencies; a line and
 	  $(TOOL) pip-audit==2.10.1 pip-audit --require-hashes --disable-pip --progress-spinner off --timeout 10 --requirement requirements-image.lock > build/audit.txt 2>&1; code=$$?; \
 	  if grep -q "ConnectionError\|ServiceError\|could not be audited" build/audit.txt; then echo "skipped: the list of vulnerabilities can't be asked here (build/audit.txt)"; exit 0; fi; \
 	  cat build/audit.txt; exit $$code
+
+bases:  ## write anew the digests of images from outside: Dockerfile, compose.yaml, the tests' registry (needs skopeo)
+	@.ci/bases
 
 man:  ## write the man pages of all commands to build/man
 	@.ci/setup --quiet venv

@@ -29,7 +29,7 @@ from tests.support.processes import Program, memory_folder
 from tests.support.token_server import ISSUER, SERVICE, TokenServer
 
 PROGRAM = "docker-registry"
-IMAGE = "registry:2"
+IMAGE = "registry:2@sha256:ce14a6258f37702ff3cd92232a6f5b81ace542d9f1631966999e9f7c1ee6ddba"
 READY_SECONDS = 90.0
 BCRYPT_ROUNDS = 4  # the least bcrypt allows: these passwords protect nothing, and each request checks one
 
