@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from app.api.queries import Moment
-from app.clock import now
+from app.clock import now, parse_time
 from app.domain.duration import parse_duration
 from app.domain.errors import ContentError, InvalidRequestError, RegistryError
 from app.domain.manifest import digest_of, parse_manifest
@@ -44,7 +44,6 @@ from app.registry.http.message import Headers, InvalidUrlError, Url, find_head, 
 from app.registry.listing.pages import next_page
 from app.registry.ratelimit.headers import _read as read_quota
 from app.store.db.paging import PageRequest, cursor_after
-from app.sync.image_metadata import _time
 
 T = TypeVar("T")
 MOST_SECONDS = 1e13
@@ -197,7 +196,7 @@ def test_manifests(body: bytes) -> None:
 @given(near("2026", "-11", "-25", "T", "08:30:00", "Z", "+00:00", "+23:59", "W01", "30", "d", "h", "s", "0001-01-01"))
 @example("9999-12-31T23:59:59-23:59")
 def test_times_and_durations(text: str) -> None:
-    found = _time(text)
+    found = parse_time(text)
     assert found is None or found.tzinfo is UTC
     moment = attempt(TypeAdapter(Moment).validate_python, text, refusal=ValidationError)
     assert moment is None or moment.tzinfo is UTC
@@ -306,4 +305,4 @@ def test_files_of_other_tools(text: str) -> None:
 
 
 def test_now_is_a_time_that_all_of_these_can_read() -> None:
-    assert _time(now().isoformat()) is not None
+    assert parse_time(now().isoformat()) is not None

@@ -92,9 +92,12 @@ class RegistryClient:
         """Whether this registry's type has a list of all tags with their digests."""
         return has_digest_list(self._executor)
 
-    def list_digests(self, repository: str) -> AsyncIterator[ListedTag]:
-        """Yield a repository's tags with their digests, as a list says them; `RegistryError` where there is no list."""
-        return list_digests(self._executor, repository, scopes=self._reading(repository))
+    def list_digests(self, repository: str, *, dated: bool = False) -> AsyncIterator[ListedTag]:
+        """Yield a repository's tags with their digests, as a list says them; `RegistryError` where there is no list.
+
+        `dated` asks for when each was pushed too, as far as the list says it.
+        """
+        return list_digests(self._executor, repository, scopes=self._reading(repository), dated=dated)
 
     async def head_manifest(self, repository: str, target: Tag | Digest) -> Descriptor | None:
         """Ask what a tag or digest is, without a pull; None when it is not there."""

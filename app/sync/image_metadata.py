@@ -6,13 +6,12 @@ configuration where its time is asked for. Registries that count pulls (Docker H
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from app.concurrency import run_limited
-from app.domain.errors import ContentError, CopyError, RegistryError, TransferError
+from app.clock import parse_time
+from app.domain.errors import ContentError, RegistryError
 from app.domain.manifest import (
     INDEX_TYPES,
     MAX_MANIFEST_BYTES,
@@ -22,13 +21,10 @@ from app.domain.manifest import (
     digest_of,
     load_json_object,
 )
-from app.domain.plan import SelectionReason
 from app.domain.reference import Digest, Repository, Tag
-from app.domain.request import Rule
 from app.registry.client import RegistryClient
-from app.registry.pool import RegistryClients
 from app.sync.destination import DestinationNote, DestinationNotes
-from app.sync.selection import ATTESTED_DIGEST, ImageMetadata, drop_reason, needs_metadata
+from app.sync.selection import ATTESTED_DIGEST, ImageMetadata
 
 T = TypeVar("T", bound=Tag | Digest)
 CREATED = "org.opencontainers.image.created"
@@ -66,7 +62,7 @@ async def _read(client: RegistryClient, repository: str, target: Tag | Digest) -
             manifest = await client.get_manifest(repository, first.digest)
             created, artifact_type = created or _annotated_time(manifest), artifact_type or manifest.artifact_type
     if created is None and manifest.blobs and manifest.blobs[0].media_type in CONFIG_TYPES:
-        created = _time((await _read_config(client, repository, manifest.blobs[0])).get("created"))
+        created = parse_time((await _read_config(client, repository, manifest.blobs[0])).get("created"))
     return ImageMetadata(created, artifact_type, digest)
 
 
@@ -85,7 +81,7 @@ class FirstSeenNotes:
             return image
         noted = (await self._notes.find(repository, image.digest)).get("first_seen", "")
         first, _, renewed = noted.partition(" ")
-        seen_at, renewed_at = _time(first) or now, _time(renewed)
+        seen_at, renewed_at = parse_time(first) or now, parse_time(renewed)
         if renewed_at is None or now - renewed_at > RENEWED_AFTER:
             note = DestinationNote("first_seen", f"{seen_at.isoformat()} {now.isoformat()}")
             await self._notes.put(repository, image.digest, note)
@@ -97,7 +93,7 @@ def _first_image(index: Manifest) -> Descriptor | None:
 
 
 def _annotated_time(manifest: Manifest) -> datetime | None:
-    return _time(dict(manifest.annotations).get(CREATED))
+    return parse_time(dict(manifest.annotations).get(CREATED))
 
 
 async def read_platform(client: RegistryClient, repository: str, image: Manifest) -> Platform | None:
@@ -121,49 +117,3 @@ async def _read_config(client: RegistryClient, repository: str, config: Descript
     if digest_of(raw, config.digest.algorithm) != config.digest:
         raise ContentError(f"the configuration {config.digest} has another digest", code="digest_mismatch")
     return load_json_object(raw)
-
-
-def _time(text: object) -> datetime | None:
-    """Read an RFC 3339 time; None for what is none."""
-    if not isinstance(text, str):
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
-async def take_images(
-    clients: RegistryClients,
-    rule: Rule,
-    repository: Repository,
-    *,
-    targets: Sequence[T],
-    now: datetime,
-    note: Callable[[T, SelectionReason], None],
-    notes: DestinationNotes,
-) -> dict[T, ImageMetadata] | None:
-    """Read what a rule asks about images beside their names and keep those it takes; None where it asks nothing.
-
-    `note` gets those that it drops. Raise `CopyError`.
-    """
-    if not needs_metadata(rule):
-        return None
-    client = clients.for_repository(repository)
-    reading = [read_metadata(client, repository.path, target) for target in targets]
-    try:
-        found = await run_limited(reading, at_once=_ASKED_AT_ONCE)
-    except TransferError as error:
-        raise CopyError(error, side="source", step=f"read the images of {repository}") from error
-    if rule.min_age is not None:
-        first_seen = FirstSeenNotes(notes)
-        found = [await first_seen.date(repository, image, now=now) for image in found]
-    taken = {}
-    for target, image in zip(targets, found, strict=True):
-        reason = "missing" if image is None else drop_reason(image, rule, now=now)
-        if image is not None and reason is None:
-            taken[target] = image
-        elif reason is not None:
-            note(target, reason)
-    return taken

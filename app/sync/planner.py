@@ -38,7 +38,6 @@ from app.domain.selection import TagSelection
 from app.registry.listing.pages import ListWarnings
 from app.registry.pool import RegistryClients
 from app.sync.destination import DestinationNotes
-from app.sync.image_metadata import take_images
 from app.sync.plan_scope import PlanScope, released_by
 from app.sync.selection import (
     ImageMetadata,
@@ -49,6 +48,7 @@ from app.sync.selection import (
     repository_reason,
     select_tags,
 )
+from app.sync.taken_images import take_images
 
 T = TypeVar("T", bound=Tag | Digest)
 
@@ -177,7 +177,8 @@ class _RulePlanning:
         note = partial(tally.add_tag, repository)
         matched = match_tags(set(listed.tags).difference(hung), selection, note=note)
         try:
-            images = await self._take_images(repository, matched, note)
+            is_dated = saves_requests(len(matched), among=len(listed.tags))
+            images = await self._take_images(repository, matched, note, is_dated=is_dated)
             candidates = matched if images is None else images
             selected = _select_images(candidates, hung, selection=selection, images=images, note=note)
             check_matches(selected.images, selection)
@@ -188,17 +189,30 @@ class _RulePlanning:
             step = f"select tags of {repository}"
             return iter([self._failed(str(repository), CopyError(error, side="source", step=step))])
         self.tally.take_in(tally)
-        many = len(selected.tags) > 1 and len(selected.tags) * TAGS_PER_HEAD >= len(listed.tags)
+        many = saves_requests(len(selected.tags), among=len(listed.tags))
         sources = [Reference(repository, tag) for tag in selected.tags]
         return self._map(sources, digest_tags=selected.digest_tags, many=many)
 
     async def _take_images(
-        self, repository: Repository, targets: Sequence[T], note: Callable[[T, SelectionReason], None]
+        self,
+        repository: Repository,
+        targets: Sequence[T],
+        note: Callable[[T, SelectionReason], None],
+        *,
+        is_dated: bool = False,
     ) -> dict[T, ImageMetadata] | None:
         if not needs_metadata(self.rule):
             return None
-        now, clients = self.clock(), self.clients
-        return await take_images(clients, self.rule, repository, targets=targets, now=now, note=note, notes=self.notes)
+        return await take_images(
+            self.clients,
+            self.rule,
+            repository,
+            targets=targets,
+            now=self.clock(),
+            note=note,
+            notes=self.notes,
+            is_dated=is_dated,
+        )
 
     def _map(
         self,
@@ -323,6 +337,11 @@ def _select_images(
     for tag in hung:
         note(tag, "attached")
     return _Selected((*chosen, *taken), len(chosen), "apart" if len(taken) == len(hung) else "present")
+
+
+def saves_requests(tags: int, *, among: int) -> bool:
+    """Return whether a list of all tags of a repository costs less than asking for so many of them one by one."""
+    return tags > 1 and tags * TAGS_PER_HEAD >= among
 
 
 def hangs_on_a_digest(tag: Tag, options: Options) -> bool:

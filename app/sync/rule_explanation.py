@@ -17,8 +17,8 @@ from app.domain.request import Options, Rule
 from app.domain.selection import Matcher, matches_of
 from app.registry.pool import RegistryClients
 from app.sync.destination import DestinationNotes
-from app.sync.image_metadata import read_platform, take_images
-from app.sync.planner import hangs_on_a_digest
+from app.sync.image_metadata import read_platform
+from app.sync.planner import hangs_on_a_digest, saves_requests
 from app.sync.selection import (
     ImageMetadata,
     included,
@@ -29,6 +29,7 @@ from app.sync.selection import (
     select_children,
     select_tags,
 )
+from app.sync.taken_images import take_images
 
 T = TypeVar("T", bound=Tag | Digest)
 
@@ -169,7 +170,7 @@ class RuleReader:
         elif self.said.outcome == "takes":
             reason: SelectionReason = "include" if selection.include else "all"
             self._take("tags", reason, "it is included" if selection.include else "every tag is included")
-        await self._counted(tag, matched)
+        await self._counted(tag, matched, is_dated=saves_requests(len(matched), among=len(tags)))
 
     def _hung(self, *, is_selected: bool) -> None:
         if is_selected or self.options.companions != "never":
@@ -180,14 +181,15 @@ class RuleReader:
             self._drop("tags", "attached", "it belongs to an image by its digest, and `companions` is `never`")
             raise _Decided
 
-    async def _counted(self, tag: Tag, matched: Sequence[Tag]) -> None:
+    async def _counted(self, tag: Tag, matched: Sequence[Tag], *, is_dated: bool) -> None:
         """Look at what depends on the repository's other tags, and on what the image itself says."""
         selection, notes = self.rule.tags, dict[Tag, SelectionReason]()
         if self.said.outcome == "drops" and selection.min_matches is None:
             raise _Decided
         dropped: list[SelectionReason] = []
         wants_all = selection.newest is not None or selection.min_matches is not None
-        images = await self._take_images(matched if wants_all else [one for one in matched if one == tag], dropped, tag)
+        wanted = matched if wants_all else [one for one in matched if one == tag]
+        images = await self._take_images(wanted, dropped, tag, is_dated=is_dated)
         self._note_image(images, dropped)
         candidates = matched if images is None else tuple(images)
         chosen = select_tags(candidates, selection, images=images, note=notes.__setitem__)
@@ -274,7 +276,7 @@ class RuleReader:
         return tags
 
     async def _take_images(
-        self, targets: Sequence[T], dropped: list[SelectionReason], tag: Tag | None = None
+        self, targets: Sequence[T], dropped: list[SelectionReason], tag: Tag | None = None, *, is_dated: bool = False
     ) -> dict[T, ImageMetadata] | None:
         def note(target: T, reason: SelectionReason) -> None:
             if tag is None or target == tag:
@@ -288,6 +290,8 @@ class RuleReader:
             now=self.clock(),
             note=note,
             notes=self.lists.notes,
+            is_dated=is_dated,
+            reads_all=True,
         )
 
     def _note_image(

@@ -48,12 +48,15 @@ class ImageMetadata:
     artifact_type: str | None = None
     digest: Digest | None = None
     first_seen_at: datetime | None = None
-    """When it was first looked at here; asked for where it says no time of its own."""
+    """When it was first looked at here; asked for where there is no other time."""
+    pushed_at: datetime | None = None
+    """When it was pushed, where the registry has a list that says it."""
 
     @property
     def creation(self) -> datetime | None:
-        """When it was created, as far as it says a time one can believe."""
-        return self.created_at if self.created_at is not None and self.created_at >= _EARLIEST else None
+        """When it was created, as far as it says a time one can believe; else when it was pushed."""
+        times = (self.created_at, self.pushed_at)
+        return next((time for time in times if time is not None and time >= _EARLIEST), None)
 
 
 _UNKNOWN = ImageMetadata()
@@ -82,17 +85,39 @@ def needs_metadata(rule: Rule) -> bool:
 def drop_reason(image: ImageMetadata, rule: Rule, *, now: datetime) -> SelectionReason | None:
     """Return why a rule drops an image for its age or type, None where it takes it.
 
-    An image that says no time is as old as it is known here for `min_age`, and older than any for `created_since`.
+    An image of which no time is known is as old as it is known here for `min_age`, and older than any for
+    `created_since`.
     """
     created = image.creation
-    if rule.created_since is not None and (created is None or created < earliest(rule.created_since, now)):
+    if rule.created_since is not None and (created is None or is_too_old(created, rule, now=now)):
         return "created_since"
-    latest = now if rule.min_age is None else now - timedelta(seconds=parse_duration(rule.min_age))
     known_since = created or image.first_seen_at
-    if rule.min_age is not None and known_since is not None and known_since > latest:
+    if known_since is not None and known_since > _latest(rule, now):
         return "min_age"
     types = rule.artifact_types
     return None if _takes(image.artifact_type or "", types.include, types.exclude) else "artifact_type"
+
+
+def is_too_old(time: datetime, rule: Rule, *, now: datetime) -> bool:
+    """Return whether what was created at a time, or before it, is too old for a rule."""
+    return rule.created_since is not None and time < earliest(rule.created_since, now)
+
+
+def is_old_enough(time: datetime, rule: Rule, *, now: datetime) -> bool:
+    """Return whether a rule takes whatever was created at a time or before it, by its age alone."""
+    asks_more = rule.created_since is not None or rule.tags.newest_by == "created"
+    return not asks_more and rule.artifact_types == ArtifactTypeSelection() and time <= _latest(rule, now)
+
+
+def _latest(rule: Rule, now: datetime) -> datetime:
+    if rule.min_age is None:
+        return datetime.max.replace(tzinfo=UTC)
+    return now - timedelta(seconds=parse_duration(rule.min_age))
+
+
+def matches_always(tag: str, selection: TagSelection) -> bool:
+    """Return whether a tag is kept beside the newest."""
+    return bool(selection.always) and _takes(tag, selection.always, ())
 
 
 def match_tags(tags: Iterable[Tag], selection: TagSelection, *, note: Note = _ignore) -> tuple[Tag, ...]:
@@ -132,7 +157,7 @@ def select_tags(
         for tag in matched:
             note(tag, "include" if selection.include else "all")
         return matched
-    always = {tag for tag in matched if _takes(tag, selection.always, ())} if selection.always else set[Tag]()
+    always = {tag for tag in matched if matches_always(tag, selection)}
     ordered = newest_first(set(matched) - always, selection, images=images)
     newest = set(ordered[: selection.newest])
     for tag in matched:

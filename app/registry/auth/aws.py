@@ -1,9 +1,9 @@
 """ECR's passwords and repositories, asked for with an access key, an assumed role, or the identity of the machine.
 
-Source: Amazon ECR API reference, GetAuthorizationToken (12 hours), CreateRepository, PutLifecyclePolicy and
-DescribeRepositories; Amazon ECR Public API reference, which has the like; AWS STS API reference, AssumeRole and
-GetCallerIdentity; IAM User Guide, "Troubleshoot access denied error messages". botocore is an extra
-(`registry-sync[aws]`), imported when a login needs it, and runs in threads: it blocks.
+Source: Amazon ECR API reference, GetAuthorizationToken (12 hours), CreateRepository, PutLifecyclePolicy,
+DescribeRepositories, ListImages and DescribeImages; Amazon ECR Public API reference, which has the like; AWS STS API
+reference, AssumeRole and GetCallerIdentity; IAM User Guide, "Troubleshoot access denied error messages". botocore is an
+extra (`registry-sync[aws]`), imported when a login needs it, and runs in threads: it blocks.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ _RIGHTS = {
     "PutLifecyclePolicy": "ecr:PutLifecyclePolicy",
     "DescribeRepositories": "ecr:DescribeRepositories",
     "ListImages": "ecr:ListImages",
+    "DescribeImages": "ecr:DescribeImages",
 }
 _PUBLIC_RIGHTS = {
     "GetAuthorizationToken": "ecr-public:GetAuthorizationToken and sts:GetServiceBearerToken",
@@ -88,6 +89,13 @@ class AwsIdentity:
         async for page in self._pages("list_images", **tagged):
             for image in page["imageIds"]:
                 yield image.get("imageTag"), image.get("imageDigest")
+
+    async def list_images(self, repository: str) -> AsyncIterator[dict[str, Any]]:
+        """Yield the images that have tags as ECR describes them, page by page; the right is `ecr:DescribeImages`."""
+        tagged = {"repositoryName": repository, "filter": {"tagStatus": "TAGGED"}}
+        async for page in self._pages("describe_images", **tagged):
+            for image in page["imageDetails"]:
+                yield image
 
     async def _pages(self, operation: str, **wanted: Any) -> AsyncIterator[Any]:
         client = await self._run(lambda: self._client(self._session(), self._service))

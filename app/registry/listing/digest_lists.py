@@ -1,8 +1,8 @@
-"""Digest lists: vendors' lists that say the digests of all tags of a repository, a page at a time.
+"""Digest lists: vendors' lists that say the digests of all tags of a repository, and mostly when each was pushed.
 
 Which registry has one is said in `app/registry/quirks.py`. Sources: ACR's reference (`containerregistry/tag/get-list`),
-Amazon ECR's (`ListImages`),
-Harbor's (`listArtifacts`), go-containerregistry's `pkg/v1/google` for Google's `tags/list`, Quay's (`listRepoTags`),
+Amazon ECR's (`ListImages`, `DescribeImages`), Harbor's (`listArtifacts`),
+go-containerregistry's `pkg/v1/google` for Google's `tags/list`, Quay's (`listRepoTags`),
 Docker Hub's ("List repository tags"), GitLab's container registry (`docs/spec/gitlab/api.md`).
 """
 
@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
+from app.clock import parse_time
 from app.domain.reference import DOCKER_HUB, Digest, InvalidReferenceError, Tag
 from app.domain.registry import AwsAuth
 from app.registry.auth.aws import AwsIdentity
@@ -33,11 +35,13 @@ _PAGE, _LARGE_PAGE = 100, 1000
 
 @dataclass(frozen=True, slots=True)
 class ListedTag:
-    """What a list says of one tag; its media type is empty where the list says none."""
+    """What a list says of one tag; its media type is empty and its time None where the list says none."""
 
     tag: Tag
     digest: Digest
     media_type: str = ""
+    pushed_at: datetime | None = None
+    """When the registry got the image, or this tag became that image: no image is made later than that."""
 
 
 def has_digest_list(executor: RequestExecutor) -> bool:
@@ -48,33 +52,50 @@ def has_digest_list(executor: RequestExecutor) -> bool:
     return digests_by != "nothing"
 
 
-async def list_digests(executor: RequestExecutor, repository: str, *, scopes: Scopes) -> AsyncIterator[ListedTag]:
-    """Yield what the list says; what can't be read is left out. Raise `RegistryError` where there is no list."""
+async def list_digests(
+    executor: RequestExecutor, repository: str, *, scopes: Scopes, dated: bool = False
+) -> AsyncIterator[ListedTag]:
+    """Yield what the list says; what can't be read is left out. Raise `RegistryError` where there is no list.
+
+    `dated` asks for the times too where that is another list, for which another right is needed.
+    """
     quirks = quirks_of(executor.entry)
     if quirks.tag_list_action:
         scopes = scopes.merge(Scopes.repository(repository, quirks.tag_list_action))
-    async for item in _LISTS[quirks.digests_by](executor, repository, scopes):
-        for tag, digest, media_type in item:
+    listed = _ecr_dated if dated and quirks.digests_by == "ecr" else _LISTS[quirks.digests_by]
+    async for item in listed(executor, repository, scopes):
+        for tag, digest, media_type, pushed_at in item:
+            kind = media_type if isinstance(media_type, str) else ""
             try:
-                yield ListedTag(Tag(tag), Digest(digest), media_type if isinstance(media_type, str) else "")
+                yield ListedTag(Tag(tag), Digest(digest), kind, pushed_at)
             except (InvalidReferenceError, TypeError):
                 continue
 
 
-_Item = list[tuple[Any, Any, Any]]
+_Item = list[tuple[Any, Any, Any, datetime | None]]
 
 
 async def _acr(executor: RequestExecutor, repository: str, scopes: Scopes) -> AsyncIterator[_Item]:
     url = executor.home.with_target(f"/acr/v1/{repository}/_tags?n={_LARGE_PAGE}")
     async for item in api_entries(executor, _call(url, scopes), key="tags", follow=_next_by_last):
-        yield [(item["name"], item["digest"], None)] if _has(item, "name", "digest") else []
+        pushed_at = parse_time(item.get("lastUpdateTime")) if isinstance(item, dict) else None
+        yield [(item["name"], item["digest"], None, pushed_at)] if _has(item, "name", "digest") else []
 
 
 async def _ecr(executor: RequestExecutor, repository: str, _scopes: Scopes) -> AsyncIterator[_Item]:
     await executor.login()  # raises where the identity may not be used
     if isinstance(executor.entry.auth, AwsAuth):
         async for tag, digest in AwsIdentity(executor.entry, executor.entry.auth).list_tags(repository):
-            yield [(tag, digest, None)]
+            yield [(tag, digest, None, None)]
+
+
+async def _ecr_dated(executor: RequestExecutor, repository: str, _scopes: Scopes) -> AsyncIterator[_Item]:
+    await executor.login()
+    if isinstance(executor.entry.auth, AwsAuth):
+        async for image in AwsIdentity(executor.entry, executor.entry.auth).list_images(repository):
+            time, tags = image.get("imagePushedAt"), image.get("imageTags") or ()
+            pushed_at = time.astimezone(UTC) if isinstance(time, datetime) else None
+            yield [(tag, image.get("imageDigest"), image.get("imageManifestMediaType"), pushed_at) for tag in tags]
 
 
 async def _harbor(executor: RequestExecutor, repository: str, _scopes: Scopes) -> AsyncIterator[_Item]:
@@ -86,8 +107,8 @@ async def _harbor(executor: RequestExecutor, repository: str, _scopes: Scopes) -
     headers = {"Authorization": login.basic} if login.password else {}
     async for item in api_entries(executor, _call(url, Scopes(), login=headers), key=None, follow=next_page):
         tags = item.get("tags") if _has(item, "digest") else None
-        kind = item.get("manifest_media_type") if tags else None
-        yield [(tag["name"], item["digest"], kind) for tag in tags or () if _has(tag, "name")]
+        kind, pushed_at = (item.get("manifest_media_type"), parse_time(item.get("push_time"))) if tags else (None, None)
+        yield [(tag["name"], item["digest"], kind, pushed_at) for tag in tags or () if _has(tag, "name")]
 
 
 async def _google(executor: RequestExecutor, repository: str, scopes: Scopes) -> AsyncIterator[_Item]:
@@ -99,7 +120,8 @@ async def _google(executor: RequestExecutor, repository: str, scopes: Scopes) ->
         manifests = None
     for digest, entry in manifests.items() if isinstance(manifests, dict) else ():
         tags = entry.get("tag") if isinstance(entry, dict) else None
-        yield [(tag, digest, entry.get("mediaType")) for tag in tags] if isinstance(tags, list) else []
+        listed = tags if isinstance(tags, list) else []
+        yield [(tag, digest, entry.get("mediaType"), _after_1970(entry.get("timeUploadedMs"), 1000)) for tag in listed]
 
 
 async def _quay(executor: RequestExecutor, repository: str, _scopes: Scopes) -> AsyncIterator[_Item]:
@@ -107,7 +129,10 @@ async def _quay(executor: RequestExecutor, repository: str, _scopes: Scopes) -> 
     url = executor.home.with_target(f"/api/v1/repository/{repository}/tag/?onlyActiveTags=true&limit={_PAGE}")
     headers = {"Authorization": f"Bearer {token_of(executor, login)}"} if login.username == "$oauthtoken" else {}
     async for item in api_entries(executor, _call(url, Scopes(), login=headers), key="tags", follow=_next_by_number):
-        yield [(item["name"], item["manifest_digest"], None)] if _has(item, "name", "manifest_digest") else []
+        pushed_at = _after_1970(item.get("start_ts"), 1) if isinstance(item, dict) else None
+        yield (
+            [(item["name"], item["manifest_digest"], None, pushed_at)] if _has(item, "name", "manifest_digest") else []
+        )
 
 
 async def _docker_hub(executor: RequestExecutor, repository: str, _scopes: Scopes) -> AsyncIterator[_Item]:
@@ -116,13 +141,27 @@ async def _docker_hub(executor: RequestExecutor, repository: str, _scopes: Scope
     namespace, _, name = repository.partition("/")
     url = origin.with_target(f"/v2/namespaces/{quote(namespace)}/repositories/{quote(name)}/tags?page_size={_PAGE}")
     async for item in api_entries(executor, _call(url, Scopes(), login=login), key="results", follow=next_in_body):
-        yield [(item["name"], item["digest"], item.get("media_type"))] if _has(item, "name", "digest") else []
+        yield _of_tag(item, "tag_last_pushed")
 
 
 async def _gitlab(executor: RequestExecutor, repository: str, scopes: Scopes) -> AsyncIterator[_Item]:
     url = executor.home.with_target(f"/gitlab/v1/repositories/{repository}/tags/list/?n={_LARGE_PAGE}")
     async for item in api_entries(executor, _call(url, scopes), key=None, follow=next_page):
-        yield [(item["name"], item["digest"], item.get("media_type"))] if _has(item, "name", "digest") else []
+        yield _of_tag(item, "published_at")
+
+
+def _of_tag(item: Any, time: str) -> _Item:
+    if not _has(item, "name", "digest"):
+        return []
+    return [(item["name"], item["digest"], item.get("media_type"), parse_time(item.get(time)))]
+
+
+def _after_1970(count: object, in_a_second: int) -> datetime | None:
+    """Read a time that is a number, or the text of one; None for what is none."""
+    try:
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=int(str(count)) / in_a_second)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _call(url: Url, scopes: Scopes, *, login: Mapping[str, str] | None = None) -> RegistryRequest:

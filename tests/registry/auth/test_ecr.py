@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from app.clock import now
 from app.domain.errors import RegistryError
 from app.domain.registry import AwsAuth, RegistryEntry, RepositoryTemplate
 from app.domain.report import CopyResult
@@ -100,6 +102,34 @@ async def test_tags_are_listed_with_their_digests_for_an_identity_only(aws: AwsS
         listed = [one async for one in client.list_digests(name)]
         assert {one.tag for one in listed} == {"v1", "v2"}
         assert not connect(registry, type="ecr", auth=basic()).has_digest_list
+
+
+async def test_push_dates_say_which_images_need_not_be_read(aws: AwsServer) -> None:
+    name = f"dated/{next(numbers)}"
+    actions = [LOGIN, MAKE, "ecr:PutImage"]
+    dated, undated = (
+        aws.make_user(f"reader-{next(numbers)}", actions=[*actions, *more]) for more in (["ecr:DescribeImages"], [])
+    )
+    there = aws.client("ecr", dated)
+    there.create_repository(repositoryName=name)
+    async with ecr() as registry:
+        for tag in ("v1", "v2", "v3"):
+            image = oci_image(tag)
+            there.put_image(repositoryName=name, imageManifest=image.raw.decode(), imageTag=tag)
+            registry.load(name, image, tag)
+        for key, read in ((dated, 0), (undated, 3)):
+            registry.journal.clear()
+            async with workbench(entries=[entry_of(registry, type="ecr", auth=login(key))]) as bench:
+                bench.clock = lambda: now() + timedelta(days=8)
+                rule: dict[str, object] = {
+                    "source": f"{registry.host}/{name}",
+                    "destination": "there.example.com/x",
+                    "min_age": "7d",
+                }
+                taken = [str(copy.source.tag) for copy in await bench.plan(rule)]
+            # What nobody knows the time of is as young as it is known here.
+            assert taken == ([] if read else ["v1", "v2", "v3"])
+            assert registry.journal.count("manifest") == read
 
 
 @pytest.fixture

@@ -71,12 +71,21 @@ class DigestLists:
     def _item(self, name: str, tag: str, digest: str) -> dict[str, Any]:
         stored = self.site.content.manifest(name, tag)
         media_type = stored.media_type if stored else ""
+        time = self.site.quirks.pushed_at.get(tag)
+        pushed = time.isoformat() if time else None
         match self.site.quirks.digest_list:
             case "harbor":
-                return {"digest": digest, "manifest_media_type": media_type, "tags": [{"name": tag}]}
+                return {
+                    "digest": digest,
+                    "manifest_media_type": media_type,
+                    "push_time": pushed,
+                    "tags": [{"name": tag}],
+                }
             case "quay":
-                return {"name": tag, "manifest_digest": digest, "is_manifest_list": False}
+                return {"name": tag, "manifest_digest": digest, "start_ts": int(time.timestamp()) if time else None}
             case "acr":
-                return {"name": tag, "digest": digest, "signed": False}
+                return {"name": tag, "digest": digest, "lastUpdateTime": pushed}
+            case "gitlab":
+                return {"name": tag, "digest": digest, "media_type": media_type, "published_at": pushed}
             case _:
-                return {"name": tag, "digest": digest, "media_type": media_type}
+                return {"name": tag, "digest": digest, "media_type": media_type, "tag_last_pushed": pushed}

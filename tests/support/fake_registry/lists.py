@@ -34,9 +34,12 @@ class Lists:
         page, link = self._page(request, tags)
         body: dict[str, Any] = {"name": name, "tags": None if quirks.tags_null and not page else page}
         if quirks.tags_extra_fields:
-            manifests: dict[str, dict[str, list[str]]] = {}
+            manifests: dict[str, dict[str, Any]] = {}
             for tag, digest in self._pairs(name):
-                manifests.setdefault(digest, {"tag": []})["tag"].append(tag)
+                entry = manifests.setdefault(digest, {"tag": []})
+                entry["tag"].append(tag)
+                if time := quirks.pushed_at.get(tag):
+                    entry["timeUploadedMs"] = str(int(time.timestamp() * 1000))
             body |= {"child": [], "manifest": manifests}
         return self._with_link(self._swell(json_answer(body)), link)
 

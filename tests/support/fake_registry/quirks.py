@@ -3,7 +3,9 @@
 A field's docstring names the registries known to behave so (see docs of the handlings in `app.registry`).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 from tests.support.fake_registry.quirks_content import BlobQuirks, ManifestQuirks, UploadQuirks
@@ -151,6 +153,8 @@ class ListQuirks:
     """Whose list of all tags with their digests there is; `tags_extra_fields` is Google's."""
     digest_list_lies: int = 0
     """So many of its first tags have another digest there."""
+    pushed_at: Mapping[str, datetime] = field(default_factory=dict)
+    """When tags were pushed, as that list tells it; of others it tells nothing."""
     api_status: int | None = None
     """That API answers this."""
     projects_needed: bool = False
