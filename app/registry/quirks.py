@@ -28,6 +28,8 @@ _TELLING_BYTES = MIB
 """Bytes sent before an upload broke off, by which a registry shows whether it keeps such."""
 _MAX_READ_AHEAD = 4
 """Uploads to one registry that read ahead at the same time, in one process: 64 MiB."""
+_NAME_OF_VERSION_3 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+"""A UUID of version 7, which Distribution names uploads by since 3.1; older ones take one of version 4."""
 _LIMIT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*MiB", re.IGNORECASE)
 
 
@@ -282,15 +284,19 @@ class UploadStrategy:
             is_distribution=quirks.is_distribution,
         )
 
-    def makes_points(self, *, has_state: bool) -> bool:
+    def makes_points(self, location: Url) -> bool:
         """Return whether a large blob goes in chunks, each of which is a point to go on from.
 
         One request is faster, and as good where its part that arrived stays. Until it was seen what happens, what
-        shows itself as Distribution, by a `_state` in its locations, is taken for its version 2, which keeps nothing.
+        shows itself as Distribution, by a `_state` in where its upload is, is taken for its version 2, which keeps
+        nothing; unless the upload's name shows version 3, which does.
         """
         if self.refuses_chunks or self.keeps_broken:
             return False
-        return self.keeps_broken is False or (self.is_distribution and has_state)
+        if self.keeps_broken is False:
+            return True
+        is_version_3 = _NAME_OF_VERSION_3.fullmatch(location.path.rpartition("/")[2]) is not None
+        return self.is_distribution and "_state=" in location.query and not is_version_3
 
     def note_broken(self, *, sent: int, stored: int) -> None:
         """Learn from an upload that broke off after so many bytes of a request, and how many more there are now."""

@@ -81,9 +81,9 @@ class UploadSession:
         """
         if self._is_closed:
             return
-        settings, has_state = self._executor.http.settings, "_state=" in self.location
+        settings = self._executor.http.settings
         is_large = size - self.offset > settings.resumable_above_bytes
-        if not is_large or not self._strategy.makes_points(has_state=has_state):
+        if not is_large or not self._strategy.makes_points(self._location):
             await self._send(
                 UploadBody(chunks, self._executor.window.pass_bytes), size=size, digest=digest, passed=passed
             )

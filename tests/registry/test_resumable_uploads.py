@@ -210,6 +210,30 @@ async def test_distribution_gets_large_blobs_in_chunks_and_small_ones_in_one_req
         assert registry.journal.count("upload_chunk", since=mark) == 0
 
 
+DISTRIBUTION_3 = "01a21998-8822-76b9-8b6f-{:012x}"
+
+
+async def test_distribution_3_shows_itself_by_the_names_of_its_uploads_and_gets_one_request(connect: Connect) -> None:
+    quirks = Quirks(uploads_with_state=True, upload_names=DISTRIBUTION_3)
+    async with fake_registry(quirks) as registry:
+        await upload(connect(registry), "team/app", LAYER)
+        assert registry.journal.count("upload_chunk") == 0
+
+
+async def test_a_proxy_before_distribution_3_that_keeps_nothing_gets_chunks_from_the_next_upload_on(
+    connect: Connect,
+) -> None:
+    quirks = Quirks(
+        uploads_with_state=True, upload_names=DISTRIBUTION_3, cut_uploads="lost", upload_cut_after_bytes=2 * MIB
+    )
+    async with fake_registry(quirks) as registry:
+        client = connect(registry)
+        await upload(client, "team/app", LAYER)
+        mark = registry.journal.mark()
+        await upload(client, "team/other", LAYER)
+        assert registry.journal.count("upload_chunk", since=mark) > 0
+
+
 async def test_the_least_chunk_is_kept_and_what_is_too_much_for_memory_is_not_read_ahead(connect: Connect) -> None:
     quirks = Quirks(uploads_with_state=True, chunk_min_bytes=3 * MIB, chunk_min_enforced=True)
     async with fake_registry(quirks) as registry:

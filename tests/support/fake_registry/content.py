@@ -157,10 +157,10 @@ class Content:
             self.violations.append(Violation(name, tag, tuple(blobs), tuple(children)))
         self.repository(name).tags[tag] = digest
 
-    def open_session(self, name: str) -> Session:
-        """Begin an upload."""
+    def open_session(self, name: str, *, named: str) -> Session:
+        """Begin an upload, named by its number."""
         self.repository(name)
-        session = Session(f"session-{next(self._session_numbers)}", name)
+        session = Session(named.format(next(self._session_numbers)), name)
         self.sessions[session.id] = session
         return session
 

@@ -143,6 +143,8 @@ class UploadQuirks:
     `storage` and `stranger` are other hosts (CVE-2026-50151)."""
     uploads_with_state: bool = False
     """`Location` has a signed `_state` that changes with each answer; an older one is refused: Distribution."""
+    upload_names: str = "session-{}"
+    """What uploads are called, by their number."""
     signed_locations: bool = False
     """`Location` has a query that has to come back letter for letter, not decoded and encoded again: S3's and GCS's
     signatures."""

@@ -37,7 +37,7 @@ class Uploads:
                 return error(400, "DIGEST_INVALID")
             self.site.content.put_blob(name, data, digest=digest)
             return self._created(name, digest, status=201)
-        session = self.site.content.open_session(name)
+        session = self.site.content.open_session(name, named=quirks.upload_names)
         request.entry.reference = session.id
         answer = self._about(session, status=202)
         if quirks.chunk_min_bytes is not None:
