@@ -104,7 +104,8 @@ class BlobMover:
                     continue
                 # Another copy may have been looked at meanwhile.
                 how = found or dry_run.find_blob(place.repository, blob.digest, mounts=mounts)
-            dry_run.add_blob(place.repository, blob.digest)
+            place.targets.sort(key=lambda target: target.reference)  # the same one counts it each time
+            dry_run.add_blob(place.first.reference, blob.digest)
             if how is None:
                 missing.append((place, blob, MissingBlob(place.first.reference, blob.digest, mounts)))
             else:

@@ -46,6 +46,7 @@ class _Destination:
     """One destination over all attempts."""
 
     progress: Progress
+    dry_run: DryRun | None
     attempts: int = 0
     outcome: Outcome | None = None
     error: CopyError | None = None
@@ -106,7 +107,8 @@ class Copier:
         A `TransferError` becomes a failed result. What was temporary, and no repeated request could mend, is tried
         again, for the destinations it concerned; exhausted retries of requests are left to later attempts of the image.
         """
-        destinations = [_Destination(Progress(place, observe)) for place in copy.destinations]
+        look = self._dry_run.look(copy.destinations) if self._dry_run is not None else None
+        destinations = [_Destination(Progress(place, observe), look) for place in copy.destinations]
         left = destinations
         while left:
             await self._try(copy, options, left)
@@ -140,7 +142,7 @@ class Copier:
         for destination in destinations:
             destination.attempts += 1
             client = self._clients.for_repository(destination.reference.repository, writing=True)
-            progress, dry_run = destination.progress, self._dry_run
+            progress, dry_run = destination.progress, destination.dry_run
             targets.append(DestinationState(destination.reference, client, progress, overwrites, dry_run))
         references = tuple(target.reference for target in targets)
         attempt = Attempt(
@@ -155,7 +157,7 @@ class Copier:
             notes=self._notes,
             destination_notes=self._destination_notes,
             digest_lists=self._digest_lists,
-            dry_run=self._dry_run,
+            dry_run=destinations[0].dry_run,
             is_first=all(destination.attempts == 1 for destination in destinations),
         )
         outcomes = await attempt.run(targets)

@@ -240,7 +240,7 @@ class Publisher:
         if not target.is_alive:
             return
         if target.dry_run is not None:
-            target.dry_run.put_manifest(target.repository, place, manifest)
+            target.dry_run.put_manifest(target.reference, place, manifest)
             self._note_unlisted(target, manifest, is_listed=target.client.has_referrers_api)
             return
         try:

@@ -104,7 +104,7 @@ class TagSchemaIndexes:
                 for referrer in referrers.values():
                     there = there if referrer.digest in known else with_entry(there, referrer.descriptor)
                 if there is not None:
-                    target.dry_run.put_manifest(target.repository, tag, there)
+                    target.dry_run.put_manifest(target.reference, tag, there)
                 return
             if index is not None and is_new:
                 await target.client.put_manifest(target.path, tag, index)

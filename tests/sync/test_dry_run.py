@@ -8,7 +8,7 @@ import pytest
 from app.sync.dry_run import DryRun
 from app.sync.known_blobs import KnownBlobs
 from tests.support.fake_registry import FakeRegistry, Respond, on
-from tests.support.images import DOCKER_FOREIGN_LAYER, Manifest, blob, docker_image, oci_image, oci_index
+from tests.support.images import DOCKER_FOREIGN_LAYER, Manifest, artifact, blob, docker_image, oci_image, oci_index
 from tests.sync.workbench import Workbench, asked, workbench
 
 IMAGE = oci_image("one")
@@ -126,3 +126,36 @@ async def test_a_foreign_layer_counts_by_its_size_and_its_url_is_not_asked(
         left = result.tally.bytes_total - result.tally.bytes_done
         assert (result.action, left - image.blobs[0].size) == ("copy", expected)
     assert not [call for call in here.journal if "foreign" in call.path]
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+async def test_an_image_that_is_looked_at_again_counts_what_it_counted_the_first_time(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, *, is_shared: bool
+) -> None:
+    owners: dict[bytes, bytes] = {}
+
+    async def claim(wanted: Mapping[bytes, bytes]) -> frozenset[bytes]:
+        return frozenset(key for key, owner in wanted.items() if owners.setdefault(key, owner) == owner)
+
+    async def counted() -> list[tuple[int, int]]:
+        results = await bench.copy(here.reference("app", "1"), *places)
+        assert {result.error for result in results} == {None}
+        return [(result.tally.bytes_total, result.tally.bytes_done) for result in results]
+
+    places = [there.reference(path, tag) for path in ("one", "two") for tag in "12"]
+    shared = blob("shared")
+    first, last = oci_image("first", layers=[shared, blob("first")]), oci_image("last", layers=[shared, blob("last")])
+    here.load("app", oci_index([first, last, artifact("sbom", subject=first)]), "1")
+    here.load("other", oci_image("other", layers=[shared, blob("other")]), "1")
+    bench.dry_run = DryRun("plan")
+    whole = await counted()
+
+    bench.dry_run = DryRun("plan", claim=claim if is_shared else None)
+    here.faults.add(Respond(500), matching=on("manifest", method="GET", reference=last.digest), times=None)
+    assert {result.outcome for result in await bench.copy(here.reference("app", "1"), *places)} == {"failed"}
+    here.faults.clear()
+    assert await counted() == whole
+    # What it brings is there for others, and it brings no less the third time.
+    [other] = await bench.copy(here.reference("other", "1"), there.reference("one", "other"))
+    assert other.tally.bytes_done == shared.size
+    assert await counted() == whole
