@@ -12,7 +12,7 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -36,6 +36,15 @@ _log = structlog.get_logger(__name__)
 _CREATED, _CONFLICT = httpx.codes.CREATED, httpx.codes.CONFLICT
 _FOUND, _MISSING, _EXISTS = httpx.codes.OK, httpx.codes.NOT_FOUND, httpx.codes.BAD_REQUEST
 _REFUSED = frozenset({"unauthorized", "denied"})
+_HARBOR_NAMES = {"X-Is-Resource-Name": "true"}
+"""A project may be called 12, which is a project's number too."""
+_HARBOR_IMMUTABLE = {
+    "action": "immutable",
+    "template": "immutable_template",
+    "tag_selectors": [{"kind": "doublestar", "decoration": "matches", "pattern": "**"}],
+    "scope_selectors": {"repository": [{"kind": "doublestar", "decoration": "repoMatches", "pattern": "**"}]},
+}
+"""The rule of Harbor's API (`CreateImmuRule`) that no tag of any repository of a project is moved or deleted."""
 
 
 def refusal_of_creation(entry: RegistryEntry) -> tuple[str, str] | None:
@@ -49,6 +58,8 @@ def refusal_of_creation(entry: RegistryEntry) -> tuple[str, str] | None:
         if name not in quirks.creation_fields:
             known = ", ".join(sorted(quirks.creation_fields))
             return f"/create_missing/{name}", f"this registry has no such setting; it has {known}"
+    if entry.create_missing.lifecycle is not None and _document(entry.create_missing.lifecycle) is None:
+        return "/create_missing/lifecycle", "it is no JSON object, as this registry's own API takes it"
     return None
 
 
@@ -130,11 +141,21 @@ class _Api:
     executor: RequestExecutor
     origin: Url
     login: Mapping[str, str]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     async def has(self, target: str) -> bool:
         """Ask whether something is there."""
         answer = await self.executor.fetch(self._request("GET", target, expects={_FOUND, _MISSING}))
         return answer.status == _FOUND
+
+    async def read(self, target: str) -> Any:
+        """Return a document that has to be there."""
+        request = self._request("GET", target, expects={_FOUND})
+        try:
+            return json.loads((await self.executor.fetch(request)).body)
+        except (ValueError, RecursionError):
+            context = self.executor.context(CREATE_REPOSITORY)
+            raise make_error(f"{context.registry} answers with no JSON", context, code="invalid_response") from None
 
     async def make(self, target: str, body: Mapping[str, Any], *, expects: set[int]) -> bool:
         """Make something; return False where the answer is another one that is expected."""
@@ -158,9 +179,18 @@ class _Api:
             url=self.origin.with_target(target),
             scopes=Scopes(),
             expects=frozenset(expects),
-            headers={"Accept": "application/json"},
+            headers={"Accept": "application/json", **self.headers},
             login=self.login,
         )
+
+
+def _document(text: str) -> dict[str, Any] | None:
+    """Read a JSON object; None for what is none."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
 
 
 async def _create_on_ecr(executor: RequestExecutor, name: str, template: RepositoryTemplate) -> None:
@@ -174,14 +204,36 @@ async def _create_on_ecr(executor: RequestExecutor, name: str, template: Reposit
 
 
 async def _create_harbor_project(executor: RequestExecutor, project: str, template: RepositoryTemplate) -> None:
-    """Make a project (Harbor's API, `createProject`; 409 where it is there)."""
+    """Make a project, with its rules (Harbor's API, `createProject`; 409 where it is there).
+
+    A push found it missing a moment ago. So one that is there is another process's, or one whose rules were refused or
+    cut off before: what it lacks of them it gets, and what it has stays.
+    """
     metadata = {"public": str(template.public).lower(), "auto_scan": str(template.scan_on_push).lower()}
     body: dict[str, Any] = {"project_name": project, "metadata": metadata}
     if template.quota_bytes is not None:
         body["storage_limit"] = template.quota_bytes
     login = await password_of(executor)
-    api = _Api(executor, executor.home, {"Authorization": login.basic} if login.password else {})
+    api = _Api(executor, executor.home, {"Authorization": login.basic} if login.password else {}, _HARBOR_NAMES)
     await api.make("/api/v2.0/projects", body, expects={_CONFLICT})
+    place = f"/api/v2.0/projects/{quote(project, safe='')}"
+    if template.immutable_tags and not await api.read(f"{place}/immutabletagrules?page_size=1"):
+        await api.make(f"{place}/immutabletagrules", _HARBOR_IMMUTABLE, expects={_CONFLICT})
+    if template.lifecycle is not None:
+        await _set_harbor_retention(api, place, template.lifecycle)
+
+
+async def _set_harbor_retention(api: _Api, place: str, lifecycle: str) -> None:
+    """Set a project's tag retention unless it has one (Harbor's API, `createRetention`; 400 for a second one)."""
+    for is_last in (False, True):
+        project = await api.read(place)
+        metadata = project.get("metadata") if isinstance(project, dict) else None
+        if isinstance(metadata, dict) and metadata.get("retention_id"):
+            return
+        scope = {"level": "project", "ref": project.get("project_id") if isinstance(project, dict) else None}
+        body = {"algorithm": "or", **(_document(lifecycle) or {}), "scope": scope}
+        if await api.make("/api/v2.0/retentions", body, expects=set() if is_last else {_EXISTS}):
+            return
 
 
 async def _create_on_docker_hub(executor: RequestExecutor, name: str, template: RepositoryTemplate) -> None:

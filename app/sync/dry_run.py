@@ -68,7 +68,7 @@ class DryRun:
         """Those that this is, by destination."""
 
     def look(self, destinations: Iterable[Reference]) -> DryRun:
-        """Return this for one look at a copy, for all its attempts: with the same memory, less that of earlier looks."""
+        """Return this for one look at a copy, for all its attempts: with the same memory, less earlier looks'."""
         look = copy(self)
         look._looks = {key: _Look(key) for key in map(_key_of, destinations)}  # noqa: SLF001 — of this class
         return look

@@ -23,6 +23,7 @@ LOGINS = {
 }
 ACCOUNTS = {"ann": "secret", "robot$sync": "secret", "$oauthtoken": "secret", "oauth2accesstoken": "secret"}
 GOOGLE: dict[str, Any] = {"api": "google", "projects_needed": True}
+HARBOR_ENTRY: dict[str, Any] = {"host": "harbor.example.com", "type": "harbor"}
 HARBOR: dict[str, Any] = {"api": "harbor", "projects_needed": True}
 
 
@@ -65,6 +66,50 @@ async def test_a_project_of_harbor_is_made_as_the_entry_says_and_once() -> None:
         assert len([entry for entry in there.journal.find("api") if entry.status == 201]) == 1
         assert "repository_created" in {step.event for result in results for step in result.steps}
         there.check()
+
+
+RETENTION = {
+    "rules": [
+        {
+            "action": "retain",
+            "template": "latestPushedK",
+            "params": {"latestPushedK": 10},
+            "tag_selectors": [{"kind": "doublestar", "decoration": "matches", "pattern": "**"}],
+            "scope_selectors": {"repository": [{"kind": "doublestar", "decoration": "repoMatches", "pattern": "**"}]},
+        }
+    ],
+    "trigger": {"kind": "Schedule", "settings": {"cron": "0 0 0 * * *"}},
+}
+STRICT = {"immutable_tags": True, "lifecycle": json.dumps(RETENTION)}
+
+
+async def test_a_project_of_harbor_gets_the_rules_of_the_entry_whoever_makes_it() -> None:
+    async with fake_registry(Quirks(auth="token", **HARBOR), accounts=ACCOUNTS) as there:
+        results = await copied(there, "v1", "v2", create_missing=STRICT, times=2)
+        assert [result.outcome for result in results] == ["copied"] * 4
+        site = there.site
+        assert site.retentions == {"team": {"algorithm": "or", **RETENTION, "scope": {"level": "project", "ref": 1}}}
+        [rule] = site.rules["team"]
+        assert (rule["action"], rule["template"]) == ("immutable", "immutable_template")
+        assert rule["tag_selectors"] == [{"kind": "doublestar", "decoration": "matches", "pattern": "**"}]
+        there.check()
+
+
+async def test_a_project_whose_rules_were_refused_is_not_copied_to_without_them() -> None:
+    async with fake_registry(Quirks(auth="token", harbor_rules_refused=True, **HARBOR), accounts=ACCOUNTS) as there:
+        [result] = await copied(there, "v1", create_missing=STRICT)
+        assert result.error is not None
+        assert (result.error.code, "Create Immutable Tag" in result.error.message) == ("denied", True)
+        assert "team" in there.made
+
+
+async def test_rules_that_a_project_has_stay() -> None:
+    async with fake_registry(Quirks(auth="token", **HARBOR), accounts=ACCOUNTS) as there:
+        site = there.site
+        site.rules["team"], site.retentions["team"] = [{"id": 7}], {"algorithm": "or"}
+        [result] = await copied(there, "v1", create_missing=STRICT)
+        assert result.outcome == "copied"
+        assert (site.rules["team"], site.retentions["team"]) == ([{"id": 7}], {"algorithm": "or"})
 
 
 async def test_nothing_is_made_where_the_entry_does_not_say_so() -> None:
@@ -192,6 +237,8 @@ async def test_what_another_process_made_meanwhile_is_taken() -> None:
         ({"host": "nexus.example.com", "type": "nexus"}, "/create_missing", "administrator"),
         ({"host": "registry.example.com"}, "/create_missing", "set the type"),
         ({"host": "quay.io", "create_missing": {"quota_bytes": 5}}, "/create_missing/quota_bytes", "public"),
+        ({**HARBOR_ENTRY, "create_missing": {"lifecycle": "[]"}}, "/create_missing/lifecycle", "JSON object"),
+        ({**HARBOR_ENTRY, "create_missing": {"encryption_key": "k"}}, "/create_missing/encryption_key", "lifecycle"),
     ],
 )
 def test_what_a_registry_can_not_make_is_refused_at_its_entry(entry: dict[str, Any], field: str, words: str) -> None:

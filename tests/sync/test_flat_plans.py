@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.domain.plan import PlannedCopy
-from app.domain.reference import Digest, Registry, Repository, Tag
+from app.domain.reference import Digest, Reference, Registry, Repository, Tag
 from app.domain.request import SyncRequest
 from app.registry.pool import RegistryClients
 from app.sync import dry_run, plan_scope
@@ -112,9 +112,11 @@ def test_a_dry_run_of_many_images_holds_what_one_of_fewer_does_and_knows_what_is
         remembered = DryRun()
         for number in range(8 * most):
             place = Repository(THERE, f"team/app-{number // 100}")
-            found.append(remembered.find_blob(place, shared, mounts=True))
-            remembered.add_blob(place, shared)
-            remembered.add_blob(place, digest(number))
+            image = Reference(place, Tag(f"v{number}"))
+            look = remembered.look([image])
+            found.append(look.find_blob(place, shared, mounts=True))
+            look.add_blob(image, shared)
+            look.add_blob(image, digest(number))
             if number == 2 * most:
                 full = held.read()
         assert held.read() < full * 1.1

@@ -1,6 +1,7 @@
 """Projects of Harbor and repositories of Docker Hub, Google and Quay, made by their APIs as the references have them.
 
-goharbor/harbor, api/v2.0/swagger.yaml (`createProject`: 201, 409); Docker Hub API, "Create a new repository" (201,
+goharbor/harbor, api/v2.0/swagger.yaml (`createProject`: 201, 409; `getProject`; `ListImmuRules`; `CreateImmuRule`: 201,
+409; `createRetention`: 201, 400 where the project has one); Docker Hub API, "Create a new repository" (201,
 400); Artifact Registry REST, `projects.locations.repositories.create` (an operation, 409); Resource Manager REST,
 `projects.testIamPermissions`; quay/quay, endpoints/api/repository.py (`createRepo`: 201, 400 for one that exists,
 403 for one in no organization) and organization.py (`createOrganization`: 201, 400).
@@ -30,6 +31,10 @@ class Creation:
         match request.method, api, parts:
             case "POST", "harbor", ["api", "v2.0", "projects"]:
                 return await self._make_project(request)
+            case _, "harbor", ["api", "v2.0", "projects", project, *rest]:
+                return await self._project(request, project, rest)
+            case "POST", "harbor", ["api", "v2.0", "retentions"]:
+                return await self._make_retention(request)
             case "POST", "docker_hub", ["v2", "namespaces", namespace, "repositories"]:
                 body = json.loads(await request.read())
                 return self._make(f"{namespace}/{body['name']}", body, request)
@@ -105,6 +110,35 @@ class Creation:
         if project in self.site.made:
             return error(409, "CONFLICT", f"The project named {project} already exists")
         self.site.made[project] = body
+        return Answer(201)
+
+    async def _project(self, request: Request, name: str, rest: list[str]) -> Answer | None:
+        if name not in self.site.made or request.header("x-is-resource-name") != "true":
+            return error(404, "NOT_FOUND", f"project {name} not found")
+        rules = self.site.rules.get(name, [])
+        match request.method, rest:
+            case "GET", []:
+                retention = {"retention_id": "1"} if name in self.site.retentions else {}
+                number = [*self.site.made].index(name) + 1
+                return json_answer({"project_id": number, "name": name, "metadata": {"public": "false", **retention}})
+            case "GET", ["immutabletagrules"]:
+                return json_answer(rules)
+            case "POST", ["immutabletagrules"] if self.site.quirks.harbor_rules_refused:
+                return error(403, "FORBIDDEN", "forbidden")
+            case "POST", ["immutabletagrules"] if rules:
+                return error(409, "CONFLICT", "the immutable rule already exists")
+            case "POST", ["immutabletagrules"]:
+                self.site.rules[name] = [json.loads(await request.read())]
+                return Answer(201)
+            case _:
+                return None
+
+    async def _make_retention(self, request: Request) -> Answer:
+        body = json.loads(await request.read())
+        name = [*self.site.made][body["scope"]["ref"] - 1]
+        if name in self.site.retentions:
+            return error(400, "BAD_REQUEST", f"project {name} already has retention policy 1")
+        self.site.retentions[name] = body
         return Answer(201)
 
     def _make(self, name: str, body: dict[str, Any], request: Request) -> Answer:

@@ -159,6 +159,8 @@ class ListQuirks:
     """That API answers this."""
     projects_needed: bool = False
     """Repositories lie in projects that have to be made first: Harbor; in repositories of projects: Google."""
+    harbor_rules_refused: bool = False
+    """Who makes a project may make no rules for its tags: a robot of Harbor's without that permission."""
     harbor_makers: Literal["everyone", "adminonly"] = "adminonly"
     """Who may make projects on Harbor, beside its administrators."""
     quay_organizations: tuple[str, ...] = ("team",)

@@ -32,6 +32,10 @@ class Site:
     journal: Journal = field(default_factory=Journal)
     made: dict[str, Any] = field(default_factory=dict)
     """What was made by the registry's own API: project or repository → what was asked for."""
+    rules: dict[str, list[Any]] = field(default_factory=dict)
+    """Rules of immutable tags, by project of Harbor's."""
+    retentions: dict[str, Any] = field(default_factory=dict)
+    """What is deleted when, by project of Harbor's."""
     urls: dict[Origin, str] = field(default_factory=dict)
     """Base URL of each server, without a slash at the end."""
     tallies: Counter[tuple[str, str]] = field(default_factory=Counter)
