@@ -30,7 +30,7 @@ def test_an_image_is_planned_copied_and_seen_to_arrive(page: Page, source: Names
     check_for_everyone(page)
     page.get_by_role("button", name="Run now").click()
     expect(page.locator(".status")).to_contain_text("succeeded", timeout=30_000)
-    expect(page.locator("tbody")).to_contain_text("copied")
+    expect(page.get_by_role("region", name="Images").locator("tbody")).to_contain_text("copied")
     assert destination.tags("app") == {"1": image.digest}
     check_for_everyone(page)
     page.get_by_role("button", name="Run again").click()
@@ -42,6 +42,38 @@ def test_an_image_is_planned_copied_and_seen_to_arrive(page: Page, source: Names
     expect(page.locator("tbody")).to_contain_text("No jobs.")
     open_page(page, "/jobs?since=1h&until=2h")
     expect(page.locator(".problems")).to_contain_text("until: no time is before until")
+    check_for_everyone(page)
+
+
+def test_pages_say_why_tags_are_taken_or_left_out(
+    page: Page, service: ServiceProcess, source: Namespace, destination: Namespace
+) -> None:
+    for tag in ("1.0", "1.1", "2.0", "latest"):
+        source.push("app", oci_image(tag), tag)
+    tags = {"include": ["[0-9]*"], "newest": 1}
+    rule = {"source": source.reference("app"), "destination": destination.reference("app"), "tags": tags}
+    expected = [
+        ["- left out", "not_included", "1", "0", source.reference("app", "latest")],
+        ["- left out", "not_newest", "2", "0", f"{source.reference('app', '1.0')}, {source.reference('app', '1.1')}"],
+        ["+ taken", "newest", "1", "0", source.reference("app", "2.0")],
+    ]
+
+    def shown() -> list[list[str]]:
+        rows = page.locator("table.selection tbody tr")
+        expect(rows).to_have_count(len(expected), timeout=30_000)
+        return [row.locator("td").all_inner_texts() for row in rows.all()]
+
+    for more in ({}, {"dry_run": True}):
+        job = service.submit({"rules": [rule], **more})
+        open_page(page, f"/jobs/{job['id']}")
+        expect(page.locator(".status")).to_contain_text("succeeded", timeout=30_000)
+        assert sorted(shown()) == sorted(expected)
+        assert [row[0] for row in shown()] == [row[0] for row in expected]
+        check_for_everyone(page)
+    service.client.put("/v1/policies/selected", json={"rules": [rule]}).raise_for_status()
+    open_page(page, "/policies/selected")
+    page.get_by_role("button", name="Preview").click()
+    assert sorted(shown()) == sorted(expected)
     check_for_everyone(page)
 
 
