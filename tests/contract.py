@@ -54,7 +54,6 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=30, help="of each endpoint")
     parser.add_argument("--phases", default="examples,coverage,fuzzing")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=8, help="that ask at the same time: many answers wait for a job")
     parser.add_argument("schemathesis", nargs="+", help="the command that runs it, behind --")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -66,7 +65,7 @@ def main() -> int:
                 *(*arguments.schemathesis, "run", f"{url}/openapi.json"),
                 *("--header", f"Authorization: Bearer {key}", "--checks", ",".join(CHECKS)),
                 *("--max-examples", str(arguments.examples), "--seed", str(arguments.seed)),
-                *("--request-timeout", "60", "--phases", arguments.phases, "--workers", str(arguments.workers)),
+                *("--request-timeout", "60", "--phases", arguments.phases),
             ]
             (folder / "waits.py").write_text(HOOKS)
             environment = {**os.environ, "SCHEMATHESIS_HOOKS": "waits", "PYTHONPATH": str(folder)}

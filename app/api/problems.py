@@ -83,6 +83,7 @@ PROBLEMS: dict[str, Known] = {
 }
 
 _OF_EVERY_ROUTE = (
+    "uri_too_long",
     "unauthenticated",
     "insufficient_scope",
     "address_not_allowed",
@@ -96,7 +97,7 @@ _OF_EVERY_BODY = ("malformed_json", "payload_too_large", "unsupported_media_type
 
 def problems(*codes: str, takes_body: bool = False, is_public: bool = False) -> dict[int | str, dict[str, Any]]:
     """Describe a route's problems for OpenAPI: its own, and those that every route has."""
-    shared = ("internal",) if is_public else _OF_EVERY_ROUTE
+    shared = ("uri_too_long", "internal") if is_public else _OF_EVERY_ROUTE
     described: dict[int | str, dict[str, Any]] = {}
     for code in (*codes, *(_OF_EVERY_BODY if takes_body else ()), *shared):
         known = PROBLEMS[code]
