@@ -155,6 +155,10 @@ class ClientPool:
         existing.http.retire()
 
 
+MAX_REPOSITORIES_KNOWN = 1_024
+"""Repositories whose client is remembered: a plan goes through any number of them."""
+
+
 class RegistryClients:
     """Clients for the registries of one moment's entries; a host without an entry gets an anonymous one."""
 
@@ -170,6 +174,8 @@ class RegistryClients:
         """Return the client whose entry has the longest `host[/prefix]` that holds the repository."""
         known = self._known.get((repository, writing))
         if known is None:
+            if len(self._known) >= MAX_REPOSITORIES_KNOWN:
+                self._known.clear()
             entry = entry_for(self._entries.get(repository.registry, ()), repository)
             known = self._known[repository, writing] = self._client(entry, writing=writing)
         return known

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -32,6 +33,9 @@ from app.sync.rewrite import Rewritten, rewrite, single_image
 _log = structlog.get_logger(__name__)
 MAX_AGE_SECONDS = 600.0
 """A job that takes longer reads its lists again."""
+MAX_LISTS = 100
+MAX_LISTED_TAGS = 50_000
+"""Of all lists together: a job of any size holds no more, and its copies stay near one another."""
 MAX_LIES = 2
 """HEADs that differ from a list, after which it is not believed: one may be a tag that moved in between."""
 
@@ -56,7 +60,7 @@ class DigestLists:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Take what the age of a list is measured by, in seconds."""
         self._clock = clock
-        self._lists: dict[tuple[str, Repository], _RepositoryList] = {}
+        self._lists: OrderedDict[tuple[str, Repository], _RepositoryList] = OrderedDict()
         self._warnings: list[JobWarning] = []
 
     async def find(self, client: RegistryClient, reference: Reference) -> Descriptor | None:
@@ -80,7 +84,16 @@ class DigestLists:
         known = self._lists.get(key)
         if known is None or self._clock() - known.begun_at > MAX_AGE_SECONDS:
             known = self._lists[key] = _RepositoryList(begun_at=self._clock())
+            self._forget()
+        self._lists.move_to_end(key)
         return known
+
+    def _forget(self) -> None:
+        """Forget the lists used longest ago where there are many, or long ones; what is asked of them is read again."""
+        held = sum(len(known.tags or ()) for known in self._lists.values())
+        while len(self._lists) > 1 and (len(self._lists) > MAX_LISTS or held > MAX_LISTED_TAGS):
+            _, oldest = self._lists.popitem(last=False)
+            held -= len(oldest.tags or ())
 
     def saw(self, client: RegistryClient, reference: Reference, found: Descriptor) -> None:
         """Compare a HEAD with what the list said."""

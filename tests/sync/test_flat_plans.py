@@ -6,14 +6,22 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from app.clock import now
+from app.domain.manifest import Descriptor
 from app.domain.plan import PlannedCopy
 from app.domain.reference import Digest, Reference, Registry, Repository, Tag
+from app.domain.registry import RegistryEntry
 from app.domain.request import SyncRequest
-from app.registry.pool import RegistryClients
-from app.sync import dry_run, plan_scope
+from app.registry import pool
+from app.registry.client import RegistryClient
+from app.registry.listing.digest_lists import ListedTag
+from app.registry.pool import ClientPool, RegistryClients
+from app.sync import compare, dry_run, plan_scope
+from app.sync.compare import DigestLists
 from app.sync.dry_run import DryRun
 from app.sync.planner import Planner
 
@@ -121,3 +129,45 @@ def test_a_dry_run_of_many_images_holds_what_one_of_fewer_does_and_knows_what_is
                 full = held.read()
         assert held.read() < full * 1.1
     assert found.count(None) == 1, "a layer that all images share is sent once"
+
+
+async def test_comparing_by_lists_holds_the_lists_of_few_repositories(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "MAX_LISTED_TAGS", 20 * len(TAGS))
+    read: list[str] = []
+
+    class Listing:
+        """A client of a registry whose lists have each the same tags."""
+
+        entry = RegistryEntry(name="old", host="old.example.com")
+        has_digest_list = True
+
+        async def head_manifest(self, _path: str, tag: Tag) -> Descriptor:
+            return Descriptor("", digest(TAGS.index(tag)), 0)
+
+        async def list_digests(self, path: str) -> AsyncIterator[ListedTag]:
+            read.append(path)
+            for number, tag in enumerate(TAGS):
+                yield ListedTag(tag, digest(number))
+
+    with holding(__file__, compare.__file__) as held:
+        lists, client = DigestLists(), cast("RegistryClient", Listing())
+        for number in range(120):
+            place = Repository(Registry("old.example.com"), f"team/app-{number}")
+            found = [await lists.find(client, Reference(place, tag)) for tag in TAGS[:3]]
+            assert [one.digest for one in found if one] == [digest(position) for position in range(3)]
+            if number == 40:
+                full = held.read()
+        assert held.read() < full * 1.1
+    assert len(read) == len(set(read)) == 120, "each is read once as long as its copies are made"
+
+
+def test_clients_of_many_repositories_hold_no_more_than_those_of_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "MAX_REPOSITORIES_KNOWN", 100)
+    entry = RegistryEntry(name="old", host="old.example.com")
+    with holding(__file__, pool.__file__) as held:
+        clients = RegistryClients(ClientPool(clock=now), (entry,))
+        for number in range(1_000):
+            assert clients.for_repository(Repository(entry.registry, f"team/app-{number}")).entry == entry
+            if number == 199:
+                full = held.read()
+        assert held.read() < full * 1.2
