@@ -90,10 +90,10 @@ class DigestLists:
 
     def _forget(self) -> None:
         """Forget the lists used longest ago where there are many, or long ones; what is asked of them is read again."""
-        held = sum(len(known.tags or ()) for known in self._lists.values())
-        while len(self._lists) > 1 and (len(self._lists) > MAX_LISTS or held > MAX_LISTED_TAGS):
+        total = sum(len(known.tags or ()) for known in self._lists.values())
+        while len(self._lists) > 1 and (len(self._lists) > MAX_LISTS or total > MAX_LISTED_TAGS):
             _, oldest = self._lists.popitem(last=False)
-            held -= len(oldest.tags or ())
+            total -= len(oldest.tags or ())
 
     def saw(self, client: RegistryClient, reference: Reference, found: Descriptor) -> None:
         """Compare a HEAD with what the list said."""
