@@ -68,6 +68,18 @@ async def test_what_tokens_do_not_say_is_said_by_what_was_tried_or_not_at_all(ap
     assert made == {}
 
 
+async def test_a_list_that_a_registry_is_known_not_to_have_is_no_right_to_list(api: Api) -> None:
+    async with fake_registry(Quirks(api="docker_hub")) as registry:
+        registry.load("team/app", IMAGE, "v1")
+        entry = {"host": registry.host, "type": "docker_hub"}
+        whole = await checked(api, entry)
+        part = await checked(api, entry, namespace="team")
+    [listed] = [step for step in whole["steps"] if step["name"] == "list"]
+    assert listed["ok"] is True, "nothing is wrong with the registry for it"
+    assert (whole["may"]["list"]["allowed"], whole["may"]["list"]["detail"]) == (None, "it has no such list")
+    assert allowed(part)["list"] is True
+
+
 async def test_nothing_is_said_of_a_login_that_is_not_taken(api: Api) -> None:
     async with fake_registry(Quirks(auth="basic")) as registry:
         found = await checked(api, {"host": registry.host, "auth": basic("ann", "wrong")})
