@@ -84,7 +84,7 @@ def create_app(settings: Settings, *, channel: ProcessChannel | None = None, is_
     app.include_router(job_pages.router)
     app.include_router(settings_pages.router)
     app.mount("/console/static", StaticFiles(directory=STATIC), name="console-static")
-    app.openapi = lambda: openapi.openapi_of(app)  # type: ignore[method-assign]
+    app.openapi = lambda: openapi.openapi_of(app)  # type: ignore[method-assign]  # FastAPI's own way to replace its document
     return app
 
 

@@ -79,13 +79,13 @@ assert isinstance(again, JobOut) and again.progress.images.up_to_date == 1, agai
 
 def run(*command: str, folder: Path) -> str:
     """Run a tool; skip the test where its package can't be had, fail where it did not do its work."""
-    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=300)  # noqa: S603
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=300)  # noqa: S603 — our own commands
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
 def installed(*command: str, folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=300)  # noqa: S603
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=300)  # noqa: S603 — our own commands
     if done.returncode != 0:
         pytest.skip(f"can't be had here: {command[-1]}")
 

@@ -137,7 +137,7 @@ def examples() -> Iterator[tuple[str, type[BaseModel], Any]]:
         for name, model in inspect.getmembers(import_module(module.name), inspect.isclass):
             if issubclass(model, BaseModel) and model.__module__ == module.name:
                 extra = model.model_config.get("json_schema_extra")
-                for example in extra.get("examples", []) if isinstance(extra, dict) else []:  # type: ignore[union-attr]
+                for example in extra.get("examples", []) if isinstance(extra, dict) else []:  # type: ignore[union-attr]  # examples are a list there
                     yield name, model, example
 
 

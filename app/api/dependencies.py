@@ -163,7 +163,7 @@ class KeyedRoute(APIRoute):
                 checked = await asyncio.to_thread(_checked, model, body)
                 if checked is not None:  # else FastAPI finds out that it is no JSON
                     # Where Starlette keeps what a body holds; FastAPI takes a model that was checked as it is.
-                    request._json = checked  # noqa: SLF001
+                    request._json = checked  # noqa: SLF001 — where Starlette looks for it
             return await handle(request)
 
         return answer

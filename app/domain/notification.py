@@ -246,7 +246,7 @@ class Outcome:
             return self.error
         if self.is_gone:
             return "gone"
-        return "redirected" if self.status is not None and 300 <= self.status < 400 else "refused"  # noqa: PLR2004
+        return "redirected" if self.status is not None and 300 <= self.status < 400 else "refused"  # noqa: PLR2004 — 3xx
 
     @property
     def is_gone(self) -> bool:

@@ -54,9 +54,9 @@ class Dialer(httpcore.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109
-        local_address: str | None = None,  # noqa: ARG002
-        socket_options: Iterable[Any] | None = None,  # noqa: ARG002
+        timeout: float | None = None,  # noqa: ASYNC109 — the protocol's name
+        local_address: str | None = None,  # noqa: ARG002 — the protocol's name
+        socket_options: Iterable[Any] | None = None,  # noqa: ARG002 — the protocol's name
     ) -> SocketStream:
         """Try the host's addresses in turn; raise `HostRefusedError`, `httpcore.ConnectError` or `ConnectTimeout`."""
         try:

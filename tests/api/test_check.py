@@ -195,7 +195,8 @@ async def test_the_way_to_the_storage_is_walked(patient: Api) -> None:
 @pytest.mark.parametrize("with_login", [True, False])
 async def test_a_token_server_that_is_not_asked_is_no_registry_that_is_not_there(
     patient: Api,
-    with_login: bool,  # noqa: FBT001
+    *,
+    with_login: bool,
 ) -> None:
     async with fake_registry(Quirks(auth="token", realm_url="https://localhost:1/token")) as registry:
         auth = {"auth": {"type": "basic", "username": "ann", "password": "secret"}} if with_login else {}

@@ -52,7 +52,7 @@ PUBLIC = ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"]
 
 @pytest.mark.parametrize("address", NEVER)
 @pytest.mark.parametrize("is_registered", [True, False])
-def test_link_local_metadata_and_multicast_are_never_reached(address: str, is_registered: bool) -> None:  # noqa: FBT001
+def test_link_local_metadata_and_multicast_are_never_reached(address: str, *, is_registered: bool) -> None:
     with pytest.raises(HostRefusedError) as refusal:
         AddressRules().check("registry.example.com", address, is_registered=is_registered)
     assert refusal.value.code == "host_not_allowed"

@@ -236,7 +236,7 @@ async def test_what_was_read_stays_as_it_was_however_long_it_is_kept() -> None:
 
 
 @pytest.mark.parametrize("secure", [False, True])
-async def test_an_answer_before_the_end_of_a_body_is_heard(tmp_path: Any, secure: bool) -> None:  # noqa: FBT001
+async def test_an_answer_before_the_end_of_a_body_is_heard(tmp_path: Any, *, secure: bool) -> None:
     answer = b"HTTP/1.1 413 Too Large\r\n\r\n"
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -42,7 +42,7 @@ class Dispatching:
     async def until_running(self, number: int) -> None:
         """Wait until so many units have been handed out in all."""
         async with asyncio.timeout(SOON_SECONDS):
-            while sum(len(process.units) for process in self.processes.values()) < number:  # noqa: ASYNC110
+            while sum(len(process.units) for process in self.processes.values()) < number:  # noqa: ASYNC110 — what is waited for sets no event
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)  # in case there are more
 

@@ -80,7 +80,8 @@ async def test_nothing_is_asked_for_when_nothing_is_left(connect: Connect) -> No
 async def test_another_size_than_the_descriptors_is_refused(
     connect: Connect,
     quirks: dict[str, Any],
-    with_length: bool,  # noqa: FBT001
+    *,
+    with_length: bool,
 ) -> None:
     async with fake_registry(Quirks(blob_without_length=not with_length, **quirks)) as registry:
         registry.content.put_blob("team/app", LAYER.data)
@@ -131,7 +132,7 @@ async def test_the_length_of_an_encoded_body_says_nothing(connect: Connect) -> N
 
 
 @pytest.mark.parametrize("with_length", [True, False])
-async def test_a_cut_is_a_temporary_error_after_what_arrived(connect: Connect, with_length: bool) -> None:  # noqa: FBT001
+async def test_a_cut_is_a_temporary_error_after_what_arrived(connect: Connect, *, with_length: bool) -> None:
     async with fake_registry(Quirks(blob_cut_after_bytes=100_000, blob_without_length=not with_length)) as registry:
         registry.content.put_blob("team/app", LAYER.data)
         client = connect(registry)

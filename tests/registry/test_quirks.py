@@ -87,7 +87,7 @@ def test_every_type_has_a_row_and_a_page() -> None:
     ("kind", "chunk_bytes", "refuses"),
     [("generic", 32 * MIB, False), ("ghcr", 4 * MIB, False), ("ecr", 32 * MIB, True), ("gar", 32 * MIB, True)],
 )
-def test_uploads_begin_with_what_is_known(kind: RegistryType, chunk_bytes: int, refuses: bool) -> None:  # noqa: FBT001
+def test_uploads_begin_with_what_is_known(kind: RegistryType, chunk_bytes: int, *, refuses: bool) -> None:
     strategy = UploadStrategy.of(of("registry.example.com", kind), 32 * MIB)
     assert (strategy.chunk_bytes, strategy.refuses_chunks) == (chunk_bytes, refuses)
 

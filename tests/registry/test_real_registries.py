@@ -129,7 +129,7 @@ async def test_a_session_is_cancelled_and_resumed(client: RegistryClient) -> Non
         raise RegistryError("the source broke", registry="source", operation="open_blob", code="timeout")
 
     with pytest.raises(RegistryError, match="the source broke"):
-        await session.send(half(), size=layer.size, digest=Digest(layer.digest))  # type: ignore[arg-type]
+        await session.send(half(), size=layer.size, digest=Digest(layer.digest))  # type: ignore[arg-type]  # a sender that breaks off is no whole one
     await session.cancel()
     await session.cancel()
     await upload(client, "team/half", layer)
@@ -244,7 +244,8 @@ async def test_a_token_without_the_scope_is_a_denial(
 async def test_a_large_blob_never_lies_in_memory(
     connect: Connect,
     start_registry: Callable[..., RegistryProcess],
-    chunked: bool,  # noqa: FBT001
+    *,
+    chunked: bool,
 ) -> None:
     client = connect(start_registry(RegistryOptions()))
     piece, count = bytes(range(256)) * 1024, 256

@@ -97,7 +97,7 @@ async def test_a_manifest_does_not_refer_to_itself(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("etags", [True, False])
-async def test_an_entry_is_added_and_the_others_kept(connect: Connect, etags: bool) -> None:  # noqa: FBT001
+async def test_an_entry_is_added_and_the_others_kept(connect: Connect, *, etags: bool) -> None:
     async with fake_registry(Quirks(referrers="missing", etags=etags)) as registry:
         filled(registry, SIGNATURE, SBOM)
         index = json.loads(fallback_index([SBOM]).raw)
@@ -135,7 +135,7 @@ async def test_writers_of_one_process_wait_for_each_other(connect: Connect) -> N
 
 
 @pytest.mark.parametrize("etags", [True, False])
-async def test_another_writer_in_between_loses_nothing(connect: Connect, etags: bool) -> None:  # noqa: FBT001
+async def test_another_writer_in_between_loses_nothing(connect: Connect, *, etags: bool) -> None:
     async with fake_registry(Quirks(referrers="missing", etags=etags)) as registry:
         filled(registry, SIGNATURE, SBOM)
 

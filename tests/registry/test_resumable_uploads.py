@@ -246,7 +246,7 @@ async def test_what_stays_of_a_broken_upload_decides_how_the_next_one_goes(
     connect: Connect, cut: str, *, in_chunks: bool
 ) -> None:
     """By what was seen, whatever the type: zot's are sent in chunks where a proxy before it keeps nothing."""
-    quirks = Quirks(uploads_with_state=True, cut_uploads=cut, upload_cut_after_bytes=2 * MIB)  # type: ignore[arg-type]
+    quirks = Quirks(uploads_with_state=True, cut_uploads=cut, upload_cut_after_bytes=2 * MIB)  # type: ignore[arg-type]  # one of the words it takes, by parameter
     async with fake_registry(quirks) as registry:
         client = connect(registry, type="zot")
         await upload(client, "team/app", LAYER)

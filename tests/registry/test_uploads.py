@@ -48,7 +48,7 @@ async def test_a_blob_is_one_post_and_one_put(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_an_empty_blob_has_no_body(connect: Connect, chunked: bool) -> None:  # noqa: FBT001
+async def test_an_empty_blob_has_no_body(connect: Connect, *, chunked: bool) -> None:
     empty = Blob(b"")
     async with fake_registry(Quirks(monolithic_refused=405 if chunked else None)) as registry:
         client = connect(registry)
@@ -81,7 +81,7 @@ async def test_a_registry_that_refuses_a_whole_blob_gets_chunks_from_then_on(con
 
 
 @pytest.mark.parametrize("early", [False, True])
-async def test_chunks_shrink_below_a_proxys_limit(connect: Connect, early: bool) -> None:  # noqa: FBT001
+async def test_chunks_shrink_below_a_proxys_limit(connect: Connect, *, early: bool) -> None:
     async with fake_registry(Quirks(body_limit_bytes=MIB + 5, early_refusals=early)) as registry:
         await upload(connect(registry), "team/app", LAYER)
         check_stored(registry)
@@ -248,7 +248,7 @@ async def test_a_session_another_replica_does_not_know_is_replaced(connect: Conn
 
 @pytest.mark.parametrize("location", ["relative", "absolute", "scheme_less", "last_segment"])
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_locations_are_followed_letter_for_letter(connect: Connect, location: Any, chunked: bool) -> None:  # noqa: FBT001
+async def test_locations_are_followed_letter_for_letter(connect: Connect, location: Any, *, chunked: bool) -> None:
     quirks = Quirks(location=location, uploads_with_state=True, monolithic_refused=405 if chunked else None)
     async with fake_registry(quirks) as registry:
         await upload(connect(registry), "team/app", LAYER)

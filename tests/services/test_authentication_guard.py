@@ -88,7 +88,7 @@ async def test_no_more_than_so_many_answers_are_held_back(guarded: Guarded) -> N
     await guarded.fail(times=FREE_FAILURES)
     guarded.is_open.clear()
     held = [asyncio.create_task(guarded.fail()) for _ in range(MOST_SLOWED)]
-    while len(guarded.slept) < MOST_SLOWED:  # noqa: ASYNC110
+    while len(guarded.slept) < MOST_SLOWED:  # noqa: ASYNC110 — what is waited for sets no event
         await asyncio.sleep(0)
     with pytest.raises(TooManyError) as raised:
         await guarded.fail()
@@ -123,6 +123,6 @@ async def test_an_entry_is_of_its_peer_and_not_of_the_request_that_failed_first(
 
 async def test_what_failed_is_written_down_without_being_asked_for(guarded: Guarded) -> None:
     await guarded.fail()
-    while not (page := await AuditService(guarded.database).list(AuditFilter(), PageRequest())).items:  # noqa: ASYNC110
+    while not (page := await AuditService(guarded.database).list(AuditFilter(), PageRequest())).items:  # noqa: ASYNC110 — what is waited for sets no event
         await asyncio.sleep(0.1)
     assert page.items[0].details["reasons"] == {"unknown": 1}

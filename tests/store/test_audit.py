@@ -127,7 +127,7 @@ async def test_the_database_itself_refuses_to_change_the_log(
     if database.is_sqlite:
         statements += [f"INSERT OR REPLACE INTO {table} SELECT * FROM {table}"]  # noqa: S608 — names from above
     else:
-        statements += [f"TRUNCATE {table}", f"SET LOCAL session_replication_role = replica; DELETE FROM {table}"]  # noqa: S608
+        statements += [f"TRUNCATE {table}", f"SET LOCAL session_replication_role = replica; DELETE FROM {table}"]  # noqa: S608 — the names are this test's
     for statement in statements:
         with pytest.raises(DBAPIError, match="only added to"):
             await do(database, *statement.split("; "))

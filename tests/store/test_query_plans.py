@@ -82,7 +82,7 @@ async def full(database: Database) -> Database:
         words = {"<numbers>": NUMBERS, **(SQLITE_WORDS if database.is_sqlite else POSTGRESQL_WORDS)}
         for statement in (FILL_JOBS, FILL_LABELS, FILL_IMAGES, FILL_UNITS, FILL_EVENTS):
             for word, meaning in words.items():
-                statement = statement.replace(word, meaning)  # noqa: PLW2901
+                statement = statement.replace(word, meaning)  # noqa: PLW2901 — each replaces in what the one before made
             await connection.exec_driver_sql(statement)
         await connection.exec_driver_sql("ANALYZE")
     return database
@@ -94,7 +94,7 @@ async def plan_of(database: Database, read: Read) -> str:
         seen: list[tuple[str, Any]] = []
         connection = await session.connection()
 
-        def note(_c: Connection, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:  # noqa: FBT001
+        def note(_c: Connection, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: Any) -> None:
             seen.append((statement, parameters))
 
         event.listen(connection.sync_connection, "before_cursor_execute", note)

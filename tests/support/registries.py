@@ -160,7 +160,7 @@ class RegistryProcess:
         """End it at once (SIGKILL); its content stays as it was."""
         self._running().kill()
         if shutil.which(self.options.program) is None:  # killing Docker's client leaves the container
-            subprocess.run(["docker", "kill", self.folder.name], check=False, capture_output=True)  # noqa: S607
+            subprocess.run(["docker", "kill", self.folder.name], check=False, capture_output=True)  # noqa: S607 — found by PATH, as by its users
 
     def close(self) -> None:
         """End it and remove its folder."""

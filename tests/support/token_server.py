@@ -194,7 +194,7 @@ class _TokenHandler(BaseHTTPRequestHandler):
         else:
             self._answer(account, _scopes(form), field="access_token", refresh=refresh)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 — the base class names it so
         """Say nothing."""
 
     def _basic_account(self) -> str | None:

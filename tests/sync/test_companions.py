@@ -42,7 +42,8 @@ async def test_a_late_referrer_comes_with_the_next_run(
     here: FakeRegistry,
     there: FakeRegistry,
     seen: DigestTags,
-    has_api: bool,  # noqa: FBT001
+    *,
+    has_api: bool,
 ) -> None:
     if not has_api and seen == "apart":
         pytest.skip("fallback tags are then copies of their own")
@@ -68,7 +69,8 @@ async def test_a_late_referrer_of_an_image_in_an_unchanged_index_comes_with_the_
     here: FakeRegistry,
     there: FakeRegistry,
     seen: DigestTags,
-    is_noted: bool,  # noqa: FBT001
+    *,
+    is_noted: bool,
 ) -> None:
     nested = oci_index([oci_image("nested")])
     here.load("app", oci_index([IMAGE, nested, oci_image("other", platform="linux/arm64")]), "1")

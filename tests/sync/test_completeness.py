@@ -225,7 +225,8 @@ async def test_single_makes_a_plain_image_with_what_hangs_on_it(
     bench: Workbench,
     here: FakeRegistry,
     there: FakeRegistry,
-    nested: bool,  # noqa: FBT001
+    *,
+    nested: bool,
 ) -> None:
     index = oci_index([INDEX]) if nested else INDEX
     sbom = artifact("of arm", subject=ARM)

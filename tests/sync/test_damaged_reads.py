@@ -127,7 +127,8 @@ async def test_a_blob_is_read_again(
     here: FakeRegistry,
     there: FakeRegistry,
     wrong: str,
-    with_length: bool,  # noqa: FBT001
+    *,
+    with_length: bool,
 ) -> None:
     here.load("app", IMAGE, "1")
     here.change(blob_bytes=wrong, blob_bytes_wrong_times=1, blob_without_length=not with_length)

@@ -56,10 +56,10 @@ class ManyRepositories(RegistryClients):
     def __init__(self, repositories: int) -> None:
         self.repositories = repositories
 
-    def for_registry(self, *_: object, **__: object) -> "ManyRepositories":  # type: ignore[override]
+    def for_registry(self, *_: object, **__: object) -> "ManyRepositories":  # type: ignore[override]  # it takes whatever is asked
         return self
 
-    def for_repository(self, *_: object, **__: object) -> "ManyRepositories":  # type: ignore[override]
+    def for_repository(self, *_: object, **__: object) -> "ManyRepositories":  # type: ignore[override]  # it takes whatever is asked
         return self
 
     async def list_repositories(self, _namespace: str, **_: object) -> AsyncIterator[str]:

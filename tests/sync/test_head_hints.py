@@ -97,7 +97,8 @@ async def test_a_destination_that_denies_what_it_does_not_have_is_written(
     bench: Workbench,
     here: FakeRegistry,
     there: FakeRegistry,
-    has_api: bool,  # noqa: FBT001
+    *,
+    has_api: bool,
 ) -> None:
     index = oci_index([IMAGE, oci_image("arm", platform="linux/arm64")])
     here.load("app", index, "1")

@@ -111,7 +111,7 @@ async def test_the_note_of_an_image_that_is_asked_for_is_renewed(
     begin = datetime.now(UTC)
     notes = []
     for days in (0, 20, 40, 50):
-        bench.clock = lambda days=days: begin + timedelta(days=days)  # type: ignore[misc]
+        bench.clock = lambda days=days: begin + timedelta(days=days)  # type: ignore[misc]  # mypy can't tell the type of a default in a lambda
         await planned(bench, here, there, min_age="90d")
         found = await bench.destination_notes.find(Repository.parse(f"{here.host}/app"), Digest(image.digest))
         notes.append(found["first_seen"])

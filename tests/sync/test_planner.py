@@ -115,7 +115,7 @@ async def test_a_registry_that_lists_nothing_is_a_list_that_failed_with_what_to_
     [failed] = failures(bench)
     assert "log in with a classic token" in failed.error.message
     assert failed.listing == Listing(0, "127.0.0.1:1/team/**")
-    assert (failed.error.code, failed.error.side) == ("listing_unsupported", "source")  # type: ignore[attr-defined]
+    assert (failed.error.code, failed.error.side) == ("listing_unsupported", "source")  # type: ignore[attr-defined]  # errors of registries have a code, others fail the test
 
 
 async def test_a_namespace_is_what_lies_below_it(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:

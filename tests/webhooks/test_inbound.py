@@ -85,7 +85,7 @@ def test_basic_login_needs_both_name_and_password() -> None:
         ("nexus", "x-nexus-webhook-signature", signed(algorithm="sha1")),
     ],
 )
-def test_a_signature_is_where_the_format_documents_it(format: str, header: str, value: str) -> None:  # noqa: A002
+def test_a_signature_is_where_the_format_documents_it(format: str, header: str, value: str) -> None:  # noqa: A002 — the parameter's name in the table
     settings = hook(format, type="hmac", secret=SECRET)
     assert is_proven(settings, {header: value})
     assert not is_proven(settings, {header: value}, body=BODY.strip()), "the raw bytes count, to the last one"

@@ -63,7 +63,7 @@ class House:
         )
         self.queue = MemoryQueue() if self.database.is_sqlite else PostgresQueue(self.database)
         self.watch = JobEventStream(self.database)
-        new_id = lambda: str(uuid_utils.uuid7())  # noqa: E731
+        new_id = lambda: str(uuid_utils.uuid7())  # noqa: E731 — what stands for a parameter
         self.jobs = JobService(
             self.database,
             self.queue,

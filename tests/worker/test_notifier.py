@@ -63,7 +63,7 @@ class Post:
         self.database = database
         self.ahead = timedelta()
         self.outbound = Outbound(AddressRules(), private_hosts=[HERE], attempt_seconds=5)
-        clock: Callable[[], Any] = lambda: now() + self.ahead  # noqa: E731
+        clock: Callable[[], Any] = lambda: now() + self.ahead  # noqa: E731 — what stands for a parameter
         self.notifier = Notifier(
             database, sealer, self.outbound, mailer=Mailer(None), clock=clock, chance=lambda: 0.5, public_url=PUBLIC_URL
         )
@@ -403,7 +403,7 @@ async def test_ended_deliveries_are_forgotten_after_a_month(post: Post, receiver
     await post.round()
     for ahead, existing in ((timedelta(), 1), (DELIVERY_RETENTION + DAYS, 0)):
         moment = now() + ahead
-        await Retention(post.database, clock=lambda moment=moment: moment).apply()  # type: ignore[misc]
+        await Retention(post.database, clock=lambda moment=moment: moment).apply()  # type: ignore[misc]  # mypy can't tell the type of a default in a lambda
         assert len(await post.deliveries()) == existing
 
 

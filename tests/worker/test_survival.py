@@ -151,7 +151,7 @@ async def test_a_rolling_restart_shows_progress_only(house: House, workers: Work
     for part in range(parts):
         house.journal.open_gate(part)
         copied = (part + 1) * images
-        seen = await house.until(lambda seen, copied=copied: seen.progress.images.copied == copied, job)  # type: ignore[misc]
+        seen = await house.until(lambda seen, copied=copied: seen.progress.images.copied == copied, job)  # type: ignore[misc]  # mypy can't tell the type of a default in a lambda
         if copied == parts * images:
             break
         assert seen.state is JobState.RUNNING

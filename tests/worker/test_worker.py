@@ -18,7 +18,7 @@ async def test_more_urgent_jobs_go_first(house: House) -> None:
         await house.done(last)
         await house.jobs.wait(last.id, timeout_seconds=60, caller=CALLER)
         async with asyncio.timeout(60):
-            while len([line for line in house.journal.lines() if line.event == "end"]) < 5:  # noqa: ASYNC110
+            while len([line for line in house.journal.lines() if line.event == "end"]) < 5:  # noqa: ASYNC110 — what is waited for sets no event
                 await asyncio.sleep(0.05)
     begun = [
         line.destination.split("/")[1].removesuffix(":slow-1s")

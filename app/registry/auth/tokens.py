@@ -160,6 +160,6 @@ def read_token(body: bytes, context: ErrorContext) -> TokenAnswer:
             f"the token server of {context.registry} answered without a token", context, code="unauthorized"
         )
     seconds: Any = document.get("expires_in")
-    known = isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds == seconds  # noqa: PLR0124
+    known = isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds == seconds  # noqa: PLR0124 — only NaN differs from itself
     # Clamped before it is a float: one of 400 digits is JSON, and more than a float holds.
     return TokenAnswer(text, float(min(max(seconds if known else 0.0, _MIN_SECONDS), _MAX_SECONDS)))

@@ -91,7 +91,7 @@ class SqliteConnection(aiosqlite.Connection):
 
         if self._is_short and not is_many and (self._is_reading or not begin):
             return run()
-        executed: _Executed = await self._execute(run)  # type: ignore[no-untyped-call]
+        executed: _Executed = await self._execute(run)  # type: ignore[no-untyped-call]  # aiosqlite's has no types
         return executed
 
     def _begin(self, cursor: sqlite3.Cursor, statement: str) -> None:

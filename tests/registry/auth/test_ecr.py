@@ -142,7 +142,7 @@ def public(monkeypatch: pytest.MonkeyPatch) -> Iterator[EcrPublicServer]:
 
 
 def public_identity(**more: Any) -> AwsIdentity:
-    auth = AwsAuth(access_key_id="AKIA0123456789ABCDEF", secret_access_key="secret", **more)  # type: ignore[arg-type]
+    auth = AwsAuth(access_key_id="AKIA0123456789ABCDEF", secret_access_key="secret", **more)  # type: ignore[arg-type]  # pydantic makes a secret of it
     return AwsIdentity(RegistryEntry(name="public", host="public.ecr.aws", auth=auth), auth)
 
 

@@ -137,7 +137,7 @@ def test_what_only_looks_like_it_is_a_stranger(fields: dict[str, object], url: s
         ([], False),
     ],
 )
-def test_storage_without_tls_is_named_with_its_scheme(trusted: list[str], allowed: bool) -> None:  # noqa: FBT001
+def test_storage_without_tls_is_named_with_its_scheme(trusted: list[str], *, allowed: bool) -> None:
     rules = trust(trusted_hosts=trusted)
     end = Url.parse("http://storage.example.net/x")
     assert rules.allows_hop(rules.home, end) is allowed

@@ -20,7 +20,7 @@ TAGS = [f"v{number:02}" for number in range(12)]
     ["relative", "absolute", "query_only", "other_host", "plain_http", "http_same_port", "unquoted"],
 )
 @pytest.mark.parametrize("tokens", [False, True])
-async def test_pages_are_followed_whatever_host_their_link_names(connect: Connect, link: Any, tokens: bool) -> None:  # noqa: FBT001
+async def test_pages_are_followed_whatever_host_their_link_names(connect: Connect, link: Any, *, tokens: bool) -> None:
     quirks = Quirks(auth="basic", page_cap=5, link=link, link_tokens_opaque=tokens)
     async with fake_registry(quirks, tls=True) as registry:
         registry.load("team/app", IMAGE, *TAGS)
@@ -147,7 +147,7 @@ async def test_a_page_that_is_no_list_is_an_error(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("gzipped", [False, True])
-async def test_a_huge_page_is_not_read_to_its_end(connect: Connect, gzipped: bool) -> None:  # noqa: FBT001
+async def test_a_huge_page_is_not_read_to_its_end(connect: Connect, *, gzipped: bool) -> None:
     async with fake_registry(Quirks(lists_padded_to_bytes=80 * 1024 * 1024, lists_gzip=gzipped)) as registry:
         registry.load("team/app", IMAGE, "v1")
         with pytest.raises(RegistryError) as refusal:

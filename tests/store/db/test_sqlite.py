@@ -49,7 +49,7 @@ class CountingConnection(SqliteConnection):
 
     async def _execute(self, fn: Any, *arguments: Any, **named: Any) -> Any:
         CountingConnection.handed_over += 1
-        return await super()._execute(fn, *arguments, **named)  # type: ignore[no-untyped-call]
+        return await super()._execute(fn, *arguments, **named)  # type: ignore[no-untyped-call]  # aiosqlite's has no types
 
 
 def connect_counting(database: str, **options: Any) -> SqliteConnection:

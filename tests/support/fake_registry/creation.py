@@ -31,7 +31,7 @@ class Creation:
         match request.method, api, parts:
             case "POST", "harbor", ["api", "v2.0", "projects"]:
                 return await self._make_project(request)
-            case _, "harbor", ["api", "v2.0", "projects", project, *rest]:
+            case _, "harbor", ["api", "v2.0", "projects", project, *rest] if rest in ([], ["immutabletagrules"]):
                 return await self._project(request, project, rest)
             case "POST", "harbor", ["api", "v2.0", "retentions"]:
                 return await self._make_retention(request)
