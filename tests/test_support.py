@@ -284,7 +284,7 @@ def test_the_clock_moves_only_when_told(clock: SettableClock) -> None:
     clock.set(datetime(2031, 1, 1, tzinfo=UTC))
     assert clock.now().year == 2031
     with pytest.raises(ValueError, match="aware"):
-        clock.set(datetime(2031, 1, 1))  # noqa: DTZ001 - the naive one is the point
+        clock.set(datetime(2031, 1, 1))  # noqa: DTZ001 — the naive one is the point
 
 
 class Inbox:
