@@ -85,6 +85,7 @@ def create_app(settings: Settings, *, channel: ProcessChannel | None = None, is_
     app.include_router(settings_pages.router)
     app.mount("/console/static", StaticFiles(directory=STATIC), name="console-static")
     app.openapi = lambda: openapi.openapi_of(app)  # type: ignore[method-assign]  # FastAPI's own way to replace its document
+    openapi.serve_document(app)
     return app
 
 

@@ -20,7 +20,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from pydantic import TypeAdapter, ValidationError
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app.api.caller_limits import CallerLimits
@@ -159,7 +158,7 @@ class KeyedRoute(APIRoute):
             service, credentials = await service_of(request), await bearer(request)
             await known_caller(SecurityScopes(), request, service=service, credentials=credentials)
             is_json = request.headers.get("Content-Type", "").partition(";")[0].strip().endswith(("/json", "+json"))
-            if is_json and len(body := await _body_of(request)) > LARGE_BODY:
+            if is_json and len(body := await request.body()) > LARGE_BODY:
                 checked = await asyncio.to_thread(_checked, model, body)
                 if checked is not None:  # else FastAPI finds out that it is no JSON
                     # Where Starlette keeps what a body holds; FastAPI takes a model that was checked as it is.
@@ -167,14 +166,6 @@ class KeyedRoute(APIRoute):
             return await handle(request)
 
         return answer
-
-
-async def _body_of(request: Request) -> bytes:
-    """Return a body; nothing where the caller went away within it, which FastAPI then finds out too (400)."""
-    try:
-        return await request.body()
-    except ClientDisconnect:
-        return b""
 
 
 def _checked(model: TypeAdapter[Any], body: bytes) -> Any:

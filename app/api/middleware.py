@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import UNEXPECTED, problem_response
@@ -84,6 +84,8 @@ class UnexpectedErrors:
 
         try:
             await self._app(scope, receive, watched)
+        except ClientDisconnect:
+            return  # within its body: nobody is there to be answered
         except Exception:
             log.exception("unexpected_error")
             if began:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
+from functools import cache
+from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
@@ -47,6 +51,26 @@ def openapi_of(app: FastAPI) -> dict[str, Any]:
                 operation.setdefault("security", [])  # said outright: this one wants no key
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def serve_document(app: FastAPI) -> None:
+    """Serve the document as bytes that are made once: it is long, and asked for without a key."""
+    url = app.openapi_url or ""
+    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) != url]
+
+    @cache
+    def document() -> tuple[bytes, str]:
+        content = json.dumps(openapi_of(app), ensure_ascii=False, separators=(",", ":")).encode()
+        return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+
+    async def serve(request: Request) -> Response:
+        content, etag = document()
+        headers = {"ETag": etag, "Cache-Control": "no-cache"}
+        if request.headers.get("If-None-Match") == etag:
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        return Response(content, media_type="application/json", headers=headers)
+
+    app.add_route(url, serve, include_in_schema=False)
 
 
 def _describe(components: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from uvicorn.loops.auto import auto_loop_factory
 
 from app.bootstrap.service import open_service
 from app.bootstrap.startup import check_may_listen, load_sealer, prepare
-from app.cli.http_protocol import BoundedProtocol, raise_file_limit
+from app.cli.http_protocol import SEND_BUFFER_BYTES, BoundedProtocol, raise_file_limit
 from app.cli.temporary_folder import temporary_folder
 from app.clock import new_id
 from app.domain.errors import SettingsError
@@ -258,5 +258,6 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     except OSError as error:
         reason = (error.strerror or str(error)).partition(" (")[0]  # it goes on with the address, once more
         raise SettingsError(f"can't listen on {host} port {port}: {reason}") from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # its connections have it too
     with listener:
         yield listener

@@ -235,6 +235,13 @@ async def test_the_contract_is_served(api: Api, project: Path) -> None:
     )
 
 
+async def test_the_contract_is_sent_again_only_where_it_is_another(api: Api) -> None:
+    first = await api.client.get("/openapi.json")
+    again = await api.client.get("/openapi.json", headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert (await api.client.head("/openapi.json")).headers["Content-Length"] == str(len(first.content))
+
+
 async def test_a_caller_that_leaves_does_no_harm(api: Api) -> None:
     job = await api.submit()
 

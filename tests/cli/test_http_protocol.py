@@ -1,7 +1,8 @@
 """Connections with deadlines: real sockets against uvicorn with our protocol, in this process."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from app.cli import http_protocol
 from app.cli.serving import server_config
 
 SECONDS = 0.4
+LARGE_PIECES = 16
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
 
 
@@ -20,6 +23,16 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
         for _ in range(2):
             kind = (await receive())["type"]
             await send({"type": f"{kind}.complete"})
+        return
+    if scope["path"] == "/large":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(LARGE_PIECES):
+            await send({"type": "http.response.body", "body": b"x" * 1_000_000, "more_body": True})
+        await send({"type": "http.response.body"})
+        return
+    if scope["path"] == "/refused":
+        await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
         return
     size, more = 0, True
     while more:
@@ -35,6 +48,7 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     monkeypatch.setattr(http_protocol, "HEAD_SECONDS", SECONDS)
     monkeypatch.setattr(http_protocol, "BODY_SECONDS", SECONDS)
+    monkeypatch.setattr(http_protocol, "SEND_SECONDS", SECONDS)
     config = server_config(application)
     config.host, config.port = "127.0.0.1", 0
     server = uvicorn.Server(config)
@@ -110,3 +124,125 @@ async def test_where_there_is_no_room_the_longest_waiting_goes_first(
     assert await is_cut(half[0][0])
     for _, other in [*half, (reader, writer)]:
         other.close()
+
+
+async def test_who_leaves_an_answer_unread_is_cut_off(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    writer.write(REQUEST.replace(b" / ", b" /large "))
+    await gone_from(http_protocol._sending)
+    with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+        await asyncio.wait_for(reader.readexactly(LARGE_PIECES * 1_000_000), 60)
+    writer.close()
+
+
+async def test_who_takes_an_answer_slowly_has_all_of_it(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=64 * 1024)
+    writer.write(REQUEST.replace(b" / ", b" /large "))
+    body = b""
+    for _ in range(LARGE_PIECES):
+        body += await asyncio.wait_for(reader.readexactly(1_000_000), 60)
+        await asyncio.sleep(SECONDS / 4)
+    body += await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 60)
+    assert body.count(b"x") == LARGE_PIECES * 1_000_000
+    writer.close()
+
+
+async def test_of_callers_that_leave_their_answers_only_so_many_stay(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "SEND_SECONDS", 60)
+    monkeypatch.setattr(http_protocol, "MAX_SENDING", 3)
+    others = [await asyncio.open_connection("127.0.0.1", port, limit=1024) for _ in range(6)]
+    for _, writer in others:
+        writer.write(REQUEST.replace(b" / ", b" /large "))
+    await gone_from(http_protocol._sending, left=3)
+    for _, writer in others:
+        writer.close()
+
+
+async def test_where_there_is_no_room_who_leaves_an_answer_goes_first(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "SEND_SECONDS", 60)
+    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 60)
+    monkeypatch.setattr(http_protocol, "max_connections", lambda: 5)
+    others = [await asyncio.open_connection("127.0.0.1", port, limit=1024) for _ in range(5)]
+    for _, writer in others:
+        writer.write(REQUEST.replace(b" / ", b" /large "))
+    while len(http_protocol._sending) < 5:  # noqa: ASYNC110 — nothing else tells
+        await asyncio.sleep(0.01)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(REQUEST)
+    assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)).startswith(b"HTTP/1.1 200")
+    for _, other in [*others, (reader, writer)]:
+        other.close()
+
+
+@pytest.mark.parametrize("target", ["/", "/refused"])
+async def test_a_body_of_tiny_chunks_is_not_read_to_its_end(
+    port: int, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "BODY_SECONDS", 60)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"POST {target} HTTP/1.1\r\nHost: here\r\n".encode() + CHUNKED + b"1\r\n \r\n" * 100_000)
+    writer.write(b"0\r\n\r\n" + REQUEST)
+    assert b" 200 " not in await everything(reader)
+    writer.close()
+
+
+async def test_a_body_in_chunks_of_a_usual_size_is_read(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    body = b"".join(b"400\r\n" + b"x" * 1024 + b"\r\n" for _ in range(901))
+    writer.write(b"POST / HTTP/1.1\r\nHost: here\r\n" + CHUNKED + body + b"0\r\n\r\n")
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+    assert head.startswith(b"HTTP/1.1 200")
+    assert await reader.readexactly(1) == str(901 * 1024)[-1].encode()
+    writer.close()
+
+
+async def test_a_body_that_goes_on_after_its_answer_is_cut_off(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "BODY_SECONDS", 60)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    size = 64 * http_protocol.UNREAD_BYTES
+    writer.write(f"POST /refused HTTP/1.1\r\nHost: here\r\nContent-Length: {size}\r\n\r\n".encode())
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 401")
+    writer.write(b"x" * size)
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(writer.drain(), 60)
+    writer.close()
+
+
+async def test_a_connection_is_kept_where_a_small_body_came_after_its_answer(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST /refused HTTP/1.1\r\nHost: here\r\nContent-Length: 100000\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 401")
+    writer.write(b"x" * 100_000 + REQUEST)
+    assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def test_others_have_their_turn_between_the_pieces_of_a_large_body(port: int) -> None:
+    """So many requests as one connection sends at once are looked at piece by piece."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(REQUEST * 5_000)
+    for _ in range(5_000):
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)).startswith(b"HTTP/1.1 200")
+        await reader.readexactly(1)
+    writer.close()
+
+
+async def everything(reader: asyncio.StreamReader) -> bytes:
+    """Read until the other end ends the connection, however it does."""
+    found = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := await asyncio.wait_for(reader.read(100_000), 60):
+            found += piece
+    return found
+
+
+async def gone_from(connections: Collection[object], *, left: int = 0) -> None:
+    """Wait until there were some, and then no more than are to be left."""
+    while not connections:  # noqa: ASYNC110 — it is the protocol's own list
+        await asyncio.sleep(0.01)
+    while len(connections) > left:  # noqa: ASYNC110 — as above
+        await asyncio.sleep(0.01)

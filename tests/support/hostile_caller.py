@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import httpx
 
 MANY = 600
+UNREAD = 200
+"""As many as may wait for their callers: beyond that it is a flood of requests."""
 JOBS = 300
 _AT_ONCE = 4
 _PAUSE_SECONDS = 0.5
@@ -122,6 +124,35 @@ async def deep_bodies(caller: HostileCaller) -> None:
     await caller.again_and_again(head + b"Connection: close\r\n\r\n" + deep, caller.post("/v1/jobs", many))
 
 
+async def tiny_chunks_of_bodies(caller: HostileCaller) -> None:
+    """Send bodies in chunks of one byte, which are costly to take apart, with a key and without one."""
+    chunks = b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + b"1\r\n \r\n" * 300_000
+    stranger = f"POST /v1/hooks/none HTTP/1.1\r\nHost: {caller.host}\r\n".encode()
+    await caller.again_and_again(
+        stranger + chunks, caller.head("POST", "/v1/jobs", "Content-Type: application/json") + chunks
+    )
+
+
+async def unread_answers(caller: HostileCaller) -> None:
+    """Ask for long answers without a key, and take nothing of them."""
+    raw = f"GET /openapi.json HTTP/1.1\r\nHost: {caller.host}\r\n\r\n".encode() * 20
+
+    async def leave() -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                reader, writer = await asyncio.open_connection(caller.host, caller.port, limit=1)
+                with contextlib.closing(writer):
+                    writer.write(raw)
+                    await reader.read(1)
+                    while not writer.is_closing():  # noqa: ASYNC110 — it is to be left as it is
+                        await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(UNREAD):
+            group.create_task(leave())
+
+
 async def wrong_keys(caller: HostileCaller) -> None:
     """Try keys, one after the other."""
     await caller.again_and_again(HostileCaller(caller.host, caller.port, f"rsk_{'a' * 16}_{'b' * 43}").get("/v1/jobs"))
@@ -164,6 +195,8 @@ ACTS: dict[str, Callable[[HostileCaller], Awaitable[None]]] = {
         costly_expressions,
         long_paths,
         deep_bodies,
+        tiny_chunks_of_bodies,
+        unread_answers,
         wrong_keys,
         many_jobs,
         strange_questions,
