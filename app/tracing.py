@@ -1,8 +1,9 @@
 """Tracing (OpenTelemetry): spans of requests, jobs, images and calls to registries, and the `traceparent` between them.
 
-Off, which is the default, each span is one shared object that does nothing. The provider is our own and never made the
-global one, so no library that instruments itself writes into it: FastAPI's own spans have the path, and with it the
-tokens of hooks. Texts are redacted as log events are; an error is given by its code or class, never by its message.
+Off, which is the default, nothing here is used: `app/observability.py` has what callers call. The provider is our own
+and never made the global one, so no library that instruments itself writes into it: FastAPI's own spans have the path,
+and with it the tokens of hooks. Texts are redacted as log events are; an error is given by its code or class, never by
+its message.
 
 Sources: W3C Trace Context, "traceparent Header"; OpenTelemetry semantic conventions for HTTP spans.
 """
@@ -15,8 +16,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Self
 
+from app.observability import Attribute, Span, SpanKind, trace_with
 from app.redaction import without_secrets
 
 if TYPE_CHECKING:
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
 
-SpanKind = Literal["internal", "server", "client", "producer", "consumer"]
-Attribute: TypeAlias = str | int | float | bool | None
 MAX_TRACEPARENT = 64
 """A `traceparent` of version 00 has 55 characters."""
 _MAX_TEXT = 512
@@ -39,48 +39,6 @@ _LEAKING = ("opentelemetry.instrumentation.fastapi", "opentelemetry.instrumentat
 
 class TracingError(Exception):
     """Tracing can't be done, or not safely; the message says what to do."""
-
-
-class Span(Protocol):
-    """What is done inside a `with`: named, timed, described."""
-
-    def __enter__(self) -> Self:
-        """Begin."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End; an exception makes it a failed one."""
-
-    def set(self, attributes: Mapping[str, Attribute]) -> None:
-        """Describe it; None says nothing."""
-
-    def fail(self, code: str) -> None:
-        """Mark it as failed."""
-
-    def rename(self, name: str) -> None:
-        """Give it the name that is known only now."""
-
-
-class _NoSpan:
-    """The span of everything while tracing is off."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def set(self, attributes: Mapping[str, Attribute]) -> None:
-        pass
-
-    def fail(self, code: str) -> None:
-        pass
-
-    def rename(self, name: str) -> None:
-        pass
 
 
 class _OpenSpan:
@@ -118,9 +76,52 @@ class _OpenSpan:
         self._span.update_name(name)
 
 
-NO_SPAN = _NoSpan()
-_provider: TracerProvider | None = None
-_tracer: trace.Tracer | None = None
+class _OpenTelemetry:
+    """Spans of OpenTelemetry, sent by one provider of ours."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._provider = provider
+        self._tracer = provider.get_tracer(_SERVICE, version(_SERVICE))
+
+    def span(self, name: str, *, kind: SpanKind, parent: str | None, attributes: Mapping[str, Attribute]) -> Span:
+        from opentelemetry import trace
+
+        kinds = trace.SpanKind
+        return _OpenSpan(
+            self._tracer.start_span(
+                name,
+                context=_context_of(parent),
+                kind=kinds[kind.upper()],
+                attributes=_shown(attributes),
+                record_exception=False,
+                set_status_on_exception=False,
+            )
+        )
+
+    def record(
+        self, name: str, *, parent: str, began_at: datetime, ended_at: datetime, attributes: Mapping[str, Attribute]
+    ) -> None:
+        began, ended = (int(moment.timestamp() * _NANOSECONDS) for moment in (began_at, ended_at))
+        recorded = self._tracer.start_span(
+            name, context=_context_of(parent), start_time=began, attributes=_shown(attributes)
+        )
+        recorded.end(end_time=ended)
+
+    def current_traceparent(self) -> str | None:
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        carrier: dict[str, str] = {}
+        TraceContextTextMapPropagator().inject(carrier)
+        return carrier.get("traceparent")
+
+    def stop(self) -> None:
+        # In a thread that may be left behind: it tries for ten seconds where the collector is away.
+        sending = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
+        sending.start()
+        sending.join(_LAST_SPANS_SECONDS)
+
+
+_started: _OpenTelemetry | None = None
 
 
 def start_tracing(*, process: str, exporter: SpanExporter | None = None) -> None:
@@ -131,7 +132,7 @@ def start_tracing(*, process: str, exporter: SpanExporter | None = None) -> None
 
     Raise `TracingError` as `check_tracing` does.
     """
-    global _provider, _tracer  # noqa: PLW0603 — a process has one, as it has one log
+    global _started  # noqa: PLW0603 — a process has one, as it has one log
     check_tracing()
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
@@ -140,20 +141,19 @@ def start_tracing(*, process: str, exporter: SpanExporter | None = None) -> None
 
     ours = {SERVICE_NAME: _SERVICE, "service.version": version(_SERVICE), "registry_sync.process": process}
     resource = Resource.create(ours).merge(OTELResourceDetector().detect())  # what the environment says comes last
-    _provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    _provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
-    _tracer = _provider.get_tracer(_SERVICE, version(_SERVICE))
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
+    _started = _OpenTelemetry(provider)
+    trace_with(_started)
 
 
 def stop_tracing() -> None:
     """Send what is left, for three seconds at most, and no more spans after that."""
-    global _provider, _tracer
-    provider, _provider, _tracer = _provider, None, None
-    if provider is not None:
-        # In a thread that may be left behind: it tries for ten seconds where the collector is away.
-        sending = threading.Thread(target=provider.shutdown, name="last spans", daemon=True)
-        sending.start()
-        sending.join(_LAST_SPANS_SECONDS)
+    global _started
+    started, _started = _started, None
+    trace_with(None)
+    if started is not None:
+        started.stop()
 
 
 def check_tracing() -> None:
@@ -173,62 +173,6 @@ def refuse_leaking_instrumentation() -> None:
             "the automatic instrumentation of FastAPI puts paths into spans, and so the tokens of hooks: set "
             "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=fastapi,starlette,asgi; REGISTRY_SYNC_TRACING=true has spans instead"
         )
-
-
-def is_tracing() -> bool:
-    """Return whether spans are sent, for what is done so often that describing it costs something."""
-    return _tracer is not None
-
-
-def span(
-    name: str,
-    *,
-    kind: SpanKind = "internal",
-    parent: str | None = None,
-    attributes: Mapping[str, Attribute] | None = None,
-) -> Span:
-    """Return a span around what is done inside its `with`.
-
-    - `name`: few of them; what differs is for `attributes`, of which None ones are left out
-    - `parent`: the `traceparent` of what it is a part of; by default the span around it
-    """
-    if _tracer is None:
-        return NO_SPAN
-    from opentelemetry import trace
-
-    kinds = trace.SpanKind
-    return _OpenSpan(
-        _tracer.start_span(
-            name,
-            context=_context_of(parent),
-            kind=kinds[kind.upper()],
-            attributes=_shown(attributes or {}),
-            record_exception=False,
-            set_status_on_exception=False,
-        )
-    )
-
-
-def record_span(
-    name: str, *, parent: str | None, began_at: datetime, ended_at: datetime, attributes: Mapping[str, Attribute]
-) -> None:
-    """Send a span of what has ended already, and may have begun in another process."""
-    if _tracer is None or parent is None:
-        return
-    began, ended = (int(moment.timestamp() * _NANOSECONDS) for moment in (began_at, ended_at))
-    recorded = _tracer.start_span(name, context=_context_of(parent), start_time=began, attributes=_shown(attributes))
-    recorded.end(end_time=ended)
-
-
-def current_traceparent() -> str | None:
-    """Return the `traceparent` of the span this is called in; None outside of any, and while tracing is off."""
-    if _tracer is None:
-        return None
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    carrier: dict[str, str] = {}
-    TraceContextTextMapPropagator().inject(carrier)
-    return carrier.get("traceparent")
 
 
 def _context_of(traceparent: str | None) -> Context | None:

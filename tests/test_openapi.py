@@ -155,8 +155,8 @@ def test_examples_of_requests_are_taken() -> None:
     body = DOCUMENT["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]
 
     for example in body["examples"].values():
-        job_requests = import_module("app.api.schemas.job_requests")
-        job_requests.JobIn.model_validate(example["value"])
+        schemas = import_module("app.api.schemas.jobs")
+        schemas.JobIn.model_validate(example["value"])
 
 
 @pytest.mark.parametrize("code", PROBLEMS)

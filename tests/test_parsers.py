@@ -32,7 +32,7 @@ from app.domain.version import parse_version
 from app.importers.dregsy import read_dregsy
 from app.importers.image_list import read_image_list
 from app.importers.regsync import read_regsync
-from app.net.http_headers import retry_after_seconds, whole_number
+from app.net.http_headers import retry_after_seconds
 from app.registry.auth.challenge import Challenge, parse_challenges
 from app.registry.auth.docker_config import DockerConfigIdentity
 from app.registry.auth.tokens import read_token
@@ -40,7 +40,7 @@ from app.registry.blobs import _whole_size, stored_bytes
 from app.registry.http.error_body import read_error_body
 from app.registry.http.errors import ErrorContext, Response
 from app.registry.http.host_trust import HostTrust
-from app.registry.http.message import Headers, InvalidUrlError, Url, find_head, parse_head
+from app.registry.http.message import Headers, InvalidUrlError, Url, find_head, parse_head, whole_number
 from app.registry.listing.pages import next_page
 from app.registry.ratelimit.headers import _read as read_quota
 from app.store.db.paging import PageRequest, cursor_after

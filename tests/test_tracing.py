@@ -11,16 +11,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from app import tracing
 from app.clock import now
-from app.tracing import (
-    NO_SPAN,
-    TracingError,
-    check_tracing,
-    current_traceparent,
-    record_span,
-    span,
-    start_tracing,
-    stop_tracing,
-)
+from app.observability import NO_SPAN, current_traceparent, record_span, span
+from app.tracing import TracingError, check_tracing, start_tracing, stop_tracing
 from tests.conftest import Namespace
 from tests.domain.test_notification import secret
 from tests.support.images import oci_image

@@ -41,7 +41,7 @@ BEHAVIOURS = (
     Behaviour("writes many requests in one transaction", "group commit", "store/db/group_commit.py"),
     Behaviour("submits once per idempotency key", "idempotency", "store/idempotency.py"),
     Behaviour("writes progress", "progress", "worker/progress_writer.py"),
-    Behaviour("counts finished jobs", "jobs finished", "jobs/telemetry.py"),
+    Behaviour("counts finished jobs", "jobs finished", "jobs/outbox.py"),
     Behaviour("signs a notification", "signature", "webhooks/messages.py"),
     Behaviour("gives a delivery up", "dead letter", "domain/notification.py"),
     Behaviour("checks a webhook's secret", "webhook secret", "webhooks/inbound.py"),

@@ -8,10 +8,9 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from app.api.dependencies import Auditor, TheService
+from app.api.dependencies import Auditor, TheService, page_answer
 from app.api.problems import problems
 from app.api.queries import Moment, PageQuery
-from app.api.responses import page_answer
 from app.api.schemas.audit import AuditEntryOut, AuditPage
 from app.domain.audit import AuditAction, AuditFilter
 

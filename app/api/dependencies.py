@@ -1,7 +1,10 @@
-"""FastAPI dependencies: the service, and the authenticated caller with the scope a route asks for.
+"""What routes depend on: the service, the authenticated caller with the scope a route asks for, and the responses.
 
 Every route outside `PUBLIC_PATHS` names a scope through one of the types here; a test walks the routes and holds that.
 While no API key exists, callers on this machine may do everything and all others nothing.
+
+Responses are JSON with a newline at their end, pages of a list, or wait (long poll): one that waits comes when its job
+is done, when its time is up (`WaitQuery`), or when this process stops.
 """
 
 from __future__ import annotations
@@ -9,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-from collections.abc import Callable, Coroutine
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from urllib.parse import urlsplit
 
 import structlog
@@ -19,14 +23,18 @@ from fastapi import Depends, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
+from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from app.api.caller_limits import CallerLimits
+from app.api.schemas.pages import Item, PageOut
 from app.bootstrap.service import Service
-from app.domain.access import Caller, Scope
-from app.domain.audit import current_context, enter_context
+from app.domain.access import AUDIT_CONTEXT, Caller, Scope
+from app.domain.duration import parse_duration
 from app.domain.errors import AccessError
+from app.domain.job import Job
+from app.store.db.paging import Page, T
 
 PUBLIC_PATHS = frozenset(
     {"/", "/healthz", "/readyz", "/openapi.json", "/docs", "/v1/hooks/{registry}", "/v1/hooks/{registry}/{token}"}
@@ -71,8 +79,9 @@ async def known_caller(
     request.state.caller = caller
     note_caller(caller)
     structlog.contextvars.bind_contextvars(caller=caller.name)
-    for scope in scopes.scopes:
-        caller.require(Scope(scope))
+    if not caller.scopes.issuperset(scopes.scopes):
+        for scope in scopes.scopes:
+            caller.require(Scope(scope))
     return caller
 
 
@@ -90,7 +99,7 @@ KeyAdmin = Annotated[Caller, Security(known_caller, scopes=[Scope.KEYS])]
 
 def note_caller(caller: Caller) -> None:
     """Have what is done from here on written into the audit log with the caller's key."""
-    enter_context(replace(current_context(), key_id=caller.key_id))
+    AUDIT_CONTEXT.set(replace(AUDIT_CONTEXT.get(), key_id=caller.key_id))
 
 
 def peer_of(request: Request) -> str | None:
@@ -179,3 +188,116 @@ def _checked(model: TypeAdapter[Any], body: bytes) -> Any:
     except ValidationError as error:
         found = [{**one, "loc": ("body", *one["loc"])} for one in error.errors(include_url=False)]
         raise RequestValidationError(found, body=document) from None
+
+
+MAX_WAIT_SECONDS = 60
+"""Proxies commonly cut a silent request after 60 to 100 seconds."""
+_PREFERRED_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)
+
+
+class JsonResponse(Response):
+    """A model, rendered; the newline is for people with curl."""
+
+    media_type = "application/json"
+
+    def __init__(
+        self,
+        model: BaseModel,
+        *,
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
+        without_null: bool = False,
+    ) -> None:
+        body = model.model_dump_json(exclude_none=without_null) + "\n"
+        super().__init__(body, status_code=status_code, headers=headers, media_type=media_type)
+
+
+def page_answer(request: Request, page: Page[T], *, out: type[PageOut[Item]], show: Callable[[T], Item]) -> Response:
+    """Render a page; the `Link` header (RFC 8288) leads to the next one for callers who read no bodies."""
+    headers = {}
+    if page.next_cursor is not None:
+        following = request.url.include_query_params(cursor=page.next_cursor)
+        headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    return JsonResponse(out(items=[show(item) for item in page.items], next_cursor=page.next_cursor), headers=headers)
+
+
+def _wait_seconds(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        seconds = int(value) if value.isdecimal() and len(value) < MAX_WAIT_SECONDS else parse_duration(value)
+    except ValueError as error:
+        raise PydanticCustomError("invalid_duration", "{reason}", {"reason": str(error)}) from error
+    return min(seconds, MAX_WAIT_SECONDS)
+
+
+class WaitQuery(BaseModel):
+    """How long to wait for the job to be done."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    wait: Annotated[
+        float,
+        BeforeValidator(_wait_seconds),
+        WithJsonSchema({"type": "string", "examples": ["30s"]}),
+        Field(
+            description="Answer when the job is done, or after this long with the job as it is; at most `60s`. "
+            "`Prefer: wait=30` does the same."
+        ),
+    ] = Field(default_factory=float)
+
+    def seconds(self, request: Request) -> float:
+        """How long, by query or by preference (RFC 7240)."""
+        preferred = _PREFERRED_WAIT.search(request.headers.get("Prefer", ""))
+        return self.wait or (min(int(preferred[1]), MAX_WAIT_SECONDS) if preferred else 0)
+
+
+class ExplainQuery(WaitQuery):
+    """How long to wait, and which tag to explain."""
+
+    explain: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+        default=None,
+        examples=["team-a/app:1.4"],
+        description="Say of this tag what each rule and matcher takes or drops it for, as the source is now: `tag`, "
+        "`repository:tag` or `host/repository:tag`.",
+    )
+
+
+async def wait_for(job: Job, request: Request, *, seconds: float) -> Job:
+    """Return the job when it is done, or as it is at the deadline; a process that stops answers at once."""
+    if job.done or not seconds:
+        return job
+    service, stopping = await service_of(request), request.app.state.stopping
+    limits, caller = caller_limits(request), request.state.caller
+    limits.take(caller, "wait")
+    waiting = asyncio.create_task(service.jobs.wait(job.id, timeout_seconds=seconds, caller=caller))
+    stop = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({waiting, stop}, return_when=asyncio.FIRST_COMPLETED)
+        return waiting.result() if waiting.done() else await service.jobs.get(job.id, caller=caller)
+    finally:
+        waiting.cancel()
+        stop.cancel()
+        limits.give_back(caller, "wait")
+
+
+async def until(*ends: Callable[[], Coroutine[Any, Any, object]], items: AsyncIterator[T]) -> AsyncIterator[T]:
+    """Pass items on as they come; end when they do, or when one of `ends` does, such as this process stopping."""
+    stops = {asyncio.create_task(end()) for end in ends}
+    following: asyncio.Future[T] | None = None
+    try:
+        while not any(stop.done() for stop in stops):
+            following = asyncio.ensure_future(anext(items))
+            await asyncio.wait({following, *stops}, return_when=asyncio.FIRST_COMPLETED)
+            if following.done():
+                yield following.result()
+    except StopAsyncIteration:
+        return
+    finally:
+        for stop in stops:
+            stop.cancel()
+        if following is not None and not following.done():
+            following.cancel()
+            await asyncio.wait({following})
+        await cast("AsyncGenerator[T]", items).aclose()

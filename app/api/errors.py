@@ -15,10 +15,10 @@ from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from app.api.dependencies import JsonResponse
 from app.api.field_errors import as_written, field_problems, path_of, pointer
 from app.api.known_fields import KnownFields
 from app.api.problems import PROBLEM_MEDIA_TYPE, PROBLEMS, TITLES
-from app.api.responses import JsonResponse
 from app.api.schemas.problems import FieldProblem, Problem
 from app.domain.errors import (
     AccessError,

@@ -12,10 +12,9 @@ from pydantic import Field
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
-from app.api.dependencies import JobReader, TheService, caller_limits
+from app.api.dependencies import JobReader, TheService, caller_limits, page_answer, until
 from app.api.problems import problems
 from app.api.queries import PageQuery
-from app.api.responses import page_answer, until
 from app.api.schemas.events import EVENT_STREAM, EventOut, EventPage
 from app.clock import now
 from app.domain.errors import UnavailableError

@@ -13,10 +13,9 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field, RootModel
 from starlette.responses import Response
 
-from app.api.dependencies import RegistryReader, TheService, peer_of
+from app.api.dependencies import JsonResponse, RegistryReader, TheService, page_answer, peer_of
 from app.api.problems import problems
 from app.api.queries import PageQuery
-from app.api.responses import JsonResponse, page_answer
 from app.api.schemas.hooks import HookEventOut, HookEventPage, ReceiptOut
 from app.bootstrap.service import Service
 from app.domain.errors import HookError

@@ -2,38 +2,68 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Query, Request
+from fastapi import APIRouter, Body, Header, Query, Request
+from pydantic import BaseModel
 from starlette.responses import Response
 
-from app.api.dependencies import JobCanceller, JobReader, JobSubmitter, KeyedRoute, TheService, caller_limits
+from app.api.dependencies import (
+    ExplainQuery,
+    JobCanceller,
+    JobReader,
+    JobSubmitter,
+    JsonResponse,
+    KeyedRoute,
+    TheService,
+    WaitQuery,
+    caller_limits,
+    page_answer,
+    wait_for,
+)
 from app.api.preconditions import conditional
 from app.api.problems import problems
 from app.api.queries import (
-    ExplainQuery,
-    IdempotencyHeader,
     ImageQuery,
     JobQuery,
-    WaitQuery,
-    idempotency_key,
 )
-from app.api.responses import JsonResponse, page_answer, wait_for
 from app.api.schemas.examples import FULL_FORM, PLAN_FORM, SHORT_FORM
 from app.api.schemas.explanation import ExplanationOut
-from app.api.schemas.job_requests import JobIn, RetryIn, SubmittedRequest
-from app.api.schemas.jobs import ImageLogOut, ImageOut, ImagePage, JobOut, JobPage
+from app.api.schemas.jobs import (
+    ImageLogOut,
+    ImageOut,
+    ImagePage,
+    JobIn,
+    JobOut,
+    JobPage,
+    RetryIn,
+    SubmittedRequest,
+)
 from app.bootstrap.service import Service
 from app.clock import now
 from app.domain.access import Caller, Scope
+from app.domain.errors import InvalidRequestError
 from app.domain.job import IdempotencyKey, Job, JobKind, Submission
 
 MAX_POLL_SECONDS = 30
 _POLLS_IN_A_JOBS_AGE = 10
 """A job is worth asking about again when it has become a tenth older."""
 
+_IDEMPOTENCY_KEY = re.compile(r'"?([!#-~]([ !#-~]{0,253}[!#-~])?)"?')
+
 router = APIRouter(tags=["Jobs"], route_class=KeyedRoute)
 
+IdempotencyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="Any string of yours: the same key with the same body is the same job, however often it is sent.",
+        examples=["8e03978e-40d5-43e8-bc93-6894a57f9324"],
+    ),
+]
 JobBody = Annotated[
     JobIn,
     Body(
@@ -44,6 +74,22 @@ JobBody = Annotated[
         }
     ),
 ]
+
+
+def idempotency_key(text: str | None, *, caller: Caller, body: BaseModel | str) -> IdempotencyKey | None:
+    """Read the header, quoted (a structured field's string) or bare; raise `InvalidRequestError` for anything else.
+
+    `body` is what must not differ: what was sent, or where nothing is, a text that says what was asked for.
+    """
+    if text is None:
+        return None
+    match = _IDEMPOTENCY_KEY.fullmatch(text.strip())
+    if match is None:
+        detail = "an idempotency key has 1 to 255 printable characters"
+        raise InvalidRequestError(detail, code="invalid_idempotency_key")
+    sent = body if isinstance(body, str) else body.model_dump(mode="json")
+    canonical = json.dumps(sent, sort_keys=True, separators=(",", ":"))
+    return IdempotencyKey(caller.name, match[1], hashlib.sha256(canonical.encode()).hexdigest())
 
 
 @router.post(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from app.api.dependencies import KeyAdmin, KeyedRoute, TheService
+from app.api.dependencies import JsonResponse, KeyAdmin, KeyedRoute, TheService
 from app.api.problems import problems
-from app.api.responses import JsonResponse
 from app.api.schemas.keys import KeyIn, KeyOut, KeyPage, NewKeyOut
 
 router = APIRouter(tags=["API keys"], route_class=KeyedRoute)

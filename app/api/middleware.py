@@ -14,9 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import UNEXPECTED, problem_response
 from app.api.problems import PROBLEMS
-from app.domain.audit import AuditContext, enter_context
-from app.observability import HTTP_REQUESTS, HTTP_SECONDS, bound, get_logger
-from app.tracing import NO_SPAN, Span, span
+from app.domain.access import AUDIT_CONTEXT, AuditContext
+from app.observability import HTTP_REQUESTS, HTTP_SECONDS, NO_SPAN, Span, bound, get_logger, span
 
 MAX_TARGET_BYTES = 8_192
 """Of a path and its query; RFC 9110 4.1 wants 8,000 to be taken, and before authentication no more is worked on."""
@@ -120,7 +119,7 @@ class RequestContext:
             await send(message)
 
         peer = scope["client"][0] if scope.get("client") else None
-        enter_context(AuditContext(peer, None, request_id))
+        AUDIT_CONTEXT.set(AuditContext(peer, None, request_id))
         with bound(request_id=request_id), _span(scope) as span:
             try:
                 await self._app(scope, receive, with_headers)

@@ -7,11 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query, Request
 from starlette.responses import Response
 
-from app.api.dependencies import JobSubmitter, KeyedRoute, TheService, caller_limits
-from app.api.jobs import submit, submitted
+from app.api.dependencies import ExplainQuery, JobSubmitter, JsonResponse, KeyedRoute, TheService, caller_limits
+from app.api.jobs import IdempotencyHeader, idempotency_key, submit, submitted
 from app.api.problems import problems
-from app.api.queries import ExplainQuery, IdempotencyHeader, idempotency_key
-from app.api.responses import JsonResponse
 from app.api.schemas.examples import FULL_FORM, SHORT_FORM
 from app.api.schemas.jobs import JobOut
 from app.api.schemas.plan import PlanIn, PlanOut

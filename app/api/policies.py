@@ -10,12 +10,21 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from app.api.dependencies import JobReader, JobSubmitter, KeyedRoute, PolicyReader, PolicyWriter, TheService
-from app.api.jobs import job_headers, submitted
+from app.api.dependencies import (
+    JobReader,
+    JobSubmitter,
+    JsonResponse,
+    KeyedRoute,
+    PolicyReader,
+    PolicyWriter,
+    TheService,
+    WaitQuery,
+    page_answer,
+)
+from app.api.jobs import IdempotencyHeader, idempotency_key, job_headers, submitted
 from app.api.preconditions import IfMatch, check_name, conditional, patched, put_patched, version_etag, version_of
 from app.api.problems import problems
-from app.api.queries import IdempotencyHeader, PageQuery, WaitQuery, idempotency_key
-from app.api.responses import JsonResponse, page_answer
+from app.api.queries import PageQuery
 from app.api.schemas.imports import (
     EXAMPLES,
     IMPORTS,

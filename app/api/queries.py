@@ -1,15 +1,12 @@
-"""Query parameters and headers: pages, filters, `wait`, idempotency keys."""
+"""Query parameters: pages and filters."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Self
 
-from fastapi import Header, Request
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -23,31 +20,15 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.clock import now
-from app.domain.access import Caller
 from app.domain.duration import parse_duration
-from app.domain.errors import InvalidRequestError
-from app.domain.job import IdempotencyKey, ImageFilter, ImageState, JobFilter, JobKind, JobState, TriggerType
+from app.domain.job import ImageFilter, ImageState, JobFilter, JobKind, JobState, TriggerType
 from app.store.db.paging import DEFAULT_LIMIT, MAX_LIMIT, PageRequest
 
-MAX_WAIT_SECONDS = 60
-"""Proxies commonly cut a silent request after 60 to 100 seconds."""
 MAX_SEARCH = 1_024
 """Characters of a text that is searched for."""
 MAX_VALUES = 32
 """Of one repeated parameter."""
 _LABEL = re.compile(r"[^:]{1,63}:.{0,255}")
-_IDEMPOTENCY_KEY = re.compile(r'"?([!#-~]([ !#-~]{0,253}[!#-~])?)"?')
-_PREFERRED_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)
-
-
-def _wait_seconds(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        seconds = int(value) if value.isdecimal() and len(value) < MAX_WAIT_SECONDS else parse_duration(value)
-    except ValueError as error:
-        raise PydanticCustomError("invalid_duration", "{reason}", {"reason": str(error)}) from error
-    return min(seconds, MAX_WAIT_SECONDS)
 
 
 def _label(text: str) -> str:
@@ -171,59 +152,3 @@ class DeleteQuery(_Query):
     """How to delete."""
 
     force: bool = Field(default=False, description="Whether to delete what policies still use.")
-
-
-class WaitQuery(_Query):
-    """How long to wait for the job to be done."""
-
-    wait: Annotated[
-        float,
-        BeforeValidator(_wait_seconds),
-        WithJsonSchema({"type": "string", "examples": ["30s"]}),
-        Field(
-            description="Answer when the job is done, or after this long with the job as it is; at most `60s`. "
-            "`Prefer: wait=30` does the same."
-        ),
-    ] = Field(default_factory=float)
-
-    def seconds(self, request: Request) -> float:
-        """How long, by query or by preference (RFC 7240)."""
-        preferred = _PREFERRED_WAIT.search(request.headers.get("Prefer", ""))
-        return self.wait or (min(int(preferred[1]), MAX_WAIT_SECONDS) if preferred else 0)
-
-
-class ExplainQuery(WaitQuery):
-    """How long to wait, and which tag to explain."""
-
-    explain: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
-        default=None,
-        examples=["team-a/app:1.4"],
-        description="Say of this tag what each rule and matcher takes or drops it for, as the source is now: `tag`, "
-        "`repository:tag` or `host/repository:tag`.",
-    )
-
-
-IdempotencyHeader = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        description="Any string of yours: the same key with the same body is the same job, however often it is sent.",
-        examples=["8e03978e-40d5-43e8-bc93-6894a57f9324"],
-    ),
-]
-
-
-def idempotency_key(text: str | None, *, caller: Caller, body: BaseModel | str) -> IdempotencyKey | None:
-    """Read the header, quoted (a structured field's string) or bare; raise `InvalidRequestError` for anything else.
-
-    `body` is what must not differ: what was sent, or where nothing is, a text that says what was asked for.
-    """
-    if text is None:
-        return None
-    match = _IDEMPOTENCY_KEY.fullmatch(text.strip())
-    if match is None:
-        detail = "an idempotency key has 1 to 255 printable characters"
-        raise InvalidRequestError(detail, code="invalid_idempotency_key")
-    sent = body if isinstance(body, str) else body.model_dump(mode="json")
-    canonical = json.dumps(sent, sort_keys=True, separators=(",", ":"))
-    return IdempotencyKey(caller.name, match[1], hashlib.sha256(canonical.encode()).hexdigest())

@@ -7,11 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Path, Query, Request
 from starlette.responses import Response
 
-from app.api.dependencies import KeyedRoute, RegistryReader, RegistryWriter, TheService
+from app.api.dependencies import JsonResponse, KeyedRoute, RegistryReader, RegistryWriter, TheService
 from app.api.preconditions import IfMatch, check_name, conditional, patched, put_patched, version_etag, version_of
 from app.api.problems import problems
 from app.api.queries import DeleteQuery
-from app.api.responses import JsonResponse
 from app.api.schemas.registries import (
     REGISTRY_NAME_PATTERN,
     CheckIn,

@@ -11,11 +11,10 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from app.api.dependencies import HookAdmin, KeyedRoute, TheService
+from app.api.dependencies import HookAdmin, JsonResponse, KeyedRoute, TheService, page_answer
 from app.api.preconditions import IfMatch, check_name, version_etag, version_of
 from app.api.problems import problems
 from app.api.queries import PageQuery
-from app.api.responses import JsonResponse, page_answer
 from app.api.schemas.subscriptions import (
     DeliveryOut,
     DeliveryPage,

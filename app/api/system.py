@@ -10,10 +10,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from app.api.dependencies import MetricsReader, TheService
+from app.api.dependencies import JsonResponse, MetricsReader, TheService
 from app.api.problems import problems
-from app.api.responses import JsonResponse
-from app.shared_metrics import render_metrics
+from app.observability import render_metrics
 
 router = APIRouter(tags=["System"])
 

@@ -22,7 +22,7 @@ from app.jobs.queue import JobQueue, MemoryQueue, PostgresQueue
 from app.jobs.retention import Retention
 from app.net.address_guard import AddressRules
 from app.process_channel import ProcessChannel, ProcessTable
-from app.registry.pool import IDLE_SECONDS, ClientPool
+from app.registry.client import IDLE_SECONDS, ClientPool
 from app.security import Sealer
 from app.services.admission import Admission
 from app.services.api_keys import ApiKeyService
@@ -48,7 +48,7 @@ from app.sync.known_blobs import KnownBlobs
 from app.webhooks.google_keys import GoogleKeys
 from app.webhooks.mailer import Mailer
 from app.webhooks.outbound import Outbound
-from app.worker.claims import Claims
+from app.worker.claims import Claims, UnitSlots
 from app.worker.heartbeat import Heartbeat
 from app.worker.notifier import Notifier
 from app.worker.registry_states import PublishedRegistryStates
@@ -62,7 +62,6 @@ from app.worker.shared_state import (
     SiblingBlobs,
     shared_blob_claims,
 )
-from app.worker.slots import UnitSlots
 from app.worker.summary_writer import SummaryWriter
 from app.worker.worker import PeriodicTask, Worker
 

@@ -27,13 +27,12 @@ from app.cli.http_protocol import SEND_BUFFER_BYTES, BoundedProtocol, raise_file
 from app.cli.temporary_folder import temporary_folder
 from app.clock import new_id
 from app.domain.errors import SettingsError
-from app.observability import configure_logging, get_logger
+from app.observability import configure_logging, get_logger, share_metrics
 from app.process_channel import ProcessChannel, ProcessStart, Topic, open_channel
 from app.processes.cores import usable_cores
 from app.processes.supervisor import ChildMain, ProcessRole, Supervisor
 from app.processes.unit_dispatcher import UnitDispatcher
 from app.settings import Settings
-from app.shared_metrics import share_metrics
 from app.store.db.database import Database
 from app.tracing import TracingError, check_tracing, refuse_leaking_instrumentation, start_tracing, stop_tracing
 

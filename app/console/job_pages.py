@@ -14,12 +14,10 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from starlette.responses import Response, StreamingResponse
 
-from app.api.dependencies import TheService
+from app.api.dependencies import JsonResponse, TheService
 from app.api.field_errors import field_problems, path_of
 from app.api.queries import MAX_SEARCH, JobQuery
-from app.api.responses import JsonResponse
-from app.api.schemas.job_requests import JobIn
-from app.api.schemas.jobs import JobOut
+from app.api.schemas.jobs import JobIn, JobOut
 from app.api.schemas.problems import FieldProblem
 from app.clock import now
 from app.console.commands import commands_for

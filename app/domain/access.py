@@ -1,13 +1,14 @@
-"""Access: callers, API keys, their scopes, and the presets that name several scopes at once."""
+"""Access: callers, API keys, their scopes and presets of scopes, and which request something is done for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from app.domain.errors import AccessError
-from app.domain.grants import Grant
+from app.domain.grants import UNBOUND, Grant
 
 
 class Scope(StrEnum):
@@ -81,7 +82,7 @@ class Caller:
 
     name: str
     scopes: frozenset[Scope]
-    grant: Grant = field(default_factory=Grant)
+    grant: Grant = UNBOUND
     key_id: str | None = None
     expires_at: datetime | None = None
 
@@ -121,7 +122,7 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime | None = None
     last_used_at: datetime | None = None
-    grant: Grant = field(default_factory=Grant)
+    grant: Grant = UNBOUND
 
     def is_valid(self, now: datetime) -> bool:
         """Whether it is still valid."""
@@ -135,9 +136,23 @@ class ApiKey:
     @property
     def may_do_everything(self) -> bool:
         """Whether it has all scopes, unbound and from everywhere: one such key there has to be."""
-        return self.scopes == frozenset(Scope) and self.grant == Grant()
+        return self.scopes == frozenset(Scope) and self.grant == UNBOUND
 
     @property
     def caller(self) -> Caller:
         """Who calls with this key."""
         return Caller(self.name, self.scopes, self.grant, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditContext:
+    """The request that something is done for: where it came from, with which key, and its id. Empty for none."""
+
+    peer: str | None = None
+    """The address of the peer of the connection."""
+    key_id: str | None = None
+    request_id: str | None = None
+
+
+AUDIT_CONTEXT: ContextVar[AuditContext] = ContextVar("audit_context", default=AuditContext())  # noqa: B039 — frozen
+"""The request that this task works for."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
+
+from app.domain.access import AUDIT_CONTEXT, AuditContext
 
 HIDDEN = "**********"
 """What pydantic writes in the place of a `SecretStr`."""
@@ -41,29 +42,6 @@ class AuditAction(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class AuditContext:
-    """The request that something is done for: where it came from, with which key, and its id. Empty for none."""
-
-    peer: str | None = None
-    """The address of the peer of the connection."""
-    key_id: str | None = None
-    request_id: str | None = None
-
-
-_context: ContextVar[AuditContext] = ContextVar("audit_context", default=AuditContext())  # noqa: B039 — a frozen value
-
-
-def current_context() -> AuditContext:
-    """Return the request that this task works for."""
-    return _context.get()
-
-
-def enter_context(context: AuditContext) -> None:
-    """Say which request this task works for from here on."""
-    _context.set(context)
-
-
-@dataclass(frozen=True, slots=True)
 class AuditEntry:
     """One change: when, by whom, what, to what, and how it differs from before."""
 
@@ -75,7 +53,7 @@ class AuditEntry:
     details: Mapping[str, Any] = field(default_factory=dict)
     number: int = 0
     """Given by the log; rises."""
-    context: AuditContext = field(default_factory=current_context)
+    context: AuditContext = field(default_factory=AUDIT_CONTEXT.get)
     """The request it was done for: the one the entry is made in."""
 
     @property

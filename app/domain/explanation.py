@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from app.domain.plan import PlannedCopy, SelectionReason
+from app.domain.plan import PlannedCopy
+from app.domain.report import SelectionReason
 
 Effect = Literal["takes", "drops", "passes"]
 """What one part of a rule does to a tag: `takes` it, `drops` it, or does not stop it (`passes`)."""

@@ -8,8 +8,6 @@ one request together `MAX_REQUEST_COST`. What was compiled is remembered, up to 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
@@ -82,25 +80,15 @@ def _filled(replacement: str, match: Any) -> str:
 
 
 @dataclass(slots=True)
-class _Budget:
-    left: int
+class Budget:
+    """What a request may still compile, in instructions, and what it has compiled."""
+
+    left: int = MAX_REQUEST_COST
     seen: set[str] = field(default_factory=set)
 
 
-_budget: ContextVar[_Budget | None] = ContextVar("expression_budget", default=None)
-
-
-@contextmanager
-def expression_budget(cost: int = MAX_REQUEST_COST) -> Iterator[None]:
-    """Give everything that is compiled inside one common budget; within another one, that one goes on."""
-    if _budget.get() is not None:
-        yield
-        return
-    token = _budget.set(_Budget(cost))
-    try:
-        yield
-    finally:
-        _budget.reset(token)
+BUDGET: ContextVar[Budget | None] = ContextVar("expression_budget", default=None)
+"""Of the request that is being read; without one, only the single expression is bounded."""
 
 
 def compile_expression(text: str) -> Expression:
@@ -108,7 +96,7 @@ def compile_expression(text: str) -> Expression:
 
     The budget is charged alike whether the cache had it or not, so that the same request always fares the same.
     """
-    budget = _budget.get()
+    budget = BUDGET.get()
     is_new = budget is not None and text not in budget.seen
     if budget is not None and is_new and budget.left <= 0:
         raise ValueError("the request's regular expressions are too large together; write fewer or simpler ones")

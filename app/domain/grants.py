@@ -204,6 +204,10 @@ class Grant(BaseModel):
         return self.allow is not None or self.policies is not None
 
 
+UNBOUND = Grant()
+"""The grant of a caller that is not bound: one object, by which it is known without asking anything of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     """A repository, or all of them below a namespace."""

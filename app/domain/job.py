@@ -8,9 +8,17 @@ from enum import StrEnum
 from typing import Literal
 
 from app.domain.notify_url import Notify
-from app.domain.plan import Listing, SelectionCount
+from app.domain.plan import Listing
 from app.domain.reference import Digest
-from app.domain.report import ActionCounts, CompanionNames, ExecutionError, JobWarning, PlanAction, RowKind
+from app.domain.report import (
+    ActionCounts,
+    CompanionNames,
+    ExecutionError,
+    JobWarning,
+    PlanAction,
+    RowKind,
+    SelectionCount,
+)
 from app.domain.request import SyncRequest
 
 

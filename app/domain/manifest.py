@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
@@ -30,6 +31,8 @@ _DEFAULT_VARIANTS = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
 """What an entry means that names no variant (github.com/containerd/platforms, "Normalize")."""
 _BASELINES = {"amd64": "v1", "arm64": "v8"}
 """What runs on every machine of an architecture; 32-bit arm has nothing of the kind."""
+ATTESTED_DIGEST = "vnd.docker.reference.digest"
+"""BuildKit's annotation of an attestation in an index: the digest of the image it is about."""
 
 
 class MediaType(StrEnum):
@@ -333,3 +336,38 @@ def _depth(document: Any) -> int:
 
 def _invalid(message: str, *, code: str | None = None) -> ContentError:
     return ContentError(message, code=code or "manifest_invalid")
+
+
+def select_children(index: Manifest, platforms: Sequence[Platform]) -> tuple[Descriptor, ...]:
+    """Choose an index's children; no platforms means all.
+
+    What says that it is for another platform is left out, and nothing else: an entry without a platform stays (a
+    nested index is looked into later), and an attestation stays with the image it is about.
+    """
+    if not platforms:
+        return index.children
+    chosen = {child.digest for child in index.children if _runs_on(child, platforms)}
+    return tuple(
+        child
+        for child in index.children
+        if child.digest in chosen or (is_attestation(child) and dict(child.annotations)[ATTESTED_DIGEST] in chosen)
+    )
+
+
+def missing_platforms(index: Manifest, platforms: Sequence[Platform]) -> tuple[Platform, ...]:
+    """List the platforms asked for that an index has nothing for; none where an entry does not say what it is for."""
+    if any(child.platform is None and not is_attestation(child) for child in index.children):
+        return ()
+    there = [child.platform for child in index.children if child.platform is not None and not is_attestation(child)]
+    return tuple(wanted for wanted in platforms if index.children and not any(map(wanted.selects, there)))
+
+
+def is_attestation(child: Descriptor) -> bool:
+    """Whether an index's entry is BuildKit's attestation of another one."""
+    return ATTESTED_DIGEST in dict(child.annotations)
+
+
+def _runs_on(child: Descriptor, platforms: Sequence[Platform]) -> bool:
+    if is_attestation(child):
+        return False
+    return child.platform is None or any(wanted.selects(child.platform) for wanted in platforms)

@@ -51,19 +51,15 @@ class EventType(StrEnum):
 JobEventType = Literal[EventType.JOB_STARTED, EventType.JOB_SUCCEEDED, EventType.JOB_FAILED, EventType.JOB_CANCELLED]
 SubscribedEvent = JobEventType | Literal[EventType.POLICY_SUMMARY]
 ENDINGS: tuple[JobEventType, ...] = (EventType.JOB_SUCCEEDED, EventType.JOB_FAILED, EventType.JOB_CANCELLED)
-_EVENT_OF_STATE: dict[JobState, JobEventType] = {
+EVENT_OF_STATE: dict[JobState, JobEventType] = {
     JobState.RUNNING: EventType.JOB_STARTED,
     JobState.SUCCEEDED: EventType.JOB_SUCCEEDED,
     JobState.FAILED: EventType.JOB_FAILED,
     JobState.CANCELLED: EventType.JOB_CANCELLED,
 }
+"""Of a job that comes into a state; `queued` is not reported."""
 MessageFormat = Literal["standard", "cloudevents", "slack", "teams", "email"]
 MAX_RECIPIENTS = 20
-
-
-def event_of(state: JobState) -> JobEventType | None:
-    """Return the event of a job that comes into a state; None for `queued`, which is not reported."""
-    return _EVENT_OF_STATE.get(state)
 
 
 def _signing_secret(secret: SecretStr) -> SecretStr:

@@ -1,4 +1,7 @@
-"""What a copy and a job end with: results, execution errors, warnings; all of them data, never HTTP statuses."""
+"""What there is to say of a job: what rules took, results of copies, execution errors, warnings, and their counts.
+
+All of them are data, never HTTP statuses.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from app.domain.errors import CopyError, RegistryError, RegistrySyncError, Side
-from app.domain.reference import Digest, Reference
+from app.domain.reference import Digest, Reference, Repository, Tag
 
 EXISTS_DIFFERENT = "exists_different_digest"
 """The reason of an image whose destination tag points to something else and was left (`overwrite: never`)."""
@@ -221,3 +224,103 @@ class CopyResult:
     """It failed because a registry asked to be left alone so many seconds: no failure, but to be made again then."""
     retry_later: bool = False
     """Retries are exhausted at a registry that had responded before: worth another attempt later."""
+
+
+SelectionReason = Literal[
+    "named",
+    "all",
+    "include",
+    "always",
+    "newest",
+    "attached",
+    "not_included",
+    "excluded",
+    "not_newest",
+    "created_since",
+    "min_age",
+    "artifact_type",
+    "missing",
+    "too_few_matches",
+]
+"""Why a rule takes a tag or a repository, or drops it:
+
+`named`: its source lists it. `all`: it includes everything. `include`, `always`: a matcher there matches.
+`newest`: it is one of the newest. `attached`: it belongs to an image by its digest, and comes along with it.
+`not_included`: no include matches. `excluded`: an exclude matches. `not_newest`: others are newer. `created_since`,
+`min_age`: its image is too old, or too young. `artifact_type`: it is of another kind. `missing`: it was listed, or
+named, and is not there. `too_few_matches`: its repository holds fewer than `min_matches`.
+"""
+TAKING: frozenset[SelectionReason] = frozenset({"named", "all", "include", "always", "newest", "attached"})
+"""The reasons for which something is taken; for all others it is dropped."""
+MAX_COUNTS_WITH_NAMES = 500
+"""Counts of one job that say the first names; a request may have thousands of rules."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionCount:
+    """How many tags or repositories a rule takes or drops for one reason, and the first of them."""
+
+    rule: int
+    kind: Literal["repository", "tag"]
+    reason: SelectionReason
+    count: int
+    first: tuple[str, ...] = ()
+
+    @property
+    def taken(self) -> bool:
+        """Whether they are taken."""
+        return self.reason in TAKING
+
+
+class SelectionTally:
+    """Counts what one rule takes and drops, and why."""
+
+    def __init__(self, rule: int) -> None:
+        self._rule = rule
+        self._counts: dict[tuple[Literal["repository", "tag"], SelectionReason], SelectionCount] = {}
+
+    @property
+    def counts(self) -> tuple[SelectionCount, ...]:
+        """What was counted, in the order in which each reason came up first."""
+        return tuple(self._counts.values())
+
+    def add_tag(self, repository: Repository, tag: Tag | Digest, reason: SelectionReason) -> None:
+        """Count a tag, or a digest that a rule names."""
+        self._add("tag", reason, Reference(repository, tag) if isinstance(tag, Tag) else repository)
+
+    def add_repository(self, repository: Repository, reason: SelectionReason) -> None:
+        """Count a repository."""
+        self._add("repository", reason, repository)
+
+    def take_in(self, other: SelectionTally, *, instead: SelectionReason | None = None) -> None:
+        """Add another tally of the rule; `instead` is why nothing is taken of what that one has taken."""
+        for each in other.counts:
+            new = replace(each, reason=instead) if instead is not None and each.taken else each
+            known = self._counts.get((new.kind, new.reason))
+            self._counts[new.kind, new.reason] = new if known is None else _sum(known, new)
+
+    def _add(self, kind: Literal["repository", "tag"], reason: SelectionReason, name: Reference | Repository) -> None:
+        known = self._counts.get((kind, reason))
+        if known is None:
+            self._counts[kind, reason] = SelectionCount(self._rule, kind, reason, 1, (str(name),))
+        else:
+            first = known.first if len(known.first) >= MAX_FIRST else (*known.first, str(name))
+            self._counts[kind, reason] = replace(known, count=known.count + 1, first=first)
+
+
+def merged_counts(existing: Iterable[SelectionCount], new: Iterable[SelectionCount]) -> tuple[SelectionCount, ...]:
+    """Add counts up: one for each rule, kind and reason; beyond `MAX_COUNTS_WITH_NAMES` (500) without names."""
+    merged: dict[tuple[int, str, str], SelectionCount] = {}
+    for each in (*existing, *new):
+        key = (each.rule, each.kind, each.reason)
+        known = merged.get(key)
+        if known is not None:
+            merged[key] = _sum(known, each)
+        else:
+            merged[key] = each if len(merged) < MAX_COUNTS_WITH_NAMES else replace(each, first=())
+    return tuple(merged.values())
+
+
+def _sum(one: SelectionCount, other: SelectionCount) -> SelectionCount:
+    first = tuple(dict.fromkeys((*one.first, *other.first)))[:MAX_FIRST]
+    return replace(one, count=one.count + other.count, first=first)

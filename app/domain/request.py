@@ -7,8 +7,8 @@ where a check looks at more than one field, the context's `field` is the path to
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, Self
@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.domain.duration import parse_duration
-from app.domain.expression import expression_budget
+from app.domain.expression import BUDGET, Budget
 from app.domain.manifest import Platform
 from app.domain.pattern import AS_IT_IS, DestinationTemplate, NameMapping, SourcePattern
 from app.domain.reference import InvalidReferenceError, Reference, Repository, Tag
@@ -35,6 +35,7 @@ MAX_RULES = 10_000
 """What bounds a request first is its size: a rule takes about a hundred bytes."""
 MAX_DESTINATIONS = 16
 MAX_LABELS = 32
+_ALL_REPOSITORIES, _ALL_TAGS, _ALL_TYPES = RepositorySelection(), TagSelection(), ArtifactTypeSelection()
 
 # What a rule's fields say is parsed to be checked, and once more when the rule is there.
 _parse_source = lru_cache(maxsize=256)(SourcePattern.parse)
@@ -110,11 +111,11 @@ class Rule(RequestPart):
             }
         ),
     ]
-    repositories: RepositorySelection = RepositorySelection()
-    tags: TagSelection = TagSelection()
+    repositories: RepositorySelection = _ALL_REPOSITORIES
+    tags: TagSelection = _ALL_TAGS
     platforms: tuple[PlatformText, ...] = Field(default=(), max_length=64)
     platform_mode: PlatformMode = "auto"
-    artifact_types: ArtifactTypeSelection = ArtifactTypeSelection()
+    artifact_types: ArtifactTypeSelection = _ALL_TYPES
     created_since: Annotated[str, Field(max_length=40), AfterValidator(_since_text)] | None = Field(
         default=None,
         description="Only images created since then: a time, a date, or a duration before each run such as `30d`.",
@@ -125,6 +126,16 @@ class Rule(RequestPart):
         "so long after a job first saw it.",
     )
     mapping: NameMapping = AS_IT_IS
+
+    @property
+    def needs_metadata(self) -> bool:
+        """Whether it can't be decided by names alone."""
+        return (
+            self.created_since is not None
+            or self.min_age is not None
+            or self.artifact_types != _ALL_TYPES
+            or self.tags.newest_by == "created"
+        )
 
     @cached_property
     def source_pattern(self) -> SourcePattern:
@@ -160,18 +171,19 @@ class Rule(RequestPart):
     @model_validator(mode="after")
     def _selection_fits_source(self) -> Self:
         pattern = self.source_pattern
-        if not pattern.is_pattern and self.repositories != RepositorySelection():
+        if not pattern.is_pattern and self.repositories != _ALL_REPOSITORIES:
             code, message = (
                 "selection_without_pattern",
                 "`repositories` selects among those of a source that ends in /**",
             )
             raise PydanticCustomError(code, message, {"field": ("repositories",)})
-        if (pattern.tags or pattern.digest) and self.tags != TagSelection():
+        if (pattern.tags or pattern.digest) and self.tags != _ALL_TAGS:
             code, message = (
                 "selection_without_pattern",
                 "`tags` selects among all tags, but the source lists what to take",
             )
             raise PydanticCustomError(code, message, {"field": ("tags",)})
+        _newest_is_given(self.tags)
         if self.platform_mode == "single" and len(self.platforms) != 1:
             code, message = (
                 "single_platform",
@@ -216,6 +228,19 @@ Labels = Annotated[
         }
     ),
 ]
+
+
+@contextmanager
+def expression_budget(budget: Budget | None = None) -> Iterator[None]:
+    """Give all expressions that are compiled inside one common budget; within another one, that one goes on."""
+    if BUDGET.get() is not None:
+        yield
+        return
+    token = BUDGET.set(budget or Budget())
+    try:
+        yield
+    finally:
+        BUDGET.reset(token)
 
 
 class SyncRequest(RequestPart):
@@ -283,6 +308,13 @@ def _fixed_names_are_valid(rule: Rule) -> None:
     except InvalidReferenceError as error:
         message = "{reason}"
         raise PydanticCustomError(error.code, message, {"reason": str(error), "field": ("destination",)}) from error
+
+
+def _newest_is_given(tags: TagSelection) -> None:
+    for name, is_given in (("always", bool(tags.always)), ("newest_by", tags.newest_by != "version")):
+        if is_given and tags.newest is None:
+            code, message = "newest_missing", "`{name}` says more about `newest`, which is not given"
+            raise PydanticCustomError(code, message, {"name": name, "field": ("tags", name)})
 
 
 def _renames_fit(pattern: SourcePattern, template: DestinationTemplate) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -13,7 +13,6 @@ from pydantic import (
     GetJsonSchemaHandler,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
-    model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
@@ -125,11 +124,3 @@ class TagSelection(RequestPart):
         "created last, which costs two to three requests a tag.",
     )
     min_matches: int | None = Field(default=None, ge=1, le=100_000)
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
-        for name, is_given in (("always", bool(self.always)), ("newest_by", self.newest_by != "version")):
-            if is_given and self.newest is None:
-                code, message = "newest_missing", "`{name}` says more about `newest`, which is not given"
-                raise PydanticCustomError(code, message, {"name": name, "field": (name,)})
-        return self

@@ -1,7 +1,8 @@
 """The life of a job, from the row that says it was accepted to the row that says how it ended.
 
     submission.py     requests become jobs (group commit); queue.py has their units delivered (PgQueuer)
-    transitions.py    the state machine: allowed moves, counts; outbox.py saves them with their notifications
+    transitions.py    the state machine: allowed moves, counts; outbox.py saves them with their notifications,
+                      and reports them: log events, metrics, spans
     cancellation.py   what has not begun is cancelled at once
     policy_jobs.py    whole runs and pushes of policies, each in a concurrency group
     push_jobs.py      push events that arrived become jobs

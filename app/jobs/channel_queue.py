@@ -12,8 +12,7 @@ from datetime import datetime
 
 from app.jobs.queue import Handle, JobQueue
 from app.process_channel import ProcessChannel, Topic
-from app.store.db.change_feed import after_commit
-from app.store.db.database import Session
+from app.store.db.database import Session, after_commit
 from app.store.units import QueueItem, UnitStore
 
 

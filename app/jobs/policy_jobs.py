@@ -16,16 +16,16 @@ from app.domain.job import Job, JobState, Trigger
 from app.domain.policy import Policy
 from app.domain.reference import Reference
 from app.domain.request import SyncRequest
+from app.jobs.outbox import submission_span
 from app.jobs.queue import JobQueue
 from app.jobs.submission import accept
-from app.jobs.telemetry import submission_span
+from app.observability import current_traceparent
 from app.store.concurrency_groups import ConcurrencyGroupStore
 from app.store.db.database import Session
 from app.store.jobs import JobStore
 from app.store.policies import PolicyStore
 from app.store.push_origins import PushOriginStore
 from app.sync.push_rules import PushRule
-from app.tracing import current_traceparent
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.errors import UnavailableError
-from app.store.db.change_feed import after_commit
-from app.store.db.database import Database
+from app.store.db.database import Database, after_commit
 from app.store.tables.queue import queue_settings
 from app.store.units import QueueItem, UnitStore
 

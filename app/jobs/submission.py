@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from app.domain.audit import AuditAction, AuditContext, AuditEntry, current_context
+from app.domain.access import AUDIT_CONTEXT, AuditContext
+from app.domain.audit import AuditAction, AuditEntry
 from app.domain.errors import InvalidRequestError
 from app.domain.job import IdempotencyKey, Job, Priority, Submission
+from app.jobs.outbox import report_submitted
 from app.jobs.queue import JobQueue
-from app.jobs.telemetry import report_submitted
 from app.store.audit import AuditStore
-from app.store.db.change_feed import after_commit
-from app.store.db.database import Database, Session
+from app.store.db.database import Database, Session, after_commit
 from app.store.db.group_commit import GroupCommit
 from app.store.idempotency import IdempotencyStore
 from app.store.jobs import JobStore, LockedJob
@@ -36,7 +36,7 @@ AUDITED_CHARACTERS = 200
 class _Arrival:
     job: Job
     key: IdempotencyKey | None
-    context: AuditContext = field(default_factory=current_context)
+    context: AuditContext = field(default_factory=AUDIT_CONTEXT.get)
     """Of the request it came with: it is written by whichever task has its turn."""
 
     @property
@@ -91,7 +91,7 @@ async def accept(
     """
     numbers = await JobStore(session).add_all(jobs)
     contexts = contexts or {}
-    entries = (replace(entry_of(job), context=contexts.get(job.id, current_context())) for job in jobs)
+    entries = (replace(entry_of(job), context=contexts.get(job.id, AUDIT_CONTEXT.get())) for job in jobs)
     await AuditStore(session).add(*entries)
     await begin(session, queue, dict(zip(numbers, jobs, strict=True)))
     return numbers

@@ -1,21 +1,32 @@
-"""The SSRF guard: which addresses and hosts may be connected to at all.
+"""The SSRF guard: which addresses and hosts may be connected to at all, and the dialer, which connects to no others.
 
 A sync service connects to hosts that callers, registries and push events name, so it is prone to server-side request
 forgery (OWASP, CWE-918). The dialer asks `AddressRules` about every address a name resolves to, and connects to one
-that was checked, so DNS rebinding does not get around it.
+that was checked, so DNS rebinding does not get around it. httpcore calls it in place of its own network backend, for
+`registry` and `webhooks`, which must not know each other and both connect to hosts that a caller named.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import socket
-from collections.abc import Sequence
+import ssl
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from itertools import chain, zip_longest
+from typing import Any
 from urllib.parse import urlsplit
 
+import certifi
+import httpcore
+
 from app.domain.errors import RegistrySyncError
+from app.net.stream import SocketStream
 
 _NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
 _IPV4_COMPATIBLE = IPv6Network("::/96")
@@ -59,6 +70,15 @@ class PrivateAddressError(HostRefusedError):
     """A host that would be allowed if an operator named it: its address is private."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a host may not be connected to."""
+
+    text: str
+    is_private: bool = False
+    """Whether it might be if an operator named it."""
+
+
 class AddressRules:
     """The SSRF guard's rules: decide, before every connection, whether it may be made.
 
@@ -66,37 +86,45 @@ class AddressRules:
     multicast addresses are never reached.
     """
 
-    def check_host(self, host: str) -> None:
-        """Raise `HostRefusedError` for the names of metadata services, and for their addresses however spelled."""
-        address = spelled_address(host)
-        if _FORBIDDEN_HOSTS.fullmatch(host.lower().rstrip(".")) or (address and _is_forbidden(address)):
-            raise HostRefusedError(f"{host} is never connected to")
+    def refusal(
+        self, host: str, address: IPv4Address | IPv6Address | str | None, *, is_registered: bool
+    ) -> Refusal | None:
+        """Return why a host may not be connected to, None where it may: by its name, and by one address of it.
+
+        It is of the names of metadata services, or an address of theirs however spelled; or the address is.
+        """
+        spelled = spelled_address(host)
+        if _FORBIDDEN_HOSTS.fullmatch(host.lower().rstrip(".")) or (spelled and _is_forbidden(spelled)):
+            return Refusal(f"{host} is never connected to")
+        if address is None:
+            return None
+        address = ip_address(address)
+        if _is_forbidden(address):
+            return Refusal(f"{host} is never connected to: it is link-local, multicast or a metadata address")
+        for reached in _reached(address):
+            if reached.is_unspecified:
+                return Refusal(f"{host} is never connected to: it has no address")
+            if not is_registered and not _is_public(reached):
+                return Refusal(f"{host} is not a public address", is_private=True)
+        return None
 
     def check_unresolved(self, host: str, *, is_registered: bool) -> None:
         """Raise `HostRefusedError` for a host that a proxy resolves, as far as its name says where it leads.
 
         What no operator entered has to be a name of the public DNS, or a public address.
         """
-        self.check_host(host)
         address, name = spelled_address(host), host.lower().rstrip(".")
-        if address is not None:
-            self.check(host, address, is_registered=is_registered)
-        elif not is_registered and ("." not in name or _INSIDE.search(name)):
+        self.check(host, address, is_registered=is_registered)
+        if address is None and not is_registered and ("." not in name or _INSIDE.search(name)):
             raise PrivateAddressError(f"{host} is not a name of the public DNS")
 
-    def check(self, host: str, address: IPv4Address | IPv6Address | str, *, is_registered: bool) -> None:
-        """Raise `HostRefusedError` unless this address of the host may be connected to.
+    def check(self, host: str, address: IPv4Address | IPv6Address | str | None, *, is_registered: bool) -> None:
+        """Raise `HostRefusedError` unless this host, and this address of it, may be connected to.
 
         `PrivateAddressError` for one that is only too private for a host that no operator entered.
         """
-        self.check_host(host)
-        if _is_forbidden(ip_address(address)):
-            raise HostRefusedError(f"{host} is never connected to: it is link-local, multicast or a metadata address")
-        for reached in _reached(ip_address(address)):
-            if reached.is_unspecified:
-                raise HostRefusedError(f"{host} is never connected to: it has no address")
-            if not is_registered and not _is_public(reached):
-                raise PrivateAddressError(f"{host} is not a public address")
+        if (refusal := self.refusal(host, address, is_registered=is_registered)) is not None:
+            raise (PrivateAddressError if refusal.is_private else HostRefusedError)(refusal.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,3 +205,90 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
     if isinstance(address, IPv6Address) and address.is_site_local:
         return False
     return address.is_global and not address.is_reserved
+
+
+def make_tls_context() -> ssl.SSLContext:
+    """Make a context that trusts the system's authorities and certifi's: small containers come without any.
+
+    Whatever Python's version has as its default, a certificate need not follow RFC 5280 to the letter
+    (`VERIFY_X509_STRICT`): authorities that companies run for themselves leave extensions out, and curl and Go take
+    them. Chain, name and dates are checked all the same.
+    """
+    context = ssl.create_default_context()
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.load_verify_locations(cafile=certifi.where())
+    return context
+
+
+@lru_cache(maxsize=1)
+def shared_tls_context() -> ssl.SSLContext:
+    """Return the one such context that is shared and never changed; reading the authorities takes a while."""
+    return make_tls_context()
+
+
+class Dialer(httpcore.AsyncNetworkBackend):
+    """Connects to checked addresses only."""
+
+    def __init__(self, rules: AddressRules, *, is_registered: bool) -> None:
+        """Take the rules, and whether the hosts it is for were entered by an operator."""
+        self._rules = rules
+        self._is_registered = is_registered
+
+    async def connect_tcp(  # noqa: PLR0917 — httpcore's signature
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 — the protocol's name
+        local_address: str | None = None,  # noqa: ARG002 — the protocol's name
+        socket_options: Iterable[Any] | None = None,  # noqa: ARG002 — the protocol's name
+    ) -> SocketStream:
+        """Try the host's addresses in turn; raise `HostRefusedError`, `httpcore.ConnectError` or `ConnectTimeout`."""
+        try:
+            async with asyncio.timeout(timeout):
+                addresses = await self._resolve(host, port)
+                return await self._connect_first(addresses, timeout)
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout("no connection in time") from error
+        except (OSError, UnicodeError) as error:  # the latter for a name that IDNA can't spell, such as `a..b`
+            raise httpcore.ConnectError("no connection") from error
+
+    async def _resolve(self, host: str, port: int) -> list[tuple[int, Any]]:
+        self._rules.check(host, None, is_registered=self._is_registered)
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for _, _, _, _, address in found:
+            self._rules.check(host, ip_address(address[0]), is_registered=self._is_registered)
+        families = [
+            [(family, address) for family, _, _, _, address in found if family == wanted] for wanted in _FAMILIES
+        ]
+        return [pair for pair in chain.from_iterable(zip_longest(*families)) if pair]
+
+    async def _connect_first(self, addresses: list[tuple[int, Any]], seconds: float | None) -> SocketStream:
+        failure: OSError = OSError("the name has no address")
+        for position, (family, address) in enumerate(addresses):
+            # The last address gets all the time that is left, those before it a share, so that a silent one
+            # (an IPv6 address without a route, say) leaves some for the next.
+            is_last = position == len(addresses) - 1
+            share = None if is_last or seconds is None else seconds / len(addresses)
+            try:
+                async with asyncio.timeout(share):
+                    return SocketStream(await _connect(family, address))
+            except OSError as error:  # TimeoutError is one
+                failure = error
+        raise failure
+
+
+_FAMILIES = (socket.AF_INET6, socket.AF_INET)
+
+
+async def _connect(family: int, address: Any) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setblocking(False)
+        with contextlib.suppress(OSError):
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        await asyncio.get_running_loop().sock_connect(made, address)
+    except BaseException:
+        made.close()
+        raise
+    return made

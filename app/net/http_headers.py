@@ -13,8 +13,6 @@ USER_AGENT = PRODUCT
 EPOCH_FROM = 1_000_000_000
 """A number beyond this is a moment (GitLab, GHCR), below it a number of seconds."""
 _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]+)?")
-_NUMBER = re.compile(r"[0-9]{1,18}")
-"""Eighteen digits fit 64 bits; `²` is a digit to Python and no number, and 5,000 digits are refused by `int`."""
 
 
 def retry_after_seconds(text: str, *, now: datetime) -> float | None:
@@ -28,11 +26,6 @@ def retry_after_seconds(text: str, *, now: datetime) -> float | None:
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0.0, (moment - now).total_seconds())
-
-
-def whole_number(text: str) -> int | None:
-    """Return the number that a foreign header is, of at most 18 ASCII digits (`1*DIGIT`); None for anything else."""
-    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def seconds_until(reset: float, wall_now: float) -> float:

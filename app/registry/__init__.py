@@ -1,6 +1,6 @@
 """A client for registries that speak the OCI distribution spec, and those that nearly do.
 
-    pool.py → client.py        one method per spec operation: listing, manifests, blobs, uploads, referrers
+    client.py                  one method per spec operation: listing, manifests, blobs, uploads, referrers; the pool
               requests.py      one request and its response: permit, token, redirects, retries, errors
               uploads.py       upload sessions, whole or chunked, and their bodies
               quirks.py        what each vendor does differently

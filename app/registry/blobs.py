@@ -13,18 +13,17 @@ from dataclasses import replace
 
 import httpx
 
+from app.concurrency import note_moved, waiting_for
 from app.domain.errors import ContentError, RegistryError
 from app.domain.manifest import Descriptor
 from app.domain.reference import Digest
-from app.net.buffers import Piece
-from app.net.http_headers import whole_number
-from app.registry.activity import note_moved, waiting_for
+from app.net.stream import Piece
 from app.registry.auth.challenge import Scopes
 from app.registry.http.connections import StreamingResponse, TrickleGuard
 from app.registry.http.error_body import clean
 from app.registry.http.errors import CONNECTION_ERRORS, Response, error_of_exception, make_error, too_slow
 from app.registry.http.host_trust import HostTrust
-from app.registry.http.message import InvalidUrlError, Url
+from app.registry.http.message import InvalidUrlError, Url, whole_number
 from app.registry.requests import RegistryRequest, RequestExecutor
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/(?:[0-9]{1,18}|\*)")
@@ -270,7 +269,7 @@ def _encoding(answer: Response | StreamingResponse) -> str:
     decoding could turn a few bytes into very many. Size and digest tell whether the bytes are those.
     """
     encoding = answer.headers.get("content-encoding", "").strip().lower()
-    return "" if encoding == "identity" else clean(encoding)
+    return "" if encoding in {"", "identity"} else clean(encoding)
 
 
 def _wrong_size(blob: Descriptor, what: str, *, encoding: str) -> ContentError:

@@ -21,11 +21,10 @@ from app.domain.manifest import (
     parse_manifest,
 )
 from app.domain.reference import Digest, InvalidReferenceError, Tag
-from app.net.http_headers import whole_number
 from app.registry.auth.challenge import Scopes
 from app.registry.blobs import has_blob
 from app.registry.http.errors import Response, is_missing, make_error
-from app.registry.http.message import Url
+from app.registry.http.message import Url, whole_number
 from app.registry.requests import RegistryRequest, RequestExecutor
 
 _log = structlog.get_logger(__name__)
@@ -45,6 +44,7 @@ _HEAD_REFUSED = frozenset({400, 403, 405, 500, 501})
 """HEAD does not work, or was refused without a word, as its answer has no body: GET works, or says why not."""
 _HEAD_STATUSES = frozenset({200, 404}) | _HEAD_REFUSED
 _FOUND = frozenset({200})
+_FOUND_OR_NOT = frozenset({200, 404})
 _ACCEPTING = {"Accept": ACCEPT}
 _LATE_CODES = frozenset({"MANIFEST_INVALID", "MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
 _KINDS = INDEX_TYPES | MANIFEST_TYPES | SCHEMA1_TYPES
@@ -101,29 +101,38 @@ async def find_manifest(
 async def _get_described(
     executor: RequestExecutor, repository: str, target: Tag | Digest, *, scopes: Scopes
 ) -> Descriptor | None:
+    found = await find_manifest_with_etag(executor, repository, target, scopes=scopes)
+    return None if found is None else found[0].descriptor
+
+
+async def get_manifest(executor: RequestExecutor, repository: str, target: Tag | Digest, *, scopes: Scopes) -> Manifest:
+    """Fetch a manifest, check its digest, parse it; raise `RegistryError` (`reference_not_found`) or `ContentError`."""
+    request = replace(_call(executor, repository, target, method="GET", scopes=scopes), is_pull=True)
+    manifest, _ = await _read(executor, request, await executor.fetch(request), target=target)
+    return manifest
+
+
+async def find_manifest_with_etag(
+    executor: RequestExecutor, repository: str, target: Tag | Digest, *, scopes: Scopes
+) -> tuple[Manifest, str | None] | None:
+    """As `get_manifest`, with what an update may be made conditional on; None where it is not there, however said."""
+    call = _call(executor, repository, target, method="GET", scopes=scopes, expects=_FOUND_OR_NOT)
+    request = replace(call, is_pull=True)
     try:
-        return (await get_manifest(executor, repository, target, scopes=scopes)).descriptor
+        answer = await executor.fetch(request)
+        if answer.status == httpx.codes.NOT_FOUND:
+            return None
+        return await _read(executor, request, answer, target=target)
     except RegistryError as error:
         if is_missing(error):
             return None
         raise
 
 
-async def get_manifest(executor: RequestExecutor, repository: str, target: Tag | Digest, *, scopes: Scopes) -> Manifest:
-    """Fetch a manifest, check its digest, parse it; raise `RegistryError` (`reference_not_found`) or `ContentError`."""
-    manifest, _ = await get_manifest_with_etag(executor, repository, target, scopes=scopes)
-    return manifest
-
-
-async def get_manifest_with_etag(
-    executor: RequestExecutor, repository: str, target: Tag | Digest, *, scopes: Scopes
+async def _read(
+    executor: RequestExecutor, request: RegistryRequest, answer: Response, *, target: Tag | Digest
 ) -> tuple[Manifest, str | None]:
-    """As `get_manifest`, with what an update may be made conditional on.
-
-    One that was damaged on its way is asked for once more, over another connection, before that counts.
-    """
-    request = replace(_call(executor, repository, target, method="GET", scopes=scopes), is_pull=True)
-    answer = await executor.fetch(request)
+    """Read a manifest; one that was damaged on its way is asked for once more, over another connection."""
     try:
         return _checked(executor, answer, target)
     except ContentError as error:

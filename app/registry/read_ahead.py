@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
-from app.net.buffers import BUFFER_BYTES, Piece
+from app.net.stream import BUFFER_BYTES, Piece
 
 
 class ReadAheadBuffer:

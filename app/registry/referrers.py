@@ -17,10 +17,10 @@ from app.domain.manifest import Descriptor, Manifest, MediaType, digest_of, pars
 from app.domain.reference import Digest, Tag
 from app.registry.auth.challenge import Scopes
 from app.registry.http.error_body import clean
-from app.registry.http.errors import Response, is_missing, make_error
+from app.registry.http.errors import Response, make_error
 from app.registry.limits import MAX_ITEMS, MAX_PAGE_BYTES, MAX_REFERRERS_PAGES
 from app.registry.listing.pages import ListWarnings, each_page, next_page
-from app.registry.manifests import get_manifest_with_etag, head_manifest, put_manifest
+from app.registry.manifests import find_manifest_with_etag, head_manifest, put_manifest
 from app.registry.requests import RegistryRequest, RequestExecutor
 
 _log = structlog.get_logger(__name__)
@@ -133,14 +133,10 @@ class Referrers:
         GitLab answers such a tag with the image of that digest itself (oras #2148). What else is no index is a tag of
         another kind: `ContentError`.
         """
-        try:
-            manifest, etag = await get_manifest_with_etag(
-                self._executor, repository, fallback_tag(subject), scopes=scopes
-            )
-        except RegistryError as error:
-            if is_missing(error):
-                return None
-            raise
+        found = await find_manifest_with_etag(self._executor, repository, fallback_tag(subject), scopes=scopes)
+        if found is None:
+            return None
+        manifest, etag = found
         if manifest.digest == subject:
             return None
         if manifest.media_type != MediaType.OCI_INDEX:

@@ -13,21 +13,21 @@ from typing import NoReturn
 import httpx
 import structlog
 
+from app.concurrency import ANSWER_BYTES, note_moved, waiting_elsewhere, waiting_for
 from app.domain.errors import RegistryError
 from app.domain.registry import RegistryEntry
 from app.net.http_headers import retry_after_seconds
-from app.registry.activity import ANSWER_BYTES, note_moved, waiting_elsewhere, waiting_for
 from app.registry.auth.authenticator import Authenticator, TokenServer
 from app.registry.auth.challenge import Scopes
 from app.registry.auth.credentials import Login
 from app.registry.http.client import HttpClient
 from app.registry.http.connections import StreamingResponse
 from app.registry.http.error_body import clean
-from app.registry.http.errors import ErrorContext, Response, error_of_response, is_damaged, make_error
+from app.registry.http.errors import ErrorContext, Response, error_of_response, make_error
 from app.registry.http.host_trust import HostTrust
-from app.registry.http.message import Content, Headers, HttpRequest, InvalidUrlError, Url
+from app.registry.http.message import Content, Headers, HttpRequest, InvalidUrlError, Url, is_damaged
 from app.registry.limits import MAX_AUTH_ROUNDS, MAX_ERROR_BYTES, MAX_JSON_VALUES, MAX_REDIRECTS
-from app.registry.ratelimit.headers import tells_quota
+from app.registry.ratelimit.headers import QUOTA_HEADERS
 from app.registry.ratelimit.retries import Retries
 from app.registry.ratelimit.window import ConcurrencyWindow, Permit
 
@@ -132,7 +132,9 @@ class RequestExecutor:
         One that says it is JSON and is damaged or cut off is asked for once more, over another connection.
         """
         answer = await self._fetch_values(request)
-        return await self._fetch_values(replace(request, is_fresh=True)) if is_damaged(answer) else answer
+        if answer.status == httpx.codes.OK and is_damaged(answer.headers, answer.body):
+            return await self._fetch_values(replace(request, is_fresh=True))
+        return answer
 
     async def _fetch_values(self, request: RegistryRequest) -> Response:
         answer = await self.fetch(request)
@@ -218,8 +220,8 @@ class RequestExecutor:
 
     def _listen(self, headers: Headers) -> None:
         """Take in what comes with any answer: what is left of a rate limit, and warnings, each logged once."""
-        self._retries.answered()
-        if tells_quota(headers):
+        self._retries.is_down, self._retries.was_alive = False, True
+        if not QUOTA_HEADERS.isdisjoint(headers):
             now, wall_now = asyncio.get_running_loop().time(), self._clock().timestamp()
             self.window.quota.see(headers, now=now, wall_now=wall_now)
         if "warning" not in headers:

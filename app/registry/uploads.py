@@ -19,12 +19,11 @@ import structlog
 from app.domain.errors import ContentError, RegistryError
 from app.domain.manifest import Descriptor
 from app.domain.reference import Digest, InvalidReferenceError
-from app.net.buffers import Piece
-from app.net.http_headers import whole_number
+from app.net.stream import Piece
 from app.registry.auth.challenge import Scopes
 from app.registry.blobs import has_blob, locate_upload, stored_bytes
 from app.registry.http.errors import Response, make_error
-from app.registry.http.message import UploadBody, Url
+from app.registry.http.message import UploadBody, Url, whole_number
 from app.registry.quirks import UploadStrategy
 from app.registry.read_ahead import ReadAheadBuffer
 from app.registry.requests import RegistryRequest, RequestExecutor

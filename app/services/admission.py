@@ -16,13 +16,13 @@ from cachetools import TTLCache
 
 from app.domain.access import Caller
 from app.domain.errors import FieldError, InvalidRequestError, NotFoundError
-from app.domain.grants import MAX_SHOWN
+from app.domain.grants import MAX_SHOWN, UNBOUND
 from app.domain.notify_url import Notify
 from app.domain.policy import Policy
 from app.domain.reference import Registry
 from app.domain.registry import RegistryEntry
 from app.domain.request import SyncRequest, destinations_that_are_sources
-from app.net.address_guard import AUTO, AddressRules, EgressRule, HostRefusedError, PrivateAddressError, is_address
+from app.net.address_guard import AUTO, AddressRules, EgressRule, is_address
 from app.security import Sealer
 from app.services.job_quota import MOST_JOBS, JobQuota
 from app.store.api_keys import ApiKeyStore
@@ -125,14 +125,9 @@ class Admission:
     def refusal(self, registry: Registry, *, is_registered: bool) -> str | None:
         """Return why a host can be known to be forbidden without resolving it; None when it can't."""
         host = registry.hostname
-        try:
-            self._rules.check_host(host)
-            if is_address(host):
-                self._rules.check(host, host, is_registered=is_registered)
-        except PrivateAddressError as error:
-            return f"{error.message}; {_ENTER_IT} to allow it"
-        except HostRefusedError as error:
-            return error.message
+        refusal = self._rules.refusal(host, host if is_address(host) else None, is_registered=is_registered)
+        if refusal is not None:
+            return f"{refusal.text}; {_ENTER_IT} to allow it" if refusal.is_private else refusal.text
         if not is_registered and (host == "localhost" or host.endswith(".localhost")):
             return f"{host} is not a public address; {_ENTER_IT} to allow it"
         return None
@@ -238,7 +233,7 @@ def _egress_refusal(egress: EgressRule, pointer: str, registry: Registry) -> str
 
 def _check_rules(request: SyncRequest, caller: Caller) -> None:
     """Raise `InvalidRequestError` for rules that their caller may not have, and for destinations that are sources."""
-    if refusals := caller.grant.refusals(request):
+    if caller.grant is not UNBOUND and (refusals := caller.grant.refusals(request)):
         raise InvalidRequestError(refusals[0].detail, errors=refusals, code="not_granted")
     _check_destinations(request)
 

@@ -13,7 +13,7 @@ from cachetools import TTLCache
 from app.domain.access import INDIVISIBLE_SCOPES, RESERVED_KEY_NAMES, ApiKey, Caller, Scope, ScopePreset
 from app.domain.audit import AuditAction, AuditEntry
 from app.domain.errors import AccessError, ConflictError, FieldError, InvalidRequestError, UnavailableError
-from app.domain.grants import Grant
+from app.domain.grants import UNBOUND, Grant
 from app.observability import get_logger
 from app.security import make_api_key, read_api_key
 from app.services.authentication_guard import AuthenticationGuard
@@ -23,7 +23,6 @@ from app.store.audit import AuditStore
 from app.store.db.database import Database
 
 BOOTSTRAP_NAME = "bootstrap"
-UNBOUND = Grant()
 LOCAL_OPERATOR = Caller("local", ScopePreset.ADMIN.scopes)
 SETTINGS = "settings"
 """Who made the bootstrap key, as the audit log has it."""

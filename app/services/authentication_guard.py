@@ -17,7 +17,8 @@ from typing import Literal
 
 from cachetools import TTLCache
 
-from app.domain.audit import AuditAction, AuditContext, AuditEntry
+from app.domain.access import AuditContext
+from app.domain.audit import AuditAction, AuditEntry
 from app.domain.errors import TooManyError, UnavailableError
 from app.observability import AUTHENTICATION_FAILURES, get_logger
 from app.store.audit import AuditStore

@@ -10,10 +10,9 @@ from datetime import datetime
 from app.domain.access import Caller, Scope
 from app.domain.audit import AuditAction, AuditEntry, changes
 from app.domain.errors import ConflictError
-from app.domain.expression import expression_budget
 from app.domain.job import Job, JobState
 from app.domain.registry import RegistryEntry
-from app.domain.request import SyncRequest
+from app.domain.request import SyncRequest, expression_budget
 from app.importers.result import ImportResult, Note
 from app.jobs.queue import JobQueue
 from app.jobs.submission import accept

@@ -28,14 +28,14 @@ from app.domain.report import CopyStep
 from app.domain.request import SyncRequest
 from app.jobs.cancellation import cancel_images
 from app.jobs.event_stream import JobEventStream
-from app.jobs.outbox import save_transition
+from app.jobs.outbox import save_transition, submission_span
 from app.jobs.policy_jobs import run_group
 from app.jobs.queue import JobQueue
 from app.jobs.retention import BATCH_IMAGES, delete_job
 from app.jobs.submission import JobSubmission, begin, entry_of
 from app.jobs.takeover import NewJob, TakeOver, list_failed_listings, take_all, take_failed, take_planned
-from app.jobs.telemetry import submission_span
 from app.jobs.transitions import JobTransition
+from app.observability import current_traceparent
 from app.services.admission import Admission
 from app.store.audit import AuditStore
 from app.store.concurrency_groups import ConcurrencyGroupStore
@@ -44,7 +44,6 @@ from app.store.db.paging import Page, PageRequest
 from app.store.idempotency import IdempotencyStore
 from app.store.images import ImageStore
 from app.store.jobs import JobStore
-from app.tracing import current_traceparent
 
 
 class JobService:

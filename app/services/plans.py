@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from app.domain.access import Caller
 from app.domain.errors import FieldError, InvalidRequestError
 from app.domain.explanation import Explanation
-from app.domain.plan import PlannedCopy, PlanResult, SelectionCount, merged_counts
+from app.domain.plan import PlannedCopy, PlanResult
 from app.domain.reference import InvalidReferenceError
-from app.domain.report import JobWarning, merged_warnings
+from app.domain.report import JobWarning, SelectionCount, merged_counts, merged_warnings
 from app.domain.request import Options, SyncRequest
-from app.registry.pool import ClientPool, RegistryClients
+from app.registry.client import ClientPool, RegistryClients
 from app.security import Sealer
 from app.services.admission import Admission
 from app.store.db.database import Database

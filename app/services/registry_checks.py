@@ -18,9 +18,8 @@ from app.domain.manifest import EMPTY_DESCRIPTOR_DIGEST, INDEX_TYPES, Descriptor
 from app.domain.reference import InvalidReferenceError, Repository, Tag
 from app.domain.registry import BasicAuth, BearerAuth, DockerConfigAuth, IdentityTokenAuth, NoAuth, RegistryEntry
 from app.domain.report import ExecutionError
-from app.registry.client import RegistryClient
+from app.registry.client import ClientPool, RegistryClient
 from app.registry.permissions import Permission, find_identity, granted_actions, may_create
-from app.registry.pool import ClientPool
 from app.registry.quirks import quirks_of
 from app.security import Sealer
 from app.services.admission import check_holds_registry

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.access import ApiKey, Scope, ScopePreset
 from app.domain.errors import ConflictError, NotFoundError
-from app.domain.grants import Grant
+from app.domain.grants import UNBOUND, Grant
 from app.store.tables.access import ApiKeyRow
 from app.store.tables.declarative import table_of
 
@@ -28,7 +28,7 @@ class ApiKeyStore:
         same = (_keys.c.name == key.name) | (_keys.c.id == key.id)
         if (await self._session.execute(select(_keys.c.id).where(same))).first() is not None:
             raise ConflictError(f"there is a key {key.name!r} already", code="name_conflict")
-        is_bound, preset = key.grant != Grant(), key.preset
+        is_bound, preset = key.grant != UNBOUND, key.preset
         row = {
             "id": key.id,
             "name": key.name,
@@ -73,5 +73,5 @@ def _key(row: Row[Any]) -> ApiKey:
         created_at=row.created_at,
         expires_at=row.expires_at,
         last_used_at=row.last_used_at,
-        grant=Grant() if row.grants is None else Grant.model_validate(row.grants),
+        grant=UNBOUND if row.grants is None else Grant.model_validate(row.grants),
     )

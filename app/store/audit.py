@@ -16,7 +16,8 @@ from typing import Any
 import structlog
 from sqlalchemy import Row, Select, func, insert, select, text
 
-from app.domain.audit import AuditAction, AuditContext, AuditEntry, AuditFilter, AuditLink
+from app.domain.access import AuditContext
+from app.domain.audit import AuditAction, AuditEntry, AuditFilter, AuditLink
 from app.domain.errors import RegistrySyncError
 from app.security import Sealer
 from app.store.db.database import Database, Session

@@ -1,4 +1,7 @@
-"""Images of jobs: listed and recorded. Every change of one carries a revision of its job's own counter."""
+"""Images of jobs: added by planning, listed, and recorded by copying.
+
+Every change of one carries a revision of its job's own counter.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,26 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, bindparam, delete, or_, select, union_all, update
+from sqlalchemy import ColumnElement, Row, Select, bindparam, delete, insert, or_, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.errors import NotFoundError
 from app.domain.job import BlobCounts, ByteCounts, Image, ImageFilter, ImageState, Job
 from app.domain.manifest import Platform
-from app.domain.plan import PlannedCopy, SeenDigests
+from app.domain.plan import FailedListing, PlannedCopy, RefusedCopy, SeenDigests
 from app.domain.reference import Digest, Reference
-from app.domain.report import CompanionNames, CopyStep, Tally
-from app.store.db.column_types import error_document, read_error
+from app.domain.report import (
+    CompanionNames,
+    CopyStep,
+    ExecutionError,
+    FailureCount,
+    PlanAction,
+    RowKind,
+    SelectionCount,
+    Tally,
+    merged_counts,
+)
+from app.store.db.column_types import error_document, read_error, read_selection, selection_documents
 from app.store.db.database import insert_into
 from app.store.db.paging import Page, PageRequest, SortKey, cursor_after
 from app.store.tables.declarative import table_of
@@ -55,11 +68,72 @@ class StoredImage:
         return Tally(blobs.present, blobs.mounted, blobs.transferred, amounts.total, amounts.done, amounts.transferred)
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedImage:
+    """A row that planning makes, with its place in the job; one with an error is done."""
+
+    position: int
+    copy_number: int
+    source: str
+    destination: str
+    kind: RowKind = "image"
+    copy: PlannedCopy | None = None
+    rule: int | None = None
+    error: ExecutionError | None = None
+
+    @classmethod
+    def of_copy(cls, copy: PlannedCopy, destination: Reference, *, position: int, copy_number: int) -> PlannedImage:
+        """Make the row of one destination of a copy."""
+        source = str(copy.source)
+        return cls(position, copy_number, source, str(destination), copy=copy, rule=copy.rule)
+
+    @classmethod
+    def of_failure(cls, failed: FailedListing | RefusedCopy, *, position: int, copy_number: int) -> PlannedImage:
+        """Make the row that stands for what could not be planned."""
+        error = ExecutionError.of(failed.error)
+        if isinstance(failed, RefusedCopy):
+            return cls(position, copy_number, failed.source, failed.destination, "refused", error=error)
+        listing = failed.listing
+        return cls(position, copy_number, listing.source, failed.destination, "listing", rule=listing.rule, error=error)
+
+    @property
+    def action(self) -> PlanAction | None:
+        """What planning alone says of it."""
+        if self.error is None:
+            return None
+        return "refused" if self.kind == "refused" else "failed"
+
+    @property
+    def failure(self) -> FailureCount | None:
+        """What it counts as where it is a failure."""
+        if self.error is None:
+            return None
+        error = self.error
+        return FailureCount(self.kind, error.code, error.side, 1, self.source, self.destination, error.message)
+
+
 class ImageStore:
     """Images in the transaction of a session; a writer has locked their job."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
+
+    async def add(self, job_number: int, images: Sequence[PlannedImage], *, revision: int, now: datetime) -> None:
+        """Add rows that planning makes. Revisions rise from the first."""
+        rows = [
+            _planned_row(job_number, image, revision=revision + offset, now=now) for offset, image in enumerate(images)
+        ]
+        if rows:
+            await self._session.execute(insert(_images), rows)
+
+    async def add_counts(self, job_number: int, counts: Sequence[SelectionCount], *, is_first: bool) -> None:
+        """Note what rules take and drop, beside what was noted before unless this is the first time."""
+        mine = _jobs.c.number == job_number
+        if not is_first:
+            known = (await self._session.execute(select(_jobs.c.selection_counts).where(mine))).scalar_one()
+            counts = merged_counts(read_selection(known), counts)
+        documents = selection_documents(merged_counts((), counts))
+        await self._session.execute(update(_jobs).where(mine).values(selection_counts=documents))
 
     async def delete_some(self, job_number: int, *, limit: int) -> int:
         """Remove a few images of a job; return how many."""
@@ -282,3 +356,32 @@ def _tally(row: Row[Any]) -> Tally:
 
 def _digest(text: str | None) -> Digest | None:
     return None if text is None else Digest(text)
+
+
+def _planned_row(job_number: int, planned: PlannedImage, *, revision: int, now: datetime) -> dict[str, Any]:
+    return {
+        "job_number": job_number,
+        "position": planned.position,
+        "copy_number": planned.copy_number,
+        "kind": planned.kind,
+        "rule": planned.rule,
+        "source": planned.source,
+        "destination": planned.destination,
+        "selection": _selection(planned.copy) if planned.copy else None,
+        "state": ImageState.FAILED if planned.error else ImageState.QUEUED,
+        "action": planned.action,
+        "error": error_document(planned.error),
+        "finished_at": now if planned.error else None,
+        "revision": revision,
+    }
+
+
+def _selection(copy: PlannedCopy) -> dict[str, Any] | None:
+    selection: dict[str, Any] = {}
+    if copy.platforms:
+        selection |= {"platforms": [str(platform) for platform in copy.platforms], "mode": copy.platform_mode}
+    if copy.digest_tags != "unknown":
+        selection["digest_tags"] = copy.digest_tags
+    if copy.many:
+        selection["many"] = True
+    return selection or None

@@ -1,20 +1,17 @@
-"""What planning writes among a job's images and reads again: copies, lists that failed, copies that were refused."""
+"""What planning wrote among a job's images, read again: copies, lists that failed, copies that were refused."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, insert, literal, select, true, update
+from sqlalchemy import ColumnElement, func, insert, literal, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.job import ImageState
-from app.domain.plan import FailedListing, Listing, PlannedCopy, RefusedCopy, SelectionCount, merged_counts
-from app.domain.reference import Reference
-from app.domain.report import ExecutionError, FailureCount, PlanAction, RowKind
-from app.store.db.column_types import Serial, error_document, read_selection, selection_documents
+from app.domain.plan import Listing, PlannedCopy
+from app.domain.report import RowKind
+from app.store.db.column_types import Serial
 from app.store.images import copy_of
 from app.store.tables.declarative import table_of
 from app.store.tables.jobs import ImageRow, JobRow
@@ -22,50 +19,6 @@ from app.store.tables.jobs import ImageRow, JobRow
 _images, _jobs = table_of(ImageRow), table_of(JobRow)
 _PAGE = 2_000
 """Rows read at once where all of a job's are."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedImage:
-    """A row that planning makes, with its place in the job; one with an error is done."""
-
-    position: int
-    copy_number: int
-    source: str
-    destination: str
-    kind: RowKind = "image"
-    copy: PlannedCopy | None = None
-    rule: int | None = None
-    error: ExecutionError | None = None
-
-    @classmethod
-    def of_copy(cls, copy: PlannedCopy, destination: Reference, *, position: int, copy_number: int) -> PlannedImage:
-        """Make the row of one destination of a copy."""
-        source = str(copy.source)
-        return cls(position, copy_number, source, str(destination), copy=copy, rule=copy.rule)
-
-    @classmethod
-    def of_failure(cls, failed: FailedListing | RefusedCopy, *, position: int, copy_number: int) -> PlannedImage:
-        """Make the row that stands for what could not be planned."""
-        error = ExecutionError.of(failed.error)
-        if isinstance(failed, RefusedCopy):
-            return cls(position, copy_number, failed.source, failed.destination, "refused", error=error)
-        listing = failed.listing
-        return cls(position, copy_number, listing.source, failed.destination, "listing", rule=listing.rule, error=error)
-
-    @property
-    def action(self) -> PlanAction | None:
-        """What planning alone says of it."""
-        if self.error is None:
-            return None
-        return "refused" if self.kind == "refused" else "failed"
-
-    @property
-    def failure(self) -> FailureCount | None:
-        """What it counts as where it is a failure."""
-        if self.error is None:
-            return None
-        error = self.error
-        return FailureCount(self.kind, error.code, error.side, 1, self.source, self.destination, error.message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +38,6 @@ class PlannedImageStore:
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
-
-    async def add(self, job_number: int, images: Sequence[PlannedImage], *, revision: int, now: datetime) -> None:
-        """Add rows. Revisions rise from the first."""
-        rows = [_row(job_number, image, revision=revision + offset, now=now) for offset, image in enumerate(images)]
-        if rows:
-            await self._session.execute(insert(_images), rows)
-
-    async def add_counts(self, job_number: int, counts: Sequence[SelectionCount], *, is_first: bool) -> None:
-        """Note what rules take and drop, beside what was noted before unless this is the first time."""
-        mine = _jobs.c.number == job_number
-        if not is_first:
-            known = (await self._session.execute(select(_jobs.c.selection_counts).where(mine))).scalar_one()
-            counts = merged_counts(read_selection(known), counts)
-        documents = selection_documents(merged_counts((), counts))
-        await self._session.execute(update(_jobs).where(mine).values(selection_counts=documents))
 
     async def list_copy_ends(self, job_number: int) -> tuple[int, ...]:
         """Read the last position of each copy that has not begun, in order."""
@@ -213,32 +151,3 @@ class PlannedImageStore:
         await self._session.execute(statement)
         added = select(func.count()).select_from(_images).where(_images.c.job_number == new_number)
         return int((await self._session.execute(added)).scalar_one())
-
-
-def _row(job_number: int, planned: PlannedImage, *, revision: int, now: datetime) -> dict[str, Any]:
-    return {
-        "job_number": job_number,
-        "position": planned.position,
-        "copy_number": planned.copy_number,
-        "kind": planned.kind,
-        "rule": planned.rule,
-        "source": planned.source,
-        "destination": planned.destination,
-        "selection": _selection(planned.copy) if planned.copy else None,
-        "state": ImageState.FAILED if planned.error else ImageState.QUEUED,
-        "action": planned.action,
-        "error": error_document(planned.error),
-        "finished_at": now if planned.error else None,
-        "revision": revision,
-    }
-
-
-def _selection(copy: PlannedCopy) -> dict[str, Any] | None:
-    selection: dict[str, Any] = {}
-    if copy.platforms:
-        selection |= {"platforms": [str(platform) for platform in copy.platforms], "mode": copy.platform_mode}
-    if copy.digest_tags != "unknown":
-        selection["digest_tags"] = copy.digest_tags
-    if copy.many:
-        selection["many"] = True
-    return selection or None

@@ -1,6 +1,6 @@
 """What a sync does: plan, compare, copy. Knows registries; no databases, no frameworks, no webhooks.
 
-    planner.py ─► plan_scope, selection    request → planned copies: list, select, map
+    planner.py ─► tag_lists, selection     request → planned copies: list, select, map
     push_rules.py                          what one pushed tag comes to in a policy
     copier.py                              one planned copy, tried again where that may help
       ├─ compare.py ─► rewrite             what both sides have, and what is to be done about it

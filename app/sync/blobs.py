@@ -13,7 +13,7 @@ from app.domain.errors import ContentError, TransferError
 from app.domain.manifest import Descriptor
 from app.domain.reference import Digest, Repository
 from app.domain.retry_policy import RetryPolicy
-from app.registry.pool import RegistryClients
+from app.registry.client import RegistryClients
 from app.registry.ratelimit.token_bucket import TokenBucket
 from app.registry.uploads import UploadSession
 from app.sync.destination import DestinationState, Need, Settled

@@ -23,9 +23,8 @@ from app.domain.plan import PlannedCopy
 from app.domain.reference import Digest, Reference, Repository, Tag
 from app.domain.report import CHANGED_SINCE_PLAN, EXISTS_DIFFERENT, JobWarning
 from app.domain.request import Options
-from app.registry.client import RegistryClient
+from app.registry.client import RegistryClient, RegistryClients
 from app.registry.listing.digest_lists import ListedTag
-from app.registry.pool import RegistryClients
 from app.sync.destination import find_there
 from app.sync.dry_run import DryRun
 from app.sync.rewrite import Rewritten, rewrite, single_image

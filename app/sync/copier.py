@@ -12,7 +12,7 @@ from typing import Literal
 
 from app.concurrency import back_off, run_limited
 from app.domain.errors import ContentError, CopyError, RegistryError, TransferError
-from app.domain.manifest import INDEX_TYPES, Descriptor, Manifest
+from app.domain.manifest import INDEX_TYPES, Descriptor, Manifest, missing_platforms, select_children
 from app.domain.plan import PlannedCopy
 from app.domain.reference import Digest, Reference, Repository
 from app.domain.report import (
@@ -25,9 +25,9 @@ from app.domain.report import (
 )
 from app.domain.request import Options, PlatformMode
 from app.domain.retry_policy import RetryPolicy
+from app.registry.client import RegistryClients
 from app.registry.creation import advice_on_missing
 from app.registry.http.errors import is_missing
-from app.registry.pool import RegistryClients
 from app.registry.ratelimit.token_bucket import TokenBucket
 from app.sync.blobs import BlobMover
 from app.sync.compare import Comparison, DigestLists, compare
@@ -38,7 +38,6 @@ from app.sync.image_metadata import read_platform
 from app.sync.known_blobs import KnownBlobs, UploadNotes
 from app.sync.referrers import Companions, SourceLists
 from app.sync.referrers_tag import TagSchemaIndexes, add_entries, compare_entries, merges
-from app.sync.selection import missing_platforms, select_children
 
 
 @dataclass(slots=True, eq=False)
@@ -321,7 +320,7 @@ class Attempt:
         self._client = clients.for_repository(source)
         self._gatherer = Gatherer(self._client, source.path, foreign_layers=options.foreign_layers)
         self._companions = Companions(self._client, copy, options, gatherer=self._gatherer, lists=lists)
-        self._fallbacks = TagSchemaIndexes(self._client, copy)
+        self._fallbacks = TagSchemaIndexes(self._client, source.path)
         self._mover = BlobMover(
             clients,
             source,
@@ -363,7 +362,7 @@ class Attempt:
         except CopyError as error:
             target.fail(error, step=error.step)
             return Outcome("failed", "failed", digest=source.digest, destination_digest=wanted, media_type=media_type)
-        if reason != CHANGED_SINCE_PLAN and merges(comparison, target):
+        if reason != CHANGED_SINCE_PLAN and _merges(comparison, target):
             action, reason = "update", None
         previous = comparison.previous_digest(target.reference)
         target.progress.note("compared", action=action, source_digest=source.digest, was=previous)
@@ -407,7 +406,7 @@ class Attempt:
             with _failing(settled):
                 await self._bring_new_companions(comparison, settled)
         changed = [target for target, outcome in outcomes.items() if outcome.how == "copied" and target.is_alive]
-        for target in [target for target in changed if merges(comparison, target)]:
+        for target in [target for target in changed if _merges(comparison, target)]:
             with _failing([target]):
                 outcomes[target] = await self._merge_into(comparison, target, outcomes[target])
         if replaced := [target for target in changed if outcomes[target].reason is None and target.is_alive]:
@@ -637,7 +636,8 @@ class Attempt:
         for bundle in bundles:
             await self._publisher.push_below(bundle)
             await self._publisher.push_root(bundle)
-        await self._fallbacks.keep(self._publisher.take_unlisted())
+        if unlisted := self._publisher.take_unlisted():
+            await self._fallbacks.keep(unlisted)
 
     async def _put_root(
         self, targets: Sequence[DestinationState], root: Manifest, *, by_digest: bool, is_sparse: bool
@@ -670,6 +670,11 @@ class Attempt:
         await self._mover.move(self._gatherer.needs.values())
         await self._publisher.push_below(bundle)
         return replace(outcome, reason=MERGED, destination_digest=await add_entries(target, tag, entries))
+
+
+def _merges(comparison: Comparison, target: DestinationState) -> bool:
+    """Whether a fallback tag's index is added to that of a destination, which can only be where there is one."""
+    return comparison.previous_digest(target.reference) is not None and merges(comparison, target)
 
 
 @contextmanager

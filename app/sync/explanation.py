@@ -14,9 +14,9 @@ from app.domain.explanation import Explanation, RuleExplanation
 from app.domain.plan import PlannedCopy
 from app.domain.reference import InvalidReferenceError, Reference, Tag
 from app.domain.request import Rule, SyncRequest
-from app.registry.pool import RegistryClients
+from app.registry.client import RegistryClients
 from app.sync.destination import DestinationNotes
-from app.sync.plan_scope import DestinationClaims
+from app.sync.planner import DestinationClaims
 from app.sync.rule_explanation import ListReader, RuleReader
 
 

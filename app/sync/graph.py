@@ -17,14 +17,21 @@ from typing import Literal
 
 from app.concurrency import run_limited
 from app.domain.errors import ContentError, CopyError, RegistryError, TransferError
-from app.domain.manifest import INDEX_TYPES, MANIFEST_TYPES, SCHEMA1_TYPES, Descriptor, Manifest, Platform
+from app.domain.manifest import (
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    SCHEMA1_TYPES,
+    Descriptor,
+    Manifest,
+    Platform,
+    select_children,
+)
 from app.domain.reference import Digest, Tag
 from app.registry.client import RegistryClient
 from app.registry.http.errors import is_missing
 from app.sync.destination import DestinationState, Need
 from app.sync.known_blobs import KnownBlobs
 from app.sync.rewrite import MAX_DEPTH, none_left
-from app.sync.selection import select_children
 
 MAX_MANIFESTS = 5_000
 """In one copy; the largest real indexes have a few hundred."""

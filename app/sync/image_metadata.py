@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from app.clock import parse_time
 from app.domain.errors import ContentError, RegistryError
 from app.domain.manifest import (
+    ATTESTED_DIGEST,
     INDEX_TYPES,
     MAX_MANIFEST_BYTES,
     Descriptor,
@@ -24,7 +25,7 @@ from app.domain.manifest import (
 from app.domain.reference import Digest, Repository, Tag
 from app.registry.client import RegistryClient
 from app.sync.destination import DestinationNote, DestinationNotes
-from app.sync.selection import ATTESTED_DIGEST, ImageMetadata
+from app.sync.selection import ImageMetadata
 
 T = TypeVar("T", bound=Tag | Digest)
 CREATED = "org.opencontainers.image.created"

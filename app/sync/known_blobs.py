@@ -18,10 +18,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from app.concurrency import Activity, current_activity, waiting_for_unit
 from app.domain.errors import TransferError
 from app.domain.manifest import Descriptor
 from app.domain.reference import Digest, Registry, Repository
-from app.registry.activity import Activity, current_activity, waiting_for_unit
 from app.registry.client import RegistryClient
 from app.registry.uploads import UploadSession
 

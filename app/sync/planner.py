@@ -1,67 +1,145 @@
 """Request → planned copies: list, select, map; streamed as found.
 
-Catalogs and tag lists only, and manifests where a rule asks for what no list says (`needs_metadata`).
+Catalogs and tag lists only, and manifests where a rule asks for what no list says (`Rule.needs_metadata`).
 What can't be planned, a list that can't be had or a destination that is another's, is yielded as such, and the rest
 goes on.
+
+A destination tag belongs to the first source that claims it, over all rules of a request and over every attempt at
+planning: a planner that is started again, or the planning of a retry, begins with the claims of the rows there are.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
 from app.clock import now
-from app.domain.errors import ContentError, CopyError, InvalidRequestError, RegistryError, TransferError
+from app.domain.errors import ContentError, CopyError, InvalidRequestError
 from app.domain.manifest import Platform
 from app.domain.pattern import map_source
-from app.domain.plan import (
-    TAKING,
-    DigestTags,
-    FailedListing,
-    Listing,
-    PlannedCopy,
-    RefusedCopy,
-    SelectionCount,
-    SelectionReason,
-    SelectionTally,
-)
+from app.domain.plan import DigestTags, FailedListing, Listing, PlannedCopy, RefusedCopy
 from app.domain.reference import Digest, Reference, Repository, Tag, is_digest_tag, is_fallback_tag
-from app.domain.report import JobWarning
+from app.domain.report import JobWarning, SelectionCount, SelectionReason, SelectionTally
 from app.domain.request import Options, Rule, SyncRequest
 from app.domain.selection import TagSelection
+from app.registry.client import RegistryClients
 from app.registry.listing.pages import ListWarnings
-from app.registry.pool import RegistryClients
 from app.sync.destination import DestinationNotes
-from app.sync.plan_scope import PlanScope, released_by
 from app.sync.selection import (
     ImageMetadata,
     Note,
     check_matches,
     match_tags,
-    needs_metadata,
-    repository_reason,
     select_tags,
 )
+from app.sync.tag_lists import ListScope, TagList, TagLists, released_by
 from app.sync.taken_images import take_images
 
 T = TypeVar("T", bound=Tag | Digest)
 
 TAGS_PER_HEAD = 20
 """A list of digests has 100 tags on a page: with one tag of 20 to be compared, it takes less than HEADs do."""
-LISTS_AT_ONCE = 8
-"""Repositories whose tags are listed at the same time; the registry's own window may be narrower."""
-
 Planned = PlannedCopy | RefusedCopy | FailedListing | JobWarning | SelectionCount
 
 
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What goes to a destination, but for its tag or digest: one for all tags of a repository."""
+
+    repository: Repository
+    platforms: tuple[Platform, ...]
+    mode: str
+
+
+_Claim = _Origin | tuple[_Origin, str]
+"""Where a source's tag is another one than the destination's, it stands beside the origin. Hundreds of thousands of
+these are held while a large request is planned."""
+
+
+class DestinationClaims:
+    """Remembers which source claimed which destination first."""
+
+    def __init__(self) -> None:
+        self._origins: dict[_Origin, _Origin] = {}
+        self._places: dict[Repository, dict[str, _Claim]] = {}
+        self._refused: set[tuple[str, str]] = set()
+
+    def take(self, copy: PlannedCopy) -> Iterator[PlannedCopy | RefusedCopy]:
+        """Yield what is new of a copy: the destinations it claims, and a refusal for each that belongs to another.
+
+        Nothing for a destination that this very copy was planned for before. Another choice of platforms comes to other
+        content, so it is another source.
+        """
+        claimed: list[Reference] = []
+        for destination in copy.destinations:
+            first = self._claim(copy, destination)
+            if first is None:
+                claimed.append(destination)
+            elif first != self._claim_of(copy, destination):
+                yield from self.refuse(copy.source, str(destination), self._conflict(copy, destination, first))
+        if claimed:
+            yield replace(copy, destinations=tuple(claimed))
+
+    def release(self, repositories: Iterable[Repository]) -> None:
+        """Forget what is claimed in repositories that nothing that is still to be planned can go to."""
+        for repository in repositories:
+            for claim in self._places.pop(repository, {}).values():
+                self._origins.pop(claim if isinstance(claim, _Origin) else claim[0], None)
+
+    def recall(self, copy: PlannedCopy) -> None:
+        """Note a copy that was planned before; where two claim one destination, the first stays."""
+        for destination in copy.destinations:
+            self._claim(copy, destination)
+
+    def recall_refusal(self, source: str, destination: str) -> None:
+        """Note a copy that was refused before: it is not refused a second time."""
+        self._refused.add((source, destination))
+
+    def refuse(self, source: Reference, destination: str, error: InvalidRequestError) -> Iterator[RefusedCopy]:
+        """Yield a copy's refusal, unless it was refused before."""
+        pair = str(source), destination
+        if pair not in self._refused:
+            self._refused.add(pair)
+            yield RefusedCopy(*pair, error)
+
+    def _claim(self, copy: PlannedCopy, destination: Reference) -> _Claim | None:
+        places = self._places.setdefault(destination.repository, {})
+        target = str(destination.target)
+        first = places.get(target)
+        if first is None:
+            places[target] = self._claim_of(copy, destination)
+        return first
+
+    def _claim_of(self, copy: PlannedCopy, destination: Reference) -> _Claim:
+        mode = copy.platform_mode if copy.platforms else ""  # says nothing where all platforms are copied
+        origin = _Origin(copy.source.repository, copy.platforms, mode)
+        origin = self._origins.setdefault(origin, origin)
+        source_target = str(copy.source).removeprefix(str(copy.source.repository))
+        is_same = source_target == str(destination).removeprefix(str(destination.repository))
+        return origin if is_same else (origin, source_target)
+
+    def _conflict(self, copy: PlannedCopy, destination: Reference, first: _Claim) -> InvalidRequestError:
+        taken_by, refused = _shown(first, destination), _shown(self._claim_of(copy, destination), destination)
+        message = (
+            f"{taken_by} and {refused} would both become {destination}; it goes to the first. "
+            "Give one of them another destination, or exclude it"
+        )
+        return InvalidRequestError(message, code="destination_conflict")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanScope(ListScope):
+    """What of a request is to be planned."""
+
+    claims: DestinationClaims = field(default_factory=DestinationClaims)
+
+
 class Planner:
-    """Plans a request: list, select, map; at most `LISTS_AT_ONCE` (8) lists at once.
+    """Plans a request: list, select, map; at most eight lists at once.
 
     - `clients`: the registries of one job
     - `clock`: what ages of images are measured by, in UTC
@@ -87,7 +165,7 @@ class Planner:
         """
         scope = scope or PlanScope()
         for number, rule in enumerate(request.rules):
-            if scope.wants_rule(number):
+            if scope.only is None or scope.wants_rule(number):
                 planning = _RulePlanning(
                     self._clients,
                     rule,
@@ -101,15 +179,6 @@ class Planner:
                 async with aclosing(planning.plan()) as found:
                     async for item in found:
                         yield item
-
-
-@dataclass(slots=True)
-class _TagList:
-    """A repository's tags, or why they can't be had."""
-
-    repository: Repository
-    tags: tuple[Tag, ...] = ()
-    error: CopyError | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -145,9 +214,10 @@ class _RulePlanning:
             for item in await self._named(pattern.repository, sources):
                 yield item
         else:
-            async with aclosing(self._list_all_tags()) as listed:
+            lists = TagLists(self.clients, self.rule, self.number, self.scope, self.list_warnings, self.tally)
+            async with aclosing(lists.read()) as listed:
                 async for one in listed:
-                    for item in [one] if isinstance(one, FailedListing) else await self._select(one):
+                    for item in await self._select(one):
                         yield item
                     self.scope.claims.release(released_by(self.rule, self.later, self.places))
                     self.places.clear()
@@ -168,10 +238,10 @@ class _RulePlanning:
                 note(source.target, "named")
         return self._map(sources, only=images)
 
-    async def _select(self, listed: _TagList) -> Iterator[Planned]:
-        repository, selection = listed.repository, self.rule.tags
+    async def _select(self, listed: TagList) -> Iterator[Planned]:
         if listed.error is not None:
-            return iter([self._failed(str(repository), listed.error)])
+            return iter([self._failed(listed.source, listed.error)])
+        repository, selection = Repository.parse(listed.source), self.rule.tags
         hung = [tag for tag in listed.tags if hangs_on_a_digest(tag, self.options)]
         tally = SelectionTally(self.number)
         note = partial(tally.add_tag, repository)
@@ -201,7 +271,7 @@ class _RulePlanning:
         *,
         is_dated: bool = False,
     ) -> dict[T, ImageMetadata] | None:
-        if not needs_metadata(self.rule):
+        if not self.rule.needs_metadata:
             return None
         return await take_images(
             self.clients,
@@ -238,65 +308,6 @@ class _RulePlanning:
             yield from self.scope.claims.take(
                 PlannedCopy(source, places, platforms, rule.platform_mode, digest_tags, many, self.number)
             )
-
-    async def _list_all_tags(self) -> AsyncGenerator[_TagList | FailedListing]:
-        """List the tags of several repositories at once, and yield them in the order of the repositories."""
-        waiting: deque[asyncio.Task[_TagList]] = deque()
-        try:
-            async with aclosing(self._list_repositories()) as repositories:
-                async for repository in repositories:
-                    if isinstance(repository, FailedListing):
-                        yield repository
-                        continue
-                    if len(waiting) >= LISTS_AT_ONCE:
-                        yield await waiting.popleft()
-                    waiting.append(asyncio.create_task(self._list_tags(repository)))
-            while waiting:
-                yield await waiting.popleft()
-        finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-
-    async def _list_repositories(self) -> AsyncGenerator[Repository | FailedListing]:
-        pattern = self.rule.source_pattern
-        whole = Listing(self.number, self.rule.source)
-        if pattern.repository is not None:
-            if self.scope.wants(Listing(self.number, str(pattern.repository))):
-                yield pattern.repository
-            return
-        if not self.scope.wants(whole):
-            for source in self.scope.repositories_of(self.number):
-                yield Repository.parse(source)
-            return
-        client = self.clients.for_registry(pattern.registry, pattern.namespace)
-        try:
-            async for path in client.list_repositories(pattern.namespace, list_warnings=self.list_warnings):
-                repository = Repository(pattern.registry, path)
-                if Listing(self.number, str(repository)) in self.scope.without:
-                    continue
-                reason = repository_reason(path, self.rule.repositories)
-                self.tally.add_repository(repository, reason)
-                if reason in TAKING:
-                    yield repository
-        except TransferError as error:
-            yield self._failed(self.rule.source, CopyError(error, side="source", step="list repositories"))
-
-    async def _list_tags(self, repository: Repository) -> _TagList:
-        client = self.clients.for_repository(repository)
-        step = f"list the tags of {repository}"
-        try:
-            tags = tuple([tag async for tag in client.list_tags(repository.path, list_warnings=self.list_warnings)])
-        except RegistryError as error:
-            # Distribution's catalog names repositories that were emptied, which it calls unknown here.
-            may_be_missing = self.rule.source_pattern.is_pattern
-            if may_be_missing and error.code in {"repository_missing", "reference_not_found"}:
-                self.list_warnings.add("repository_gone", str(repository))
-                return _TagList(repository)
-            return _TagList(repository, error=CopyError(error, side="source", step=step))
-        except TransferError as error:
-            return _TagList(repository, error=CopyError(error, side="source", step=step))
-        return _TagList(repository, tags)
 
     def _failed(self, source: str, error: CopyError) -> FailedListing:
         self.failed += 1
@@ -347,3 +358,9 @@ def saves_requests(tags: int, *, among: int) -> bool:
 def hangs_on_a_digest(tag: Tag, options: Options) -> bool:
     """Return whether a tag belongs to an image by its digest, and so is no image of its own."""
     return (options.digest_tags and is_digest_tag(tag)) or (options.referrers and is_fallback_tag(tag))
+
+
+def _shown(claim: _Claim, destination: Reference) -> str:
+    origin, target = claim if isinstance(claim, tuple) else (claim, None)
+    source = f"{origin.repository}{target or str(destination).removeprefix(str(destination.repository))}"
+    return f"{source} ({', '.join(map(str, origin.platforms))}: {origin.mode})" if origin.platforms else source

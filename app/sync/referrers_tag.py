@@ -11,7 +11,6 @@ from functools import reduce
 
 from app.domain.errors import ContentError, RegistryError, TransferError
 from app.domain.manifest import Descriptor, Manifest, MediaType
-from app.domain.plan import PlannedCopy
 from app.domain.reference import Digest, InvalidReferenceError, Tag, is_fallback_tag
 from app.registry.client import RegistryClient
 from app.registry.referrers import fallback_tag, with_entry
@@ -75,12 +74,12 @@ async def add_entries(target: DestinationState, tag: Tag, entries: Entries) -> D
     return found.digest if found else None
 
 
+@dataclass(frozen=True, slots=True)
 class TagSchemaIndexes:
-    """Keeps the indexes of referrers where a registry keeps no list of its own."""
+    """Keeps the indexes of referrers where a registry keeps no list of its own, of one source."""
 
-    def __init__(self, client: RegistryClient, copy: PlannedCopy) -> None:
-        self._client = client
-        self._path = copy.source.repository.path
+    client: RegistryClient
+    path: str
 
     async def keep(self, unlisted: Unlisted) -> None:
         """Write what the spec asks of pushing a manifest with a subject ("Pushing Manifests with Subject").
@@ -123,7 +122,7 @@ class TagSchemaIndexes:
 
     async def _source_index(self, tag: Tag) -> Manifest | None:
         try:
-            index = await self._client.get_manifest(self._path, tag)
+            index = await self.client.get_manifest(self.path, tag)
         except (RegistryError, ContentError):
             return None  # the destination's is then written entry by entry
         return index if index.media_type == MediaType.OCI_INDEX else None

@@ -8,10 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.domain.errors import ContentError
-from app.domain.manifest import INDEX_TYPES, Descriptor, Manifest, Platform, digest_of, load_json_object, parse_manifest
+from app.domain.manifest import (
+    INDEX_TYPES,
+    Descriptor,
+    Manifest,
+    Platform,
+    digest_of,
+    is_attestation,
+    load_json_object,
+    parse_manifest,
+    select_children,
+)
 from app.domain.reference import Digest
 from app.registry.client import RegistryClient
-from app.sync.selection import is_attestation, select_children
 
 MAX_DEPTH = 8
 """Indexes within indexes; real ones have two levels."""

@@ -9,13 +9,14 @@ from typing import TypeVar
 
 from app.domain.errors import InvalidRequestError, RegistryError, TransferError
 from app.domain.explanation import Effect, ExplanationReason, ExplanationStep, RuleExplanation
-from app.domain.manifest import INDEX_TYPES, Platform
+from app.domain.manifest import INDEX_TYPES, Platform, missing_platforms, select_children
 from app.domain.pattern import map_source
-from app.domain.plan import PlannedCopy, SelectionReason
+from app.domain.plan import PlannedCopy
 from app.domain.reference import Digest, Reference, Repository, Tag
+from app.domain.report import SelectionReason
 from app.domain.request import Options, Rule
 from app.domain.selection import Matcher, matches_of
-from app.registry.pool import RegistryClients
+from app.registry.client import RegistryClients
 from app.sync.destination import DestinationNotes
 from app.sync.image_metadata import read_platform
 from app.sync.planner import hangs_on_a_digest, saves_requests
@@ -23,10 +24,8 @@ from app.sync.selection import (
     ImageMetadata,
     included,
     match_tags,
-    missing_platforms,
     newest_first,
     repository_reason,
-    select_children,
     select_tags,
 )
 from app.sync.taken_images import take_images

@@ -1,6 +1,6 @@
-"""Which repositories, tags, images and platforms a rule takes. Pure.
+"""Which repositories, tags and images a rule takes. Pure.
 
-Names are known from lists; an image's creation time and artifact type are not: `needs_metadata` says for which rules
+Names are known from lists; an image's creation time and artifact type are not: `Rule.needs_metadata` says for which
 they have to be read (`sync/image_metadata.py`) before `drop_reason` and `select_tags` can decide.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -17,16 +17,13 @@ from semver import Version
 
 from app.domain.duration import parse_duration
 from app.domain.errors import ContentError
-from app.domain.manifest import Descriptor, Manifest, Platform
 from app.domain.matcher import Matches
-from app.domain.plan import TAKING, SelectionReason
 from app.domain.reference import Digest, Tag
+from app.domain.report import TAKING, SelectionReason
 from app.domain.request import Rule
 from app.domain.selection import ArtifactTypeSelection, Matcher, RepositorySelection, TagSelection, matches_of
 from app.domain.version import parse_version
 
-ATTESTED_DIGEST = "vnd.docker.reference.digest"
-"""BuildKit's annotation of an attestation in an index: the digest of the image it is about."""
 _NO_VERSION = Version(0, 0, 0, prerelease="0")
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
@@ -70,16 +67,6 @@ def takes_repository(path: str, selection: RepositorySelection) -> bool:
 def repository_reason(path: str, selection: RepositorySelection) -> SelectionReason:
     """Return why a repository is taken or dropped."""
     return _reason(path, selection.include, selection.exclude)
-
-
-def needs_metadata(rule: Rule) -> bool:
-    """Return whether a rule can't be decided by names alone."""
-    return (
-        rule.created_since is not None
-        or rule.min_age is not None
-        or rule.artifact_types != ArtifactTypeSelection()
-        or rule.tags.newest_by == "created"
-    )
 
 
 def drop_reason(image: ImageMetadata, rule: Rule, *, now: datetime) -> SelectionReason | None:
@@ -181,35 +168,11 @@ def check_matches(count: int, selection: TagSelection) -> None:
         raise ContentError(message, code="too_few_matches")
 
 
-def select_children(index: Manifest, platforms: Sequence[Platform]) -> tuple[Descriptor, ...]:
-    """Choose an index's children; no platforms means all.
-
-    What says that it is for another platform is left out, and nothing else: an entry without a platform stays (a
-    nested index is looked into later), and an attestation stays with the image it is about.
-    """
-    if not platforms:
-        return index.children
-    chosen = {child.digest for child in index.children if _runs_on(child, platforms)}
-    return tuple(
-        child
-        for child in index.children
-        if child.digest in chosen or (is_attestation(child) and dict(child.annotations)[ATTESTED_DIGEST] in chosen)
-    )
-
-
 def earliest(text: str, now: datetime) -> datetime:
     """Return the time that `created_since` stands for: a time or a date, or a duration before now."""
     with contextlib.suppress(ValueError):
         return now - timedelta(seconds=parse_duration(text))
     return datetime.fromisoformat(text)
-
-
-def missing_platforms(index: Manifest, platforms: Sequence[Platform]) -> tuple[Platform, ...]:
-    """List the platforms asked for that an index has nothing for; none where an entry does not say what it is for."""
-    if any(child.platform is None and not is_attestation(child) for child in index.children):
-        return ()
-    there = [child.platform for child in index.children if child.platform is not None and not is_attestation(child)]
-    return tuple(wanted for wanted in platforms if index.children and not any(map(wanted.selects, there)))
 
 
 def _takes(text: str, include: tuple[Matcher, ...], exclude: tuple[Matcher, ...]) -> bool:
@@ -237,14 +200,3 @@ def _age(order: str, images: Mapping[Tag, ImageMetadata], tag: Tag) -> tuple[obj
     # Versions are newer than what is none; what is equal as a version (v1.2 and 1.2.0) goes by its spelling.
     version = parse_version(tag)
     return version is not None, version or _NO_VERSION, _natural_key(tag)
-
-
-def _runs_on(child: Descriptor, platforms: Sequence[Platform]) -> bool:
-    if is_attestation(child):
-        return False
-    return child.platform is None or any(wanted.selects(child.platform) for wanted in platforms)
-
-
-def is_attestation(child: Descriptor) -> bool:
-    """Whether an index's entry is BuildKit's attestation of another one."""
-    return ATTESTED_DIGEST in dict(child.annotations)

@@ -14,7 +14,7 @@ from app.domain.errors import ContentError, CopyError, TransferError
 from app.domain.manifest import EMPTY_DESCRIPTOR_DIGEST, Descriptor
 from app.domain.reference import Digest
 from app.domain.retry_policy import RetryPolicy
-from app.net.buffers import Piece
+from app.net.stream import Piece
 from app.observability import counted_bytes
 from app.registry.client import RegistryClient
 from app.registry.ratelimit.token_bucket import TokenBucket

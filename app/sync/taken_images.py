@@ -17,15 +17,14 @@ import structlog
 
 from app.concurrency import run_limited
 from app.domain.errors import CopyError, TransferError
-from app.domain.plan import SelectionReason
 from app.domain.reference import Digest, Repository, Tag
+from app.domain.report import SelectionReason
 from app.domain.request import Rule
-from app.registry.client import RegistryClient
+from app.registry.client import RegistryClient, RegistryClients
 from app.registry.listing.digest_lists import ListedTag
-from app.registry.pool import RegistryClients
 from app.sync.destination import DestinationNotes
 from app.sync.image_metadata import FirstSeenNotes, read_metadata
-from app.sync.selection import ImageMetadata, drop_reason, is_old_enough, is_too_old, matches_always, needs_metadata
+from app.sync.selection import ImageMetadata, drop_reason, is_old_enough, is_too_old, matches_always
 
 T = TypeVar("T", bound=Tag | Digest)
 _log = structlog.get_logger(__name__)
@@ -54,7 +53,7 @@ async def take_images(
 
     Raise `CopyError`.
     """
-    if not needs_metadata(rule):
+    if not rule.needs_metadata:
         return None
     reading = _Reading(clients.for_repository(repository), rule, repository, targets=targets, now=now, notes=notes)
     try:

@@ -16,10 +16,10 @@ from typing import Protocol
 from app.concurrency import back_off, run_limited
 from app.domain.errors import CopyError, RegistryError, TransferError
 from app.domain.retry_policy import RetryPolicy
-from app.net.buffers import Piece
+from app.net.stream import Piece
 from app.observability import counted_bytes
 from app.registry.client import RegistryClient
-from app.registry.ratelimit.transfer_permits import TransferPermits
+from app.registry.ratelimit.window import TransferPermits
 from app.registry.uploads import UploadSession
 from app.sync.known_blobs import NotedUpload, begun, give_back
 from app.sync.source_blob import SourceBlob, is_progress

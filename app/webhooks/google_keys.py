@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping
 import httpcore
 
 from app.domain.errors import HookError, UnavailableError
-from app.net.address_guard import AddressRules, HostRefusedError
-from app.net.dialer import Dialer, shared_tls_context
+from app.net.address_guard import AddressRules, Dialer, HostRefusedError, shared_tls_context
 from app.observability import get_logger
 from app.webhooks.google_tokens import SigningKey, key_id, read_keys
 

@@ -19,7 +19,7 @@ import aiosmtplib
 from pydantic import SecretStr
 
 from app.domain.notification import Outcome
-from app.net.dialer import shared_tls_context
+from app.net.address_guard import shared_tls_context
 
 ATTEMPT_SECONDS = 30.0
 """For everything, from the name's lookup to the reply to the message."""

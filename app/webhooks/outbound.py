@@ -16,8 +16,13 @@ from urllib.parse import urlsplit
 import httpcore
 
 from app.domain.notification import Outcome
-from app.net.address_guard import AddressRules, HostRefusedError, PrivateAddressError, is_address
-from app.net.dialer import Dialer, shared_tls_context
+from app.net.address_guard import (
+    AddressRules,
+    Dialer,
+    HostRefusedError,
+    is_address,
+    shared_tls_context,
+)
 from app.net.http_headers import USER_AGENT, retry_after_seconds
 
 ATTEMPT_SECONDS = 15.0
@@ -54,14 +59,10 @@ class Outbound:
         """Return why an address can be known to be forbidden without resolving it; None when it can't."""
         parts = urlsplit(url)
         host = parts.hostname or ""
-        try:
-            self._rules.check_host(host)
-            if is_address(host):
-                self._rules.check(host, host, is_registered=self._may_be_private(host))
-        except PrivateAddressError as error:
-            return f"{error.message}; {_ALLOW_IT}"
-        except HostRefusedError as error:
-            return error.message
+        address = host if is_address(host) else None
+        refusal = self._rules.refusal(host, address, is_registered=self._may_be_private(host))
+        if refusal is not None:
+            return f"{refusal.text}; {_ALLOW_IT}" if refusal.is_private else refusal.text
         if self._may_be_private(host):
             return None
         if parts.scheme != "https":

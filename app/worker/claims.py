@@ -1,27 +1,34 @@
-"""Claims: a unit is given to one worker at a time, under a fencing token, with all it needs to know."""
+"""Claims: a unit is given to one worker at a time, under a fencing token, and has one of the slots of that worker.
+
+A worker does so many units at once, of those that do something. A unit that only waits gives its slot back and goes on
+beside them, as far as there is room: a registry that trickles, or that asks for pauses, must not keep the jobs of
+others waiting. Of that room one registry gets a share, and more of its units are deferred.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
 
+from app.concurrency import Activity, acting
 from app.domain.job import Job, JobState
 from app.domain.registry import RegistryEntry
 from app.domain.retry_policy import RetryPolicy
-from app.jobs.outbox import save_transition
-from app.jobs.telemetry import report_stalled
+from app.jobs.outbox import report_stalled, save_transition
 from app.jobs.transitions import JobTransition
 from app.net.address_guard import AUTO, EgressRule
 from app.security import Sealer
 from app.store.api_keys import ApiKeyStore
 from app.store.concurrency_groups import ConcurrencyGroupStore
-from app.store.db.change_feed import after_commit
-from app.store.db.database import Database, Session
+from app.store.db.database import Database, Session, after_commit
 from app.store.destination_locks import DestinationLockStore
 from app.store.images import ImageStore, StoredImage
 from app.store.registries import RegistryStore
@@ -60,7 +67,7 @@ class Claim:
     @property
     def was_begun_too_often(self) -> bool:
         """Whether the unit is taken to be what ends its workers."""
-        return not UNIT_RETRIES.allows(self.unit.claims - 1)
+        return self.unit.claims > 1 and not UNIT_RETRIES.allows(self.unit.claims - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ class Claims:
     """Claims units for one worker.
 
     - `heartbeat`: this worker's sign of life, and those of the others
-    - `crowded`: the registries that no more units are begun for just now (`app/worker/slots.py`)
+    - `crowded`: the registries that no more units are begun for just now (`UnitSlots.crowded`)
     - `unregistered_hosts`: which hosts without an entry may be reached, as the setting says; all of them by default
     - `clock`: the time, in UTC
     """
@@ -146,8 +153,10 @@ class Claims:
 
     async def _claim(self, session: Session, unit: Unit, job: Job) -> Claim:
         workers = self._heartbeat.alive
-        job = with_shared_rate(job, workers=workers)
-        registries = with_shared_limits(await self._registries(session), workers=workers)
+        registries = await self._registries(session)
+        if workers > 1:
+            job = with_shared_rate(job, workers=workers)
+            registries = with_shared_limits(registries, workers=workers)
         registries = (*registries, *await self._refused(session, job, registries))
         claim = Claim(job, unit, registries, workers)
         return claim if unit.kind is UnitKind.PLAN else await with_images(session, claim)
@@ -216,3 +225,61 @@ async def with_images(session: Session, claim: Claim) -> Claim:
     return replace(
         claim, images=images, written_by=await DestinationLockStore(session).lock(destinations, unit_id=unit.id)
     )
+
+
+LOOK_SECONDS = 1.0
+"""How often a worker looks whether a unit that has a slot only waits."""
+COME_BACK_SECONDS = 5.0
+"""After how long a unit that has none is looked at again."""
+BYTES_PER_SECOND = 10 * 1024
+"""A unit that moves less only waits."""
+WAITING_PER_SLOT = 8
+"""How many units may wait without a slot, for each slot that there is."""
+SHARE = 4
+"""One registry may have a quarter of these."""
+
+
+class UnitSlots:
+    """Slots for the units of one process.
+
+    - `concurrency`: units at once that do something
+    """
+
+    def __init__(self, concurrency: int) -> None:
+        self.concurrency = concurrency
+        self._free = asyncio.Semaphore(concurrency)
+        self._room = WAITING_PER_SLOT * concurrency
+        self._activities: dict[int, Activity] = {}
+        self._waiting: set[int] = set()
+
+    @asynccontextmanager
+    async def slot(self, unit_id: int) -> AsyncIterator[None]:
+        """Wait for a slot, and keep it for the block or until it is given back."""
+        await self._free.acquire()
+        activity = self._activities[unit_id] = Activity(bytes_per_second=BYTES_PER_SECOND)
+        try:
+            with acting(activity):
+                yield
+        finally:
+            del self._activities[unit_id]
+            if unit_id in self._waiting:
+                self._waiting.remove(unit_id)
+            else:
+                self._free.release()
+
+    def give_back(self, unit_id: int) -> bool:
+        """Give a unit's slot back if it only waits and there is room; return whether it waits without one."""
+        activity = self._activities.get(unit_id)
+        if activity is None or not activity.is_waiting():
+            return False
+        if unit_id not in self._waiting:
+            if len(self._waiting) >= self._room:
+                return False
+            self._waiting.add(unit_id)
+            self._free.release()
+        return True
+
+    def crowded(self) -> frozenset[str]:
+        """Return the registries that have their share of what waits without a slot."""
+        counts = Counter(registry for unit_id in self._waiting for registry in self._activities[unit_id].registries)
+        return frozenset(registry for registry, count in counts.items() if count >= self._room // SHARE)

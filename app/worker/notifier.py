@@ -25,13 +25,12 @@ from app.domain.notification import (
     rest_after,
 )
 from app.net.http_headers import PRODUCT
-from app.observability import NOTIFICATIONS, get_logger
+from app.observability import NOTIFICATIONS, current_traceparent, get_logger, span
 from app.security import Sealer
 from app.store.audit import AuditStore
 from app.store.db.database import Database, Session
 from app.store.deliveries import ClaimedDelivery, DeliveryStore
 from app.store.subscriptions import SubscriptionStore, open_secrets, open_url
-from app.tracing import current_traceparent, span
 from app.webhooks.mailer import Mailer
 from app.webhooks.messages import email_of, message_headers, sent_body
 from app.webhooks.outbound import Outbound

@@ -15,22 +15,20 @@ from functools import partial
 from app.concurrency import retry_while_unavailable
 from app.domain.errors import RegistrySyncError, TransferError
 from app.domain.job import ImageState, JobPause
-from app.domain.plan import FailedListing, Listing, PlannedCopy, SelectionCount
-from app.domain.report import ExecutionError, JobWarning
+from app.domain.plan import FailedListing, Listing, PlannedCopy
+from app.domain.report import ExecutionError, JobWarning, SelectionCount
 from app.domain.retry_policy import RetryPolicy
 from app.jobs.cancellation import cancel_queued_images
-from app.jobs.outbox import save_transition
+from app.jobs.outbox import report_refused, save_transition
 from app.jobs.queue import JobQueue
 from app.jobs.submission import next_rank, unit_priority
-from app.jobs.telemetry import report_refused
 from app.jobs.transitions import JobTransition
-from app.store.db.change_feed import after_commit
-from app.store.db.database import Database, Session
+from app.store.db.database import Database, Session, after_commit
+from app.store.images import ImageStore, PlannedImage
 from app.store.jobs import JobStore
-from app.store.planned_images import PlannedImage, PlannedImageStore
+from app.store.planned_images import PlannedImageStore
 from app.store.units import NewUnit, Unit, UnitKind, UnitStore
-from app.sync.plan_scope import DestinationClaims, PlanScope
-from app.sync.planner import Planned
+from app.sync.planner import DestinationClaims, Planned, PlanScope
 from app.worker.claims import Claim, ClaimDeferred, with_images
 from app.worker.stop_signal import StopReason
 
@@ -145,7 +143,7 @@ class PlanWriter:
             await _recall_rows(session, unit.job_number, claims=claims, failed=failed)
             for number in await _list_retried(session, job.retry_of if job.listings is not None else None):
                 await _recall_rows(session, number, claims=claims, failed=set())
-        return PlanScope(claims, only, frozenset(failed))
+        return PlanScope(only, frozenset(failed), claims)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -178,7 +176,7 @@ class PlanWriter:
             return False
         failures = [row.failure for row in self._rows if row.failure]
         revision = transition.take_revisions(len(self._rows))
-        store = PlannedImageStore(session)
+        store = ImageStore(session)
         await store.add(transition.job.number, self._rows, revision=revision, now=transition.now)
         transition.count_many(None, ImageState.QUEUED, len(self._rows) - len(failures))
         transition.count_many(None, ImageState.FAILED, len(failures))
@@ -211,7 +209,7 @@ class PlanWriter:
             transition.warn(self._warnings)
             if self._counts:
                 is_first = unit.listings is None and self._claim.job.listings is None
-                await PlannedImageStore(session).add_counts(unit.job_number, self._counts, is_first=is_first)
+                await ImageStore(session).add_counts(unit.job_number, self._counts, is_first=is_first)
             if self._postponed:
                 return await self._come_again(session, transition, unit)
             transition.plan()

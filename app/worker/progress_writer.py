@@ -21,11 +21,9 @@ from app.domain.reference import Reference
 from app.domain.report import EXISTS_DIFFERENT, CopyResult, CopyStep, ExecutionError, FailureCount, JobWarning, Tally
 from app.domain.retry_policy import RetryPolicy
 from app.jobs.cancellation import cancel_queued_images
-from app.jobs.outbox import save_transition
-from app.jobs.telemetry import report_images
+from app.jobs.outbox import report_images, save_transition
 from app.jobs.transitions import JobTransition, added, grown
-from app.store.db.change_feed import after_commit
-from app.store.db.database import Database, Session
+from app.store.db.database import Database, Session, after_commit
 from app.store.destination_locks import DestinationLockStore
 from app.store.images import ImageStore
 from app.store.units import Unit, UnitStore

@@ -18,7 +18,7 @@ from app.observability import (
     REGISTRY_WINDOW,
     get_logger,
 )
-from app.registry.pool import ClientPool
+from app.registry.client import ClientPool
 from app.store.db.database import Database
 from app.store.registry_states import RegistryStateStore
 from app.worker.shared_state import SAME_PAUSE

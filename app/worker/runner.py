@@ -30,7 +30,8 @@ from app.domain.registry import RegistryEntry
 from app.domain.report import CopyResult, ExecutionError, Tally
 from app.domain.request import Options, SyncRequest
 from app.jobs.queue import JobQueue
-from app.registry.pool import ClientPool
+from app.observability import Attribute, Span, is_tracing, span
+from app.registry.client import ClientPool
 from app.registry.ratelimit.token_bucket import TokenBucket
 from app.store.db.database import Database
 from app.store.images import StoredImage
@@ -40,9 +41,7 @@ from app.sync.copier import Copier
 from app.sync.destination import DestinationNotes
 from app.sync.dry_run import ClaimBlobs, DryRun
 from app.sync.known_blobs import KnownBlobs, UploadNotes
-from app.sync.plan_scope import PlanScope
-from app.sync.planner import Planned, Planner
-from app.tracing import Attribute, Span, is_tracing, span
+from app.sync.planner import Planned, Planner, PlanScope
 from app.worker.claims import UNIT_RETRIES, Claim, ClaimDeferred, Claims
 from app.worker.plan_writer import BATCH_IMAGES, PlanWriter
 from app.worker.progress_writer import ProgressWriter

@@ -20,7 +20,7 @@ from app.domain.job import Job
 from app.domain.reference import Digest, Registry, Repository
 from app.domain.registry import RegistryEntry, RegistryLimits
 from app.process_channel import ProcessChannel, Topic
-from app.registry.pool import ClientPool
+from app.registry.client import ClientPool
 from app.registry.ratelimit.window import WindowState
 from app.security import Sealer
 from app.store.blob_locations import BlobLocation, BlobLocationStore

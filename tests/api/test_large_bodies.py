@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.api.errors import MOST_FIELDS
-from app.api.schemas import job_requests
+from app.api.schemas import jobs
 from tests.api.conftest import Api
 
 COUNT = 1_000
@@ -19,14 +19,14 @@ def rules(count: int = COUNT, **changes: object) -> dict[str, Any]:
 
 
 async def test_many_rules_are_checked_beside_the_loop(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_mixture, threads = job_requests._refuse_mixture, set[int]()
+    refuse_mixture, threads = jobs._refuse_mixture, set[int]()
 
     def noted(value: object) -> None:
         if isinstance(value, dict):  # what was checked already comes again, as what it is
             threads.add(threading.get_ident())
         refuse_mixture(value)
 
-    monkeypatch.setattr(job_requests, "_refuse_mixture", noted)
+    monkeypatch.setattr(jobs, "_refuse_mixture", noted)
     answer = await api.client.post("/v1/jobs", json=rules())
     assert answer.status_code == 202, answer.text
     assert threads

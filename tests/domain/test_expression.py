@@ -8,9 +8,10 @@ from app.domain.expression import (
     BASE_COST,
     MAX_REQUEST_COST,
     REFUSED_COST,
+    Budget,
     compile_expression,
-    expression_budget,
 )
+from app.domain.request import expression_budget
 
 LARGE = [rf"\pL{{300}}{number}" for number in range(200)]
 """3.6 kB that cost 20 CPU-seconds and 300 MB without bounds."""
@@ -30,7 +31,7 @@ def test_expressions_that_are_too_large_are_refused_and_most_of_them_never_compi
 
 
 def test_what_a_request_compiles_has_one_budget() -> None:
-    with expression_budget(10 * BASE_COST):
+    with expression_budget(Budget(10 * BASE_COST)):
         for number in range(20):
             try:
                 compile_expression(f"^{number}$")
@@ -44,7 +45,7 @@ def test_what_a_request_compiles_has_one_budget() -> None:
 
 
 def test_a_budget_inside_another_is_the_same_one() -> None:
-    with expression_budget(1), expression_budget(MAX_REQUEST_COST):
+    with expression_budget(Budget(1)), expression_budget():
         compile_expression("a")
         with pytest.raises(ValueError, match="together"):
             compile_expression("b")

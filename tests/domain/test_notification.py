@@ -9,6 +9,7 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from app.domain.job import Job, JobState
 from app.domain.notification import (
+    EVENT_OF_STATE,
     NOTIFICATION_RETRIES,
     EventFilter,
     EventType,
@@ -16,7 +17,6 @@ from app.domain.notification import (
     SigningSecret,
     Subscription,
     delivery_id,
-    event_of,
     rest_after,
 )
 from app.domain.notify_url import Notify, NotifyUrl
@@ -89,8 +89,8 @@ def test_a_subscription_that_is_off_wants_nothing() -> None:
 
 
 def test_nobody_is_told_that_a_job_waits() -> None:
-    assert event_of(JobState.QUEUED) is None
-    assert {event_of(state) for state in JobState} == {None, *EventType} - {EventType.TEST, EventType.POLICY_SUMMARY}
+    assert JobState.QUEUED not in EVENT_OF_STATE
+    assert set(EVENT_OF_STATE.values()) == {*EventType} - {EventType.TEST, EventType.POLICY_SUMMARY}
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_names_of_metadata_services_are_refused_wherever_they_lead(host: str) ->
 )
 def test_an_address_that_is_never_reached_is_refused_in_every_spelling(host: str) -> None:
     with pytest.raises(HostRefusedError):
-        AddressRules().check_host(host)
+        AddressRules().check(host, None, is_registered=True)
 
 
 @pytest.mark.parametrize(

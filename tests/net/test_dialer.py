@@ -12,8 +12,7 @@ from typing import Any
 import httpcore
 import pytest
 
-from app.net.address_guard import AddressRules, HostRefusedError
-from app.net.dialer import Dialer
+from app.net.address_guard import AddressRules, Dialer, HostRefusedError
 from app.net.stream import SocketStream
 from tests.support.certificates import make_server_certificate
 

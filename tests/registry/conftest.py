@@ -10,9 +10,8 @@ from app.domain.errors import RegistryError
 from app.domain.manifest import Descriptor, Manifest, parse_manifest
 from app.domain.reference import Digest, Repository
 from app.domain.registry import RegistryEntry
-from app.registry.client import RegistryClient
+from app.registry.client import ClientPool, RegistryClient
 from app.registry.limits import REQUEST_RETRIES, ClientSettings
-from app.registry.pool import ClientPool
 from tests.support import images
 from tests.support.clock import SettableClock
 from tests.support.fake_registry import FakeRegistry

@@ -8,7 +8,7 @@ import pytest
 from app.domain.errors import RegistryError
 from app.domain.reference import Digest, Tag
 from app.domain.retry_policy import RetryPolicy
-from app.net.buffers import Piece
+from app.net.stream import Piece
 from app.registry.client import RegistryClient
 from app.registry.limits import MAX_PAGES, MAX_REFERRERS_PAGES, ClientSettings
 from app.registry.listing.pages import ListWarnings

@@ -6,8 +6,8 @@ import pytest
 
 from app.domain.reference import Registry, Repository, Tag
 from app.domain.registry import RegistryEntry
+from app.registry.client import ClientPool
 from app.registry.limits import MAX_IDLE_REGISTRIES
-from app.registry.pool import ClientPool
 from tests.registry.conftest import basic, descriptor, entry_of
 from tests.support.clock import SettableClock
 from tests.support.fake_registry import Quirks, fake_registry

@@ -9,8 +9,7 @@ import pytest
 
 from app.domain.errors import ContentError, RegistryError
 from app.domain.reference import Digest, Tag
-from app.registry.client import RegistryClient
-from app.registry.pool import ClientPool
+from app.registry.client import ClientPool, RegistryClient
 from tests.registry.conftest import Connect, parsed
 from tests.support.clock import SettableClock
 from tests.support.fake_registry import Call, Entry, FakeRegistry, Quirks, fake_registry, on

@@ -13,8 +13,8 @@ import pytest
 
 from app.domain.errors import RegistryError
 from app.domain.reference import Digest
+from app.registry.client import ClientPool
 from app.registry.limits import ClientSettings
-from app.registry.pool import ClientPool
 from app.registry.uploads import UploadSession
 from tests.registry.conftest import SETTINGS, Connect, descriptor, pieces, upload
 from tests.support.clock import SettableClock

@@ -10,8 +10,8 @@ import pytest
 from app.domain.errors import ContentError, RegistryError
 from app.domain.manifest import digest_of
 from app.domain.reference import Digest
+from app.registry.client import ClientPool
 from app.registry.limits import ClientSettings
-from app.registry.pool import ClientPool
 from tests.registry.conftest import QUICK, Connect, basic, descriptor, pieces, upload
 from tests.support.clock import SettableClock
 from tests.support.fake_registry import (

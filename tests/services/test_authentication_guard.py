@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from app.domain.audit import AuditAction, AuditContext, AuditEntry, AuditFilter, enter_context
+from app.domain.access import AUDIT_CONTEXT, AuditContext
+from app.domain.audit import AuditAction, AuditEntry, AuditFilter
 from app.domain.errors import TooManyError
 from app.observability import AUTHENTICATION_FAILURES
 from app.services.audit import AuditService
@@ -114,7 +115,7 @@ async def test_many_failures_are_few_entries_that_say_how_many(guarded: Guarded)
 
 
 async def test_an_entry_is_of_its_peer_and_not_of_the_request_that_failed_first(guarded: Guarded) -> None:
-    enter_context(AuditContext(peer=PEER, key_id="k", request_id="first"))
+    AUDIT_CONTEXT.set(AuditContext(peer=PEER, key_id="k", request_id="first"))
     await guarded.fail()
     await guarded.fail(peer="192.0.2.2")
     contexts = [entry.context for entry in await guarded.entries()]

@@ -19,9 +19,8 @@ from app.domain.report import ExecutionError
 from app.domain.request import Rule, SyncRequest
 from app.store.db.database import Database
 from app.store.db.paging import Page, PageRequest, cursor_after
-from app.store.images import ImageStore
+from app.store.images import ImageStore, PlannedImage
 from app.store.jobs import JobStore
-from app.store.planned_images import PlannedImage, PlannedImageStore
 from tests.support.clock import START
 
 REQUEST = SyncRequest(rules=(Rule(source="src.example.com/app:v1", destination=("dst.example.com/app",)),))
@@ -193,7 +192,7 @@ async def test_images_are_paged_in_order_and_by_state(database: Database) -> Non
     job = a_job()
     async with database.transaction() as session:
         number = await JobStore(session).add(job)
-        await PlannedImageStore(session).add(number, planned(25), revision=1, now=START)
+        await ImageStore(session).add(number, planned(25), revision=1, now=START)
         await session.execute(text("UPDATE images SET state = 'failed' WHERE position % 5 = 0"))
         queued, failed = ImageState.QUEUED, ImageState.FAILED
         for wanted, expected in (
@@ -239,7 +238,7 @@ async def test_an_image_is_copied_as_it_was_planned(database: Database) -> None:
     async with database.transaction() as session:
         number = await JobStore(session).add(job)
         images = [row_of(n, copy) for n, copy in enumerate(copies)]
-        await PlannedImageStore(session).add(number, images, revision=1, now=START)
+        await ImageStore(session).add(number, images, revision=1, now=START)
         stored = await ImageStore(session).list_unfinished(job, number, first=0, last=len(copies) - 1)
     assert [image.copy for image in stored] == copies
 

@@ -16,11 +16,10 @@ from app.domain.plan import PlannedCopy
 from app.domain.reference import Digest, Reference, Registry, Repository, Tag
 from app.domain.registry import RegistryEntry
 from app.domain.request import SyncRequest
-from app.registry import pool
-from app.registry.client import RegistryClient
+from app.registry import client as registry_client
+from app.registry.client import ClientPool, RegistryClient, RegistryClients
 from app.registry.listing.digest_lists import ListedTag
-from app.registry.pool import ClientPool, RegistryClients
-from app.sync import compare, dry_run, plan_scope
+from app.sync import compare, dry_run, planner
 from app.sync.compare import DigestLists
 from app.sync.dry_run import DryRun
 from app.sync.planner import Planner
@@ -75,7 +74,7 @@ async def held_by_planning(repositories: int, *rules: dict[str, object]) -> int:
     """Plan, and return what is held when the last image was planned."""
     request = SyncRequest.model_validate({"rules": rules})
     planned = 0
-    with holding(plan_scope.__file__) as held:
+    with holding(planner.__file__) as held:
         async with aclosing(Planner(ManyRepositories(repositories)).plan(request)) as found:
             async for item in found:
                 planned += isinstance(item, PlannedCopy)
@@ -162,9 +161,9 @@ async def test_comparing_by_lists_holds_the_lists_of_few_repositories(monkeypatc
 
 
 def test_clients_of_many_repositories_hold_no_more_than_those_of_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "MAX_REPOSITORIES_KNOWN", 100)
+    monkeypatch.setattr(registry_client, "MAX_REPOSITORIES_KNOWN", 100)
     entry = RegistryEntry(name="old", host="old.example.com")
-    with holding(__file__, pool.__file__) as held:
+    with holding(__file__, registry_client.__file__) as held:
         clients = RegistryClients(ClientPool(clock=now), (entry,))
         for number in range(1_000):
             assert clients.for_repository(Repository(entry.registry, f"team/app-{number}")).entry == entry

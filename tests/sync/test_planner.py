@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from app.domain.manifest import Platform
-from app.domain.plan import FailedListing, Listing, PlannedCopy, RefusedCopy, SelectionCount
+from app.domain.plan import FailedListing, Listing, PlannedCopy, RefusedCopy
 from app.domain.reference import Reference
 from app.domain.registry import RegistryEntry
-from app.domain.report import JobWarning
+from app.domain.report import JobWarning, SelectionCount
 from app.domain.request import SyncRequest
-from app.sync.plan_scope import DestinationClaims, PlanScope
-from app.sync.planner import LISTS_AT_ONCE
+from app.sync.planner import DestinationClaims, PlanScope
+from app.sync.tag_lists import LISTS_AT_ONCE
 from tests.support.fake_registry import Call, Entry, FakeRegistry, Quirks, Respond, Stall, fake_registry, on
 from tests.support.images import (
     cosign_signature,
@@ -210,7 +210,8 @@ async def test_only_the_lists_that_failed_are_had_again_and_claims_stay(
     claims = DestinationClaims()
     first, place = Reference.parse(here.reference("a/x", "1")), Reference.parse(there.reference("x", "1"))
     claims.recall(PlannedCopy(first, (place,)))
-    scope = PlanScope(claims, only=frozenset({Listing(1, here.reference("b/x")), Listing(1, here.reference("b/y"))}))
+    only = frozenset({Listing(1, here.reference("b/x")), Listing(1, here.reference("b/y"))})
+    scope = PlanScope(only, claims=claims)
     planned = [item async for item in bench.planner.plan(request, scope)]
     found = [item for item in planned if not isinstance(item, SelectionCount)]
     assert [type(item) for item in found] == [RefusedCopy, PlannedCopy]

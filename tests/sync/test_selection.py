@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.manifest import Manifest, Platform, digest_of, parse_manifest
+from app.domain.manifest import Manifest, Platform, digest_of, parse_manifest, select_children
 from app.domain.reference import Tag
 from app.domain.selection import RepositorySelection, TagSelection
 from app.domain.version import parse_version
-from app.sync.selection import select_children, select_tags, takes_repository
+from app.sync.selection import select_tags, takes_repository
 from tests.support.images import OCI_INDEX, oci_image
 from tests.sync.zoo import with_attestation
 

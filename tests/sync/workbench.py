@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from app.clock import now
-from app.domain.plan import FailedListing, PlannedCopy, RefusedCopy, SelectionCount
+from app.domain.plan import FailedListing, PlannedCopy, RefusedCopy
 from app.domain.reference import Reference
 from app.domain.registry import BasicAuth, RegistryEntry
-from app.domain.report import CopyResult, JobWarning, Tally
+from app.domain.report import CopyResult, JobWarning, SelectionCount, Tally
 from app.domain.request import Options, SyncRequest
 from app.domain.retry_policy import RetryPolicy
+from app.registry.client import ClientPool, RegistryClients
 from app.registry.limits import REQUEST_RETRIES, ClientSettings
-from app.registry.pool import ClientPool, RegistryClients
 from app.sync.copier import SYNC_RETRIES, Copier
 from app.sync.destination import DestinationNotes
 from app.sync.dry_run import DryRun

@@ -21,10 +21,9 @@ from app.services.jobs import JobService
 from app.store.db.database import Database
 from app.store.db.paging import MAX_LIMIT, PageRequest
 from app.webhooks.outbound import Outbound
-from app.worker.claims import Claims
+from app.worker.claims import Claims, UnitSlots
 from app.worker.heartbeat import Heartbeat
 from app.worker.runner import JobRunner
-from app.worker.slots import UnitSlots
 from app.worker.worker import Worker
 from tests.worker.sync_sessions import Journal, Steered
 

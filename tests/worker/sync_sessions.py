@@ -33,8 +33,7 @@ from app.domain.reference import Digest, Reference, Tag
 from app.domain.registry import RegistryEntry
 from app.domain.report import CopyResult, ExecutionError, JobWarning, Tally
 from app.domain.request import Options, SyncRequest
-from app.sync.plan_scope import PlanScope
-from app.sync.planner import Planned
+from app.sync.planner import Planned, PlanScope
 from app.worker.runner import Observe, SyncSession, WillBeResumed
 
 SIZE = 100

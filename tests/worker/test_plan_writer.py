@@ -1,7 +1,7 @@
 """A planning that is begun again goes on where its rows end, and hands nothing out twice."""
 
 from app.domain.job import JobState
-from app.sync.plan_scope import PlanScope
+from app.sync.planner import PlanScope
 from app.worker.plan_writer import PlanWriter
 from tests.worker.house import CALLER, House, now
 from tests.worker.sync_sessions import Steered

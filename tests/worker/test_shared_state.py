@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from app.domain.registry import RegistryEntry, RegistryLimits
 from app.domain.request import Options
-from app.registry.pool import ClientPool
+from app.registry.client import ClientPool
 from app.store.registry_limits import RegistryLimitStore
 from app.worker.shared_state import SharedRegistryLimits, with_shared_limits, with_shared_rate
 from tests.worker.house import ON_POSTGRESQL, House, now

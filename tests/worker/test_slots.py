@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 
-from app.domain.job import JobState
-from app.registry.activity import (
+from app.concurrency import (
     Activity,
     current_activity,
     note_moved,
@@ -13,8 +12,9 @@ from app.registry.activity import (
     waiting_for,
     waiting_for_unit,
 )
+from app.domain.job import JobState
 from app.worker import worker
-from app.worker.slots import SHARE, WAITING_PER_SLOT, UnitSlots
+from app.worker.claims import SHARE, WAITING_PER_SLOT, UnitSlots
 from tests.worker.house import CALLER, House
 
 

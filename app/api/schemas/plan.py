@@ -10,7 +10,6 @@ from pydantic_core import CoreSchema
 
 from app.api.schemas.examples import FULL_FORM, SHORT_FORM
 from app.api.schemas.explanation import ExplanationOut
-from app.api.schemas.job_requests import SubmittedFields, SubmittedRequest, described_by
 from app.api.schemas.jobs import (
     ACTION,
     COMPANIONS,
@@ -21,6 +20,9 @@ from app.api.schemas.jobs import (
     ExecutionErrorOut,
     JobWarningOut,
     SelectionCountOut,
+    SubmittedFields,
+    SubmittedRequest,
+    described_by,
 )
 from app.domain.plan import PlanResult
 from app.domain.report import PlanAction, RowKind

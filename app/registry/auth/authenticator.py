@@ -72,8 +72,9 @@ class Authenticator:
         self._entry = entry
         self._http = http
         self._clock = clock
-        self._entered = entered_login(entry)
-        fetch = identity_of(entry, http, clock=clock)
+        has_login = entry.auth.type != "none"
+        self._entered = entered_login(entry) if has_login else Login()
+        fetch = identity_of(entry, http, clock=clock) if has_login else None
         self._renewal = LoginRenewal(fetch, clock=clock) if fetch is not None else None
         """Where the login ends and is asked for anew; None where it is as it was entered."""
         self._challenge: Challenge | None = None

@@ -17,8 +17,8 @@ from app.net.http_headers import PRODUCT
 from app.registry.auth.challenge import Scopes
 from app.registry.auth.credentials import Login
 from app.registry.http.client import HttpClient
-from app.registry.http.errors import LOG_IN, ErrorContext, Response, error_of_response, is_damaged, make_error
-from app.registry.http.message import HttpRequest, Url
+from app.registry.http.errors import LOG_IN, ErrorContext, Response, error_of_response, make_error
+from app.registry.http.message import HttpRequest, Url, is_damaged
 from app.registry.limits import MAX_TOKEN_ANSWER_BYTES, MAX_TOKEN_LENGTH
 
 CLIENT_ID = PRODUCT
@@ -80,7 +80,7 @@ async def fetch_token(
     for way in ways:
         sent = way(realm, key, login)
         answer = await ask_token_server(http, sent, context)
-        if is_damaged(answer):
+        if answer.status == httpx.codes.OK and is_damaged(answer.headers, answer.body):
             answer = await ask_token_server(http, replace(sent, is_fresh=True), context)
         if answer.status == httpx.codes.OK:
             token = read_token(answer.body, context)

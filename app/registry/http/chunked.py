@@ -6,7 +6,7 @@ import re
 
 import httpcore
 
-from app.net.buffers import Piece
+from app.net.stream import Piece
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?\r?")
 _MAX_LINE_BYTES = 4 * 1024

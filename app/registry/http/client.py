@@ -10,16 +10,15 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import monotonic
 from typing import Any
 
 from app.domain.errors import RegistryError
 from app.domain.registry import RegistryEntry
-from app.net.address_guard import AddressRules, HostRefusedError, PrivateAddressError
-from app.net.buffers import Piece
-from app.net.dialer import Dialer
-from app.observability import REGISTRY_REQUESTS, REGISTRY_SECONDS
+from app.net.address_guard import AddressRules, Dialer, HostRefusedError, PrivateAddressError
+from app.net.stream import Piece
+from app.observability import REGISTRY_REQUESTS, REGISTRY_SECONDS, is_tracing, span
 from app.redaction import EchoGuard
 from app.registry.http.connections import Connections, StreamingResponse, Timeouts, TrickleGuard
 from app.registry.http.errors import CONNECTION_ERRORS, ErrorContext, Response, error_of_exception, make_error, too_slow
@@ -28,7 +27,6 @@ from app.registry.http.message import HttpRequest, Url
 from app.registry.http.proxy import ProxyRoute
 from app.registry.http.tls import make_context
 from app.registry.limits import MAX_ERROR_BYTES, ClientSettings
-from app.tracing import is_tracing, span
 
 KEEP_ALIVE_SECONDS = 30.0
 """Below the idle limits common in front of registries (nginx: 75 s, AWS load balancers: 60 s)."""
@@ -211,7 +209,7 @@ class HttpClient:
             settings = self.settings
             self._pools[trust] = Connections(
                 Dialer(self._rules, is_registered=is_known or proxy is not None),
-                context=make_context(self._entry, trust),
+                make_context=partial(make_context, self._entry, trust),
                 keep_alive_seconds=KEEP_ALIVE_SECONDS,
                 user_agent=settings.user_agent,
                 timeouts=Timeouts(

@@ -15,11 +15,10 @@ from time import monotonic
 
 import httpcore
 
-from app.net.buffers import Piece
-from app.net.dialer import Dialer
+from app.concurrency import note_moved, waiting_elsewhere
+from app.net.address_guard import Dialer
 from app.net.handshake import certificate_end
-from app.net.stream import SocketStream
-from app.registry.activity import note_moved, waiting_elsewhere
+from app.net.stream import Piece, SocketStream
 from app.registry.http.chunked import ChunkedDecoder
 from app.registry.http.message import Content, Head, HttpRequest, Origin, Url, find_head, parse_head, write_head
 from app.registry.http.proxy import ProxyRoute, open_tunnel
@@ -161,7 +160,7 @@ class Connections:
         self,
         dialer: Dialer,
         *,
-        context: ssl.SSLContext,
+        make_context: Callable[[], ssl.SSLContext],
         keep_alive_seconds: float,
         user_agent: str = "registry-sync",
         timeouts: Timeouts | None = None,
@@ -174,7 +173,8 @@ class Connections:
         self._user_agent = user_agent
         self._proxy = proxy
         self._dialer = dialer
-        self._context = context
+        self._make_context = make_context
+        self._context: ssl.SSLContext | None = None
         self._keep_alive_seconds = keep_alive_seconds
         self._idle: dict[Origin, list[_Connection]] = {}
         self._busy: set[_Connection] = set()
@@ -240,9 +240,11 @@ class Connections:
     async def _connect(self, url: Url) -> _Connection:
         seconds = self.timeouts.connect
         place = (self._proxy.host, self._proxy.port) if self._proxy else (url.host, url.port)
+        if url.scheme == "https" and self._context is None:
+            self._context = self._make_context()  # before connecting: settings that can't be used are known at once
         stream = await self._dialer.connect_tcp(*place, timeout=seconds)
         try:
-            if url.scheme == "https":
+            if self._context is not None and url.scheme == "https":
                 if self._proxy is not None:
                     await open_tunnel(stream, self._proxy, url, seconds=seconds)
                 stream = await stream.start_tls(self._context, server_hostname=url.host, timeout=seconds)

@@ -5,7 +5,6 @@ The only place that decides `temporary`.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -141,18 +140,6 @@ def too_slow(context: ErrorContext, bytes_per_second: int) -> RegistryError:
 def is_missing(error: RegistryError) -> bool:
     """Whether an error says that what was asked for is not there."""
     return error.code in {"reference_not_found", "repository_missing"}
-
-
-def is_damaged(answer: Response) -> bool:
-    """Whether an answer says that it is JSON, and is none: it was cut off or spoilt on its way."""
-    kind = answer.headers.get("content-type", "json").partition(";")[0].lower()
-    if answer.status != httpx.codes.OK or "json" not in kind:
-        return False
-    try:
-        json.loads(answer.body)
-    except (ValueError, RecursionError):
-        return True
-    return False
 
 
 def _judge(answer: Response, context: ErrorContext, said: ErrorBody) -> tuple[str, bool]:

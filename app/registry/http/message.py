@@ -8,6 +8,7 @@ per header (docs/decisions), and as strict: whatever is not plainly HTTP is a pr
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from urllib.parse import quote
 import httpcore
 
 from app.domain.errors import ContentError
-from app.net.buffers import Piece
+from app.net.stream import Piece
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of an answer; registries' own are below 2 KiB, signed redirects below 8 KiB."""
@@ -42,6 +43,15 @@ Origin = tuple[str, str, int]
 
 class InvalidUrlError(ValueError):
     """A URL that is none, or has parts we never follow: a user, blanks, control characters, another scheme."""
+
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
+"""Eighteen digits fit 64 bits; `²` is a digit to Python and no number, and 5,000 digits are refused by `int`."""
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that a foreign header is, of at most 18 ASCII digits (`1*DIGIT`); None for anything else."""
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +251,17 @@ class Headers(dict[str, str]):
         if (values := self._repeated.get(name)) is not None:
             return values
         return [self[name]] if name in self else []
+
+
+def is_damaged(headers: Headers, body: bytes) -> bool:
+    """Whether an answer says that it is JSON, and is none: it was cut off or spoilt on its way."""
+    if "json" not in headers.get("content-type", "json").partition(";")[0].lower():
+        return False
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)

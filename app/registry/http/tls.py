@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 from app.domain.registry import RegistryEntry, TlsSettings
-from app.net.dialer import make_tls_context, shared_tls_context
+from app.net.address_guard import make_tls_context, shared_tls_context
 from app.registry.http.error_body import clean
 from app.registry.http.errors import ErrorContext, make_error
 from app.registry.http.host_trust import HostTrust

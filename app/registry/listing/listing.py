@@ -1,4 +1,4 @@
-"""Lists of tags and repositories: by the catalog, or by the vendor's own API."""
+"""Lists of repositories: by the catalog, or by the vendor's own API."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from typing import Any
 import structlog
 
 from app.domain.errors import RegistryError
-from app.domain.reference import InvalidReferenceError, Repository, Tag
+from app.domain.reference import InvalidReferenceError, Repository
 from app.domain.registry import AwsAuth
 from app.domain.registry_logins import AlibabaAuth, TencentAuth
-from app.registry.auth.challenge import Scopes
 from app.registry.auth.google import USERNAME
-from app.registry.http.error_body import clean
 from app.registry.http.errors import LIST_REPOSITORIES, make_error
 from app.registry.listing.google_api import google
-from app.registry.listing.pages import ListWarnings, spec_entries
+from app.registry.listing.pages import ListWarnings, shown_entry
 from app.registry.listing.vendor_apis import acr, catalog, docker_hub, ecr, github, gitlab, harbor, own_cloud, quay
 from app.registry.quirks import ListedBy, Quirks, quirks_of, quirks_of_token_server
-from app.registry.requests import RegistryRequest, RequestExecutor
+from app.registry.requests import RequestExecutor
 
 _log = structlog.get_logger(__name__)
 _REFUSALS = frozenset({400, 401, 403, 404, 405, 406, 410, 501})
@@ -40,32 +38,6 @@ _WITH_CATALOG: frozenset[ListedBy] = frozenset({"acr", "catalog", "ecr", "gitlab
 """Where the catalog may do when the registry's own API does not."""
 
 
-async def list_tags(
-    executor: RequestExecutor, repository: str, *, scopes: Scopes, list_warnings: ListWarnings
-) -> AsyncIterator[Tag]:
-    """Yield a repository's tags as the registry orders them; `repository_missing` when there is none of that name.
-
-    What can't be used is counted (`tag_unusable`), but for nulls and digests, which are no tags anywhere.
-    """
-    if action := quirks_of(executor.entry).tag_list_action:
-        scopes = scopes.merge(Scopes.repository(repository, action))
-    url = executor.home.with_target(f"/v2/{repository}/tags/list")
-    seen: set[str] = set()
-    request = RegistryRequest(operation="list_tags", method="GET", url=url, scopes=scopes, expects=frozenset({200}))
-    async for entry in spec_entries(executor, request, key="tags", list_warnings=list_warnings):
-        try:
-            tag = Tag(entry)
-        except (InvalidReferenceError, TypeError):
-            # Nexus lists nulls, Artifactory digests (skopeo #2409, #2346).
-            _log.warning("list_entry_dropped", registry=executor.entry.registry, list="tags", entry=_shown(entry))
-            if not _is_no_tag_anywhere(entry):
-                list_warnings.add("tag_unusable", f"{executor.entry.registry}/{repository}:{_shown(entry)}")
-            continue
-        if tag not in seen:
-            seen.add(tag)
-            yield tag
-
-
 async def list_repositories(
     executor: RequestExecutor, namespace: str, *, list_warnings: ListWarnings
 ) -> AsyncIterator[str]:
@@ -80,10 +52,10 @@ async def list_repositories(
             path = Repository(executor.entry.registry, entry).path
         except (InvalidReferenceError, TypeError):
             _log.warning(
-                "list_entry_dropped", registry=executor.entry.registry, list="repositories", entry=_shown(entry)
+                "list_entry_dropped", registry=executor.entry.registry, list="repositories", entry=shown_entry(entry)
             )
             if str(entry).lower().startswith(f"{namespace}/" if namespace else ""):
-                list_warnings.add("repository_unusable", f"{executor.entry.registry}/{_shown(entry)}")
+                list_warnings.add("repository_unusable", f"{executor.entry.registry}/{shown_entry(entry)}")
             continue
         if path not in seen and (not namespace or path.startswith(f"{namespace}/")):
             seen.add(path)
@@ -172,12 +144,3 @@ def _advised(refusal: RegistryError, advice: str, *, is_catalog: bool) -> Regist
         status=refusal.status,
         spec_codes=refusal.spec_codes,
     )
-
-
-def _is_no_tag_anywhere(entry: Any) -> bool:
-    """Whether an entry is one that registries are known to list beside tags: null, or a digest."""
-    return entry is None or (isinstance(entry, str) and ":" in entry)
-
-
-def _shown(entry: Any) -> str:
-    return clean(str(entry), limit=80)

@@ -1,4 +1,7 @@
-"""Paged lists, of the distribution spec (`Link`) or of a vendor's API: bounded, and never leading to another host."""
+"""Lists of tags, and pages of any list: of the distribution spec (`Link`) or of a vendor's API.
+
+They are bounded, and never lead to another host.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,12 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
 
+import structlog
+
 from app.domain.errors import RegistryError
+from app.domain.reference import InvalidReferenceError, Tag
+from app.registry.auth.challenge import Scopes
+from app.registry.http.error_body import clean
 from app.registry.http.errors import Response, make_error
 from app.registry.http.message import InvalidUrlError, Url
 from app.registry.limits import (
@@ -23,6 +31,7 @@ from app.registry.limits import (
 from app.registry.quirks import quirks_of
 from app.registry.requests import RegistryRequest, RequestExecutor
 
+_log = structlog.get_logger(__name__)
 Follow = Callable[[Response, Url], Url | None]
 """Finds the next page, from an answer and from where the list begins; None at its end."""
 
@@ -60,6 +69,32 @@ class ListWarnings:
         warning.count += 1
         if len(warning.first) < MAX_NAMES and name not in warning.first:
             warning.first = (*warning.first, name)
+
+
+async def list_tags(
+    executor: RequestExecutor, repository: str, *, scopes: Scopes, list_warnings: ListWarnings
+) -> AsyncIterator[Tag]:
+    """Yield a repository's tags as the registry orders them; `repository_missing` when there is none of that name.
+
+    What can't be used is counted (`tag_unusable`), but for nulls and digests, which are no tags anywhere.
+    """
+    if action := quirks_of(executor.entry).tag_list_action:
+        scopes = scopes.merge(Scopes.repository(repository, action))
+    url = executor.home.with_target(f"/v2/{repository}/tags/list")
+    seen: set[str] = set()
+    request = RegistryRequest(operation="list_tags", method="GET", url=url, scopes=scopes, expects=frozenset({200}))
+    async for entry in spec_entries(executor, request, key="tags", list_warnings=list_warnings):
+        try:
+            tag = Tag(entry)
+        except (InvalidReferenceError, TypeError):
+            # Nexus lists nulls, Artifactory digests (skopeo #2409, #2346).
+            _log.warning("list_entry_dropped", registry=executor.entry.registry, list="tags", entry=shown_entry(entry))
+            if not _is_no_tag_anywhere(entry):
+                list_warnings.add("tag_unusable", f"{executor.entry.registry}/{repository}:{shown_entry(entry)}")
+            continue
+        if tag not in seen:
+            seen.add(tag)
+            yield tag
 
 
 async def spec_entries(
@@ -230,3 +265,13 @@ def _counted(executor: RequestExecutor, request: RegistryRequest, count: int) ->
 def _endless(executor: RequestExecutor, request: RegistryRequest, what: str) -> RegistryError:
     context = executor.context(request.operation)
     return make_error(f"{context.registry}: the list at {request.url.path} has {what}", context, code="limit_exceeded")
+
+
+def shown_entry(entry: Any) -> str:
+    """Return what a list named, as it may be logged."""
+    return clean(str(entry), limit=80)
+
+
+def _is_no_tag_anywhere(entry: Any) -> bool:
+    """Whether an entry is one that registries are known to list beside tags: null, or a digest."""
+    return entry is None or (isinstance(entry, str) and ":" in entry)

@@ -19,6 +19,8 @@ _VALUE = re.compile(r"\s*(\d{1,12})\s*(?:;.*?\bw\s*=\s*(\d{1,9}))?")
 _LEFT = re.compile(r";\s*r=(\d{1,12})\b")
 _UNTIL = re.compile(r";\s*t=(\d{1,12})\b")
 """Of `RateLimit: "default";r=50;t=30`; searched one after the other, as one they take the square of the length."""
+QUOTA_HEADERS = frozenset({"ratelimit", "ratelimit-remaining", "x-ratelimit-remaining"})
+"""An answer with none of these says nothing about a rate limit."""
 _PREFIXES = ("ratelimit-", "x-ratelimit-")
 _RESERVE_SHARE = 20
 """One in twenty is kept: others behind the same address, people with `docker pull` among them, go on working."""
@@ -57,11 +59,6 @@ class Quota:
 
     def _reserve(self) -> int:
         return max(1, (self.limit or 0) // _RESERVE_SHARE)
-
-
-def tells_quota(headers: Mapping[str, str]) -> bool:
-    """Whether an answer says anything about a rate limit; most say nothing, and this is asked of every one."""
-    return "ratelimit" in headers or "ratelimit-remaining" in headers or "x-ratelimit-remaining" in headers
 
 
 @dataclass(slots=True)

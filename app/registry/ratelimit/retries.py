@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
@@ -16,6 +17,7 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(slots=True, eq=False)
 class Retries:
     """Retries of requests to one registry, with exponential backoff and jitter.
 
@@ -23,23 +25,18 @@ class Retries:
     - `window`: the registry's pauses
     """
 
-    def __init__(self, settings: ClientSettings, window: ConcurrencyWindow) -> None:
-        self._settings = settings
-        self._window = window
-        self._is_down = False
-        """The registry does not respond: until it does, one attempt each is enough to see whether that is still so."""
-        self._was_alive = False
+    settings: ClientSettings
+    window: ConcurrencyWindow
+    is_down: bool = False
+    """The registry does not respond: until it does, one attempt each is enough to see whether that is still so."""
+    was_alive: bool = False
+    """Whether it has responded, ever."""
 
     @property
     def longest_pause(self) -> float:
         """How long a pause is waited for; less by who holds another registry's slots meanwhile."""
-        settings = self._settings
-        return settings.permit_pause_max_seconds if self._window.covers_this_task() else settings.retry_policy.max_pause
-
-    def answered(self) -> None:
-        """Note that the registry is there."""
-        self._is_down = False
-        self._was_alive = True
+        settings = self.settings
+        return settings.permit_pause_max_seconds if self.window.covers_this_task() else settings.retry_policy.max_pause
 
     async def go_on(
         self, first: RegistryError, once: Callable[[], Awaitable[T]], *, may_repeat: Callable[[], bool]
@@ -50,8 +47,8 @@ class Retries:
         further up. The first try is the caller's: it is nearly always enough, and getting ready for more costs as
         much as a small request.
         """
-        policy = self._settings.retry_policy
-        most = max(policy.attempts or 0, self._settings.rate_limit_attempts)
+        policy = self.settings.retry_policy
+        most = max(policy.attempts or 0, self.settings.rate_limit_attempts)
         tries = failures = 0
 
         def may_help(error: RegistryError) -> bool:
@@ -62,11 +59,11 @@ class Retries:
                 return False
             tries += 1
             failures += error.code != "rate_limited"
-            error.registry_responded = self._was_alive
+            error.registry_responded = self.was_alive
             is_last = not policy.allows(failures)
-            error.retries_exhausted = tries == most or is_last or bool(failures and self._is_down)
+            error.retries_exhausted = tries == most or is_last or bool(failures and self.is_down)
             if is_last:
-                self._is_down = error.status is None
+                self.is_down = error.status is None
             return not error.retries_exhausted
 
         error = first

@@ -12,8 +12,8 @@ from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, TypeDecorat
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.domain.job import JobPause
-from app.domain.plan import Listing, SelectionCount
-from app.domain.report import ExecutionError, FailureCount, JobWarning
+from app.domain.plan import Listing
+from app.domain.report import ExecutionError, FailureCount, JobWarning, SelectionCount
 
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 """Any JSON document; `None` is SQL's NULL."""

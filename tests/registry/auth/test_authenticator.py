@@ -7,7 +7,7 @@ import pytest
 
 from app.domain.errors import RegistryError
 from app.domain.reference import Digest, Repository, Tag
-from app.registry.pool import ClientPool
+from app.registry.client import ClientPool
 from tests.registry.conftest import Connect, basic, descriptor, entry_of, parsed, pieces, upload
 from tests.support.clock import SettableClock
 from tests.support.fake_registry import Call, FakeRegistry, Quirks, Respond, Unauthorized, fake_registry, on

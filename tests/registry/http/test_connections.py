@@ -10,9 +10,8 @@ from dataclasses import replace
 import httpcore
 import pytest
 
-from app.net.address_guard import AddressRules
-from app.net.buffers import Piece
-from app.net.dialer import Dialer
+from app.net.address_guard import AddressRules, Dialer
+from app.net.stream import Piece
 from app.registry.http.chunked import ChunkBudgetError
 from app.registry.http.connections import Connections, StreamingResponse, Timeouts
 from app.registry.http.message import MAX_HEAD_BYTES, HttpRequest, StreamedBody, Url
@@ -68,11 +67,10 @@ def make_connections() -> Iterator[MakeConnections]:
         *, proxy: ProxyRoute | None = None, keep_alive_seconds: float = 30, timeouts: Timeouts | None = None
     ) -> Connections:
         dialer = Dialer(AddressRules(), is_registered=True)
-        context = ssl.create_default_context()
         made.append(
             Connections(
                 dialer,
-                context=context,
+                make_context=ssl.create_default_context,
                 keep_alive_seconds=keep_alive_seconds,
                 timeouts=timeouts or Timeouts(connect=5.0, answer=5.0, idle=5.0),
                 proxy=proxy,

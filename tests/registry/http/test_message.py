@@ -13,6 +13,7 @@ from app.registry.http.message import (
     Url,
     find_head,
     parse_head,
+    whole_number,
     write_head,
 )
 
@@ -218,3 +219,15 @@ def test_any_text_is_a_url_of_visible_ascii_or_refused(text: str) -> None:
         return
     assert all("\x20" < letter < "\x7f" for letter in url.target)
     assert url.target.startswith("/")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("0", 0), ("0012", 12), ("9" * 18, int("9" * 18)), ("²", None), ("٣", None)]
+)
+def test_a_number_is_ascii_digits(text: str, number: int | None) -> None:
+    assert whole_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", " 1", "9" * 19, "9" * 5_000])
+def test_what_fits_no_database_is_no_number(text: str) -> None:
+    assert whole_number(text) is None

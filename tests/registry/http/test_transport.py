@@ -18,12 +18,11 @@ from hypothesis import strategies as st
 from app.domain.errors import RegistryError
 from app.domain.reference import Digest, Registry, Repository, Tag
 from app.domain.registry import RegistryEntry
-from app.registry.client import RegistryClient
+from app.registry.client import ClientPool, RegistryClient
 from app.registry.http.error_body import clean
 from app.registry.http.host_trust import HostTrust
 from app.registry.http.tls import make_context
 from app.registry.limits import REQUEST_RETRIES
-from app.registry.pool import ClientPool
 from tests.registry.conftest import Connect, basic, descriptor, parsed, pieces, upload
 from tests.support.certificates import KeyPair, ServerCertificate, make_authority, make_server_certificate
 from tests.support.fake_registry import Cut, Quirks, Respond, fake_registry, on

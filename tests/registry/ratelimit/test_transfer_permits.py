@@ -8,15 +8,14 @@ import pytest
 
 from app.clock import now
 from app.domain.registry import RegistryLimits
-from app.net.buffers import Piece
-from app.registry.ratelimit import transfer_permits
-from app.registry.ratelimit.transfer_permits import TransferPermits
-from app.registry.ratelimit.window import ConcurrencyWindow
+from app.net.stream import Piece
+from app.registry.ratelimit import window as windows
+from app.registry.ratelimit.window import ConcurrencyWindow, TransferPermits
 
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer_permits, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(windows, "LOOK_SECONDS", 0.05)
 
 
 def window() -> ConcurrencyWindow:

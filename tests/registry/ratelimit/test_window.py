@@ -15,12 +15,11 @@ from app.domain.errors import RegistryError
 from app.domain.reference import Digest, Registry, Repository, Tag
 from app.domain.registry import RegistryEntry, RegistryLimits
 from app.net.http_headers import retry_after_seconds
+from app.registry.client import ClientPool
 from app.registry.limits import REQUEST_RETRIES
-from app.registry.pool import ClientPool
 from app.registry.ratelimit.headers import Quota
 from app.registry.ratelimit.token_bucket import TokenBucket
-from app.registry.ratelimit.transfer_permits import TransferPermits
-from app.registry.ratelimit.window import ConcurrencyWindow, Permit, WindowState, acquire
+from app.registry.ratelimit.window import ConcurrencyWindow, Permit, TransferPermits, WindowState, acquire
 from tests.registry.conftest import Connect, descriptor, entry_of
 from tests.support.clock import START, SettableClock
 from tests.support.fake_registry import Quirks, Respond, TooMany, fake_registry, on

@@ -7,8 +7,7 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from app.domain.errors import UnavailableError
-from app.store.db.change_feed import after_commit
-from app.store.db.database import Database, Session
+from app.store.db.database import Database, Session, after_commit
 from app.store.db.process_lock import process_lock
 from app.store.heartbeats import HeartbeatStore
 from app.store.tables.declarative import table_of

@@ -7,7 +7,7 @@ from app.domain.manifest import Platform
 from app.domain.pattern import DestinationTemplate, map_source
 from app.domain.plan import Listing, PlannedCopy, RefusedCopy
 from app.domain.reference import Reference
-from app.sync.plan_scope import DestinationClaims, PlanScope
+from app.sync.planner import DestinationClaims, PlanScope
 from tests.domain.test_pattern import PATHS, TAGS
 
 SOURCE, ONE, TWO = (Reference.parse(text) for text in ("a.io/x:1", "b.io/x:1", "c.io/x:1"))

@@ -1,4 +1,4 @@
-"""The outbox and the audit log, on both databases."""
+"""Deliveries of notifications and the audit log, on both databases."""
 
 import asyncio
 from collections.abc import AsyncIterator
