@@ -66,21 +66,29 @@ def compared(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def without(names: set[str], row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without some of its values."""
+    return {name: value for name, value in row.items() if name not in names}
+
+
 @pytest.mark.parametrize(
-    "more",
+    ("more", "images_at_once"),
     [
-        {},
-        {"platforms": ["linux/amd64"], "platform_mode": "rewrite"},
-        {"options": {"force": True}},
-        {"options": {"referrers": False, "digest_tags": False, "overwrite": "fail"}},
+        ({}, 1),
+        ({}, runner.IMAGES_AT_ONCE),
+        ({"platforms": ["linux/amd64"], "platform_mode": "rewrite"}, 1),
+        ({"platforms": ["linux/amd64"], "platform_mode": "rewrite"}, runner.IMAGES_AT_ONCE),
+        ({"options": {"force": True}}, 1),
+        ({"options": {"referrers": False, "digest_tags": False, "overwrite": "fail"}}, 1),
     ],
-    ids=["plain", "rewrite", "forced", "alone"],
+    ids=["plain", "plain-at-once", "rewrite", "rewrite-at-once", "forced", "alone"],
 )
 async def test_a_plan_and_its_job_have_equal_rows_over_the_whole_zoo(
-    api: Api, start_registry: Start, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+    api: Api, start_registry: Start, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], images_at_once: int
 ) -> None:
-    # Of images copied at once it is chance which one sends a layer they share.
-    monkeypatch.setattr(runner, "IMAGES_AT_ONCE", 1)
+    """Of images copied at once it is chance which one looks at a layer they share, and sends it: the sum is equal."""
+    monkeypatch.setattr(runner, "IMAGES_AT_ONCE", images_at_once)
+    apart = {"bytes", "sent"} if images_at_once > 1 else set[str]()
     options = RegistryOptions(allowed_foreign_urls=(FOREIGN_URL,))
     source, destination = start_registry(options), start_registry(options)
     with PlainClient.of(source) as here, PlainClient.of(destination) as there:
@@ -102,7 +110,7 @@ async def test_a_plan_and_its_job_have_equal_rows_over_the_whole_zoo(
         planned, did = await rows(api, dry), await rows(api, real)
         assert planned.keys() == did.keys()
         for place, row in planned.items():
-            assert compared(row) == compared(did[place]), place
+            assert without(apart, compared(row)) == without(apart, compared(did[place])), place
         assert dry["totals"] == real["totals"]
         assert dry["progress"]["bytes"]["to_send"] == real["progress"]["bytes"]["transferred"]
         assert (dry["kind"], dry["state"], real["kind"]) == ("plan", real["state"], "copy")
