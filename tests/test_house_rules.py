@@ -26,6 +26,31 @@ ON_THE_WALK = {
     "app/sync/planner.py",
 }
 """Files that every image enters (`test_walk_of_files.py`) and that tell one thing: a cut would add one to its walk."""
+BY_BEHAVIOUR = {
+    "api": (
+        "access bound_keys caller_tokens check check_permissions cloud_logins egress email ends "
+        "failed_authentication imports issuer_logins job_quota large_bodies login_states partial_plans "
+        "plan_jobs secrets shown_again unreadable_secrets validation words"
+    ),
+    "cli": "client_commands light_client registry_login",
+    "console": "console live_pages many_rows",
+    "importers": "readers rules_and_logins version_ranges",
+    "jobs": "fair_share",
+    "net": "dialer",
+    "processes": "restarts what_processes_share",
+    "registry/auth": "ecr signed_apis",
+    "registry/http": "transport",
+    "registry/ratelimit": "transfer_permits",
+    "registry": "echoes hostile pool real_registries resumable_uploads",
+    "store": "query_plans",
+    "sync": (
+        "companions completeness damaged_reads destination_claims fan_out faults flat_plans head_hints "
+        "platforms push_dates requests state_machine zoo"
+    ),
+    "webhooks": "dialects",
+    "worker": "destination_locks fleet kill_moments outage slots survival troubled_source",
+}
+"""Tests that look at one behaviour of a whole room; all others are called after the file they test."""
 MAX_FUNCTION_LINES = 60
 BANNED_MODULES = {"utils", "helpers", "common", "core", "base", "misc"}
 BANNED_WORDS = {
@@ -96,6 +121,19 @@ def test_functions_stay_short(project: Path) -> None:
                     long[f"{path.relative_to(project)}:{node.name}"] = size
 
     assert long == {}
+
+
+def test_tests_mirror_the_tree(project: Path) -> None:
+    rooms = [path for path in tracked(project) if path.match("tests/*/*.py") or path.match("tests/*/*/*.py")]
+    tests = {path.relative_to(project / "tests") for path in rooms if path.name.startswith("test_")}
+    without_file = {
+        str(test.with_name(test.name.removeprefix("test_")).with_suffix(""))
+        for test in tests
+        if test.parts[0] not in {"support", "benchmarks"}
+        and not (project / "app" / test.with_name(test.name.removeprefix("test_"))).exists()
+    }
+
+    assert without_file == {f"{room}/{name}" for room, names in BY_BEHAVIOUR.items() for name in names.split()}
 
 
 def test_a_package_is_its_docstring(project: Path) -> None:
