@@ -75,32 +75,72 @@ def test_panels_lie_beside_each_other() -> None:
         taken |= cells
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+NEEDS_PROMTOOL = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)"
+)
+
+
+@NEEDS_PROMTOOL
 def test_prometheus_takes_the_alerts() -> None:
     subprocess.run(["promtool", "check", "rules", RULES], check=True, capture_output=True)  # noqa: S603, S607 — our own command, found by PATH
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+@NEEDS_PROMTOOL
 @pytest.mark.parametrize(("values", "fires"), [("0x10", True), (None, True), ("2x10", False)])
 def test_no_worker_is_an_alert_and_so_is_no_api_that_counts_them(
     tmp_path: Path, values: str | None, *, fires: bool
 ) -> None:
-    series = [{"series": 'registry_sync_workers{instance="a"}', "values": values}] if values else []
-    labels = {"severity": "critical"}
-    (rule,) = (
-        rule
-        for group in yaml.safe_load(RULES.read_text())["groups"]
-        for rule in group["rules"]
-        if rule["alert"] == "RegistrySyncNoWorker"
-    )
-    expected = [{"exp_labels": labels, "exp_annotations": rule["annotations"]}] if fires else []
-    case = {"eval_time": "5m", "alertname": "RegistrySyncNoWorker", "exp_alerts": expected}
-    test = {"rule_files": [str(RULES.resolve())], "tests": [{"input_series": series, "alert_rule_test": [case]}]}
-    (tmp_path / "test.yml").write_text(yaml.safe_dump(test))
+    series = {'registry_sync_workers{instance="a"}': values} if values else {}
+    expect_alerts(tmp_path, "RegistrySyncNoWorker", series, [{"severity": "critical"}] if fires else [])
+
+
+DAY = 24 * 3600
+
+
+@NEEDS_PROMTOOL
+@pytest.mark.parametrize(
+    ("alert", "metric"),
+    [
+        ("RegistrySyncRegistryLoginEnds", "registry_sync_registry_login_expires_timestamp_seconds"),
+        ("RegistrySyncRegistryCertificateEnds", "registry_sync_registry_certificate_expires_timestamp_seconds"),
+    ],
+)
+def test_an_end_within_a_week_is_an_alert_once_for_all_processes_that_tell_of_it(
+    tmp_path: Path, alert: str, metric: str
+) -> None:
+    series = {f'{metric}{{registry="near",instance="{instance}"}}': f"{6 * DAY}x10" for instance in ("a", "b")} | {
+        f'{metric}{{registry="far",instance="a"}}': f"{9 * DAY}x10"
+    }
+    expect_alerts(tmp_path, alert, series, [{"severity": "warning", "registry": "near"}])
+
+
+def expect_alerts(folder: Path, alert: str, series: dict[str, str], labels: list[dict[str, str]]) -> None:
+    """Have promtool see which alerts fire five minutes after the beginning of time."""
+    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    (rule,) = (rule for rule in rules if rule["alert"] == alert)
+    expected = [{"exp_labels": some, "exp_annotations": annotations(rule, some)} for some in labels]
+    test = {
+        "rule_files": [str(RULES.resolve())],
+        "tests": [
+            {
+                "input_series": [{"series": name, "values": values} for name, values in series.items()],
+                "alert_rule_test": [{"eval_time": "5m", "alertname": alert, "exp_alerts": expected}],
+            }
+        ],
+    }
+    (folder / "test.yml").write_text(yaml.safe_dump(test))
     ran = subprocess.run(  # noqa: S603 — our own commands
-        ["promtool", "test", "rules", tmp_path / "test.yml"],  # noqa: S607 — found by PATH, as by its users
+        ["promtool", "test", "rules", folder / "test.yml"],  # noqa: S607 — found by PATH, as by its users
         check=False,
         capture_output=True,
         text=True,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def annotations(rule: dict[str, dict[str, str]], labels: dict[str, str]) -> dict[str, str]:
+    """Return a rule's annotations with the names of its labels filled in."""
+    return {
+        name: re.sub(r"{{ \$labels\.(\w+) }}", lambda found: labels[found[1]], text)
+        for name, text in rule["annotations"].items()
+    }
