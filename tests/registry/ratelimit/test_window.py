@@ -103,25 +103,6 @@ async def test_no_turn_is_given_beyond_the_window_or_in_a_pause() -> None:
     assert one.in_use == 0
 
 
-async def test_a_permit_is_had_at_once_only_where_nobody_would_have_to_wait() -> None:
-    one = opened(connections=2)
-    first, second = one.permit_at_once(), one.permit_at_once()
-    assert first is not None
-    assert second is not None
-    assert (one.in_use, one.permit_at_once()) == (2, None)
-    waiter = asyncio.create_task(one.permit())
-    await asyncio.sleep(0)
-    first.give_back()
-    assert one.permit_at_once() is None  # it is the waiter's
-    (await waiter).give_back()
-    second.give_back()
-    assert one.in_use == 0
-    one.pause(60)
-    assert one.permit_at_once() is None
-    one.close()
-    assert window(requests_per_second=1).permit_at_once() is None
-
-
 async def test_a_longer_pause_stands_and_every_pause_has_an_end() -> None:
     one = window()
     one.pause(10)
