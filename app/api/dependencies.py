@@ -42,8 +42,13 @@ PUBLIC_PATHS = frozenset(
 """Hooks prove themselves, each as its registry says."""
 LARGE_BODY = 32 * 1024
 """Bytes; what is smaller is checked where it is read."""
-_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
-"""Put there by proxies: the peer is then the proxy, and who asked is somewhere else."""
+_FORWARDED_NAME = re.compile(
+    r"forwarded|via|client-ip"
+    r"|(x-forwarded|x-original|x-real|x-envoy|x-amzn|x-amz-cf|x-azure|x-appengine|x-arr|x-vercel|cf|cdn|fly|fastly)-.*"
+    r"|.*-(client-ip|connecting-ip|user-ip|proxyuser-ip|remote-ip|remote-addr|source-ip|forwarded-for|forwarded-host)"
+    r"|.*-(client-address|external-address|forwarded-proto)"
+)
+"""Headers that proxies put there, in lower case: the peer is then the proxy, and who asked is somewhere else."""
 
 bearer = HTTPBearer(
     scheme_name="ApiKey",
@@ -136,7 +141,9 @@ def is_local(request: Request) -> bool:
     if request.scope.get("http_version") == "1.0":
         return False  # what nginx says to its upstreams unless told otherwise; browsers and curl speak 1.1
     host = request.headers.get("Host", "")
-    if any(name in request.headers for name in _FORWARDED) or not _is_loopback(urlsplit(f"//{host}").hostname or ""):
+    if any(map(_FORWARDED_NAME.fullmatch, request.headers)):  # Starlette has names in lower case
+        return False
+    if not _is_loopback(urlsplit(f"//{host}").hostname or ""):
         return False
     origin = request.headers.get("Origin")
     same_origin = origin is None or urlsplit(origin).netloc == host

@@ -48,6 +48,39 @@ NEEDS = {
     ("GET", "/metrics"): Scope.JOBS_READ,
 }
 BODIES = {"/v1/jobs": SHORT, "/v1/plan": SHORT, "/v1/registries/hub": {"host": "a.example.com"}, "/v1/keys": {}}
+OF_PROXIES = (
+    "Forwarded",
+    "Via",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-Client-Cert",
+    "X-Original-Host",
+    "X-Original-Forwarded-For",
+    "X-Original-URL",
+    "X-Real-IP",
+    "Client-IP",
+    "X-Client-IP",
+    "X-Cluster-Client-IP",
+    "True-Client-IP",
+    "Fastly-Client-IP",
+    "Fly-Client-IP",
+    "Fly-Region",
+    "CF-Connecting-IP",
+    "CF-Ray",
+    "DO-Connecting-IP",
+    "X-ProxyUser-Ip",
+    "X-AppEngine-User-IP",
+    "X-Envoy-External-Address",
+    "X-Amzn-Trace-Id",
+    "X-Azure-ClientIP",
+    "X-Azure-SocketIP",
+    "X-ARR-SSL",
+    "X-Remote-Addr",
+    "X-Remote-IP",
+    "x-vercel-forwarded-for",
+)
 
 
 async def ask(client: httpx.AsyncClient, method: str, path: str, headers: dict[str, str]) -> httpx.Response:
@@ -173,9 +206,7 @@ async def test_the_first_key_ends_the_time_without_keys(api: Api) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"X-Forwarded-For": "203.0.113.7"},
-        {"Forwarded": "for=203.0.113.7"},
-        {"Via": "1.1 proxy"},
+        *({name: "203.0.113.7"} for name in OF_PROXIES),
         {"Host": "attacker.example.com"},
         {"Host": "attacker.example.com:8080"},
         {"Origin": "https://attacker.example.com"},
