@@ -26,6 +26,7 @@ import certifi
 import httpcore
 
 from app.domain.errors import RegistrySyncError
+from app.net.public_names import addresses_within, is_public_name
 from app.net.stream import SocketStream
 
 _NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
@@ -39,6 +40,7 @@ _FORBIDDEN_NETWORKS = tuple(
         "255.255.255.255/32",
         "100.100.100.200/32",  # Alibaba Cloud metadata
         "168.63.129.16/32",  # Azure WireServer
+        "100.96.0.96/32",  # Volcano Engine metadata
         "192.0.0.192/32",  # Oracle Cloud metadata
         "fd00:ec2::254/128",  # AWS metadata
         "fd00:ec2::23/128",  # AWS: credentials of a pod of EKS
@@ -49,10 +51,16 @@ _FORBIDDEN_NETWORKS = tuple(
 )
 _NUMBERS = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+)){0,3}", re.IGNORECASE)
 """What `inet_aton` takes for an address."""
-_INSIDE = re.compile(r"(^|\.)(localhost|local|internal|svc|home\.arpa|nip\.io|sslip\.io|xip\.io)$|\.svc\.")
-"""Ends of names that are not of the public DNS, or are made of an address of any kind."""
 _FORBIDDEN_HOSTS = re.compile(
-    r"metadata(\.google\.internal|\.goog)?|instance-data(\.ec2\.internal)?|kubernetes(\.default(\.svc(\..*)?)?)?"
+    r"metadata(\.google\.internal|\.goog"  # Google
+    r"|\.azure\.internal"  # Azure
+    r"|\.tencentyun\.com"  # Tencent Cloud
+    r"|\.exoscale\.com"  # Exoscale
+    r"|\.platformequinix\.com|\.packet\.net"  # Equinix Metal
+    r"|\.oraclecloud\.com)?"  # Oracle Cloud
+    r"|api\.metadata\.cloud\.ibm\.com"  # IBM Cloud
+    r"|instance-data(\.ec2\.internal)?"  # AWS
+    r"|kubernetes(\.default(\.svc(\..*)?)?)?"
 )
 """Names that mean the machine's or the cluster's own services, wherever they resolve to."""
 
@@ -115,7 +123,11 @@ class AddressRules:
         """
         address, name = spelled_address(host), host.lower().rstrip(".")
         self.check(host, address, is_registered=is_registered)
-        if address is None and not is_registered and ("." not in name or _INSIDE.search(name)):
+        if (
+            address is None
+            and not is_registered
+            and not (is_public_name(name) and all(map(_is_public, addresses_within(name))))
+        ):
             raise PrivateAddressError(f"{host} is not a name of the public DNS")
 
     def check(self, host: str, address: IPv4Address | IPv6Address | str | None, *, is_registered: bool) -> None:

@@ -221,7 +221,7 @@ _GCR_QUIRKS = replace(
 )
 _HOSTS: tuple[tuple[re.Pattern[str], RegistryType], ...] = (
     (re.compile(re.escape(DOCKER_HUB)), "docker_hub"),
-    (re.compile(r"\A[^.]+\.azurecr\.(io|cn|us)"), "acr"),
+    (re.compile(r"\A[^.]+(\.[^.]+\.geo)?\.azurecr\.(io|cn|us)"), "acr"),
     (re.compile(r"\A\d+\.dkr\.ecr(-fips)?\.[^.]+\.amazonaws\.com(\.cn)?|\Apublic\.ecr\.aws"), "ecr"),
     (re.compile(r"\A[^.]+-docker\.pkg\.dev|\A([^.]+\.)?gcr\.io"), "gar"),
     (re.compile(r"ghcr\.io"), "ghcr"),

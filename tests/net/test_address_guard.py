@@ -49,6 +49,14 @@ REGISTERED_ONLY = [
 ]
 PUBLIC = ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"]
 
+PRIVATE_DOMAINS = (
+    *("test", "invalid", "example", "localhost"),  # RFC 6761
+    *("intranet", "internal", "private", "corp", "home", "lan", "local"),  # RFC 6762, appendix G
+    *("home.arpa", "onion", "alt"),  # RFC 8375, RFC 7686, RFC 9476
+    *("localdomain", "consul", "acme"),  # habits, and whatever a company chose
+)
+LEAD_ANYWHERE = ("localtest.me", "lvh.me", "vcap.me", "lacolhost.com", "traefik.me", "backname.io", "local.gd", "1u.ms")
+
 
 @pytest.mark.parametrize("address", NEVER)
 @pytest.mark.parametrize("is_registered", [True, False])
@@ -74,7 +82,18 @@ def test_public_addresses_are_for_everybody(address: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["metadata.google.internal", "METADATA.google.internal.", "metadata", "kubernetes.default.svc.cluster.local"],
+    [
+        "metadata.google.internal",
+        "METADATA.google.internal.",
+        "metadata",
+        "kubernetes.default.svc.cluster.local",
+        "metadata.tencentyun.com",
+        "metadata.azure.internal",
+        "metadata.exoscale.com",
+        "metadata.platformequinix.com",
+        "metadata.packet.net",
+        "api.metadata.cloud.ibm.com",
+    ],
 )
 def test_names_of_metadata_services_are_refused_wherever_they_lead(host: str) -> None:
     with pytest.raises(HostRefusedError):
@@ -117,6 +136,15 @@ def test_an_address_that_is_never_reached_is_refused_in_every_spelling(host: str
         "db.team.svc.cluster.local",
         "10.0.0.1.nip.io",
         "a-7f000001.sslip.io.",
+        *(f"foo.{name}" for name in PRIVATE_DOMAINS),
+        *(f"foo.{name}" for name in LEAD_ANYWHERE),
+        *LEAD_ANYWHERE,
+        "1.1.1.1.traefik.me",
+        "10-0-0-1.example.com",
+        "app-192-168-3-4.example.com",
+        "app-1-8-10-0-0-1.example.com",
+        "app.127.0.0.1.example.com",
+        "ip-172-16-0-1.compute.example.com",
     ],
 )
 def test_what_a_proxy_would_resolve_to_a_place_inside_is_for_registered_hosts(host: str) -> None:
@@ -126,7 +154,22 @@ def test_what_a_proxy_would_resolve_to_a_place_inside_is_for_registered_hosts(ho
 
 
 @pytest.mark.parametrize(
-    "host", ["registry.example.com", "8.8.8.8", "[2606:4700::1111]", "0x08080808", "internal.example.com"]
+    "host",
+    [
+        "registry.example.com",
+        "8.8.8.8",
+        "[2606:4700::1111]",
+        "0x08080808",
+        "internal.example.com",
+        "registry.example.co.uk",
+        "ghcr.io",
+        "xn--fiq228c.xn--fiqs8s",
+        "registry.example.ck",
+        "notnip.io",
+        "ec2-52-0-56-137.compute-1.amazonaws.com",
+        "v1-2-3-400.example.com",
+        "europe-docker.pkg.dev",
+    ],
 )
 def test_what_a_proxy_would_resolve_to_a_public_place_is_for_everybody(host: str) -> None:
     AddressRules().check_unresolved(host, is_registered=False)

@@ -26,6 +26,8 @@ def of(host: str, type: RegistryType = "auto") -> RegistryEntry:  # noqa: A002 â
         ("docker.io/library", "docker_hub"),
         ("old.azurecr.io", "acr"),
         ("old.azurecr.cn", "acr"),
+        ("old-abc123d4e5.azurecr.io", "acr"),
+        ("old.westeurope.geo.azurecr.io", "acr"),
         ("123456789012.dkr.ecr.eu-west-1.amazonaws.com", "ecr"),
         ("123456789012.dkr.ecr-fips.us-east-1.amazonaws.com", "ecr"),
         ("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", "ecr"),

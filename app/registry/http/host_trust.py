@@ -19,6 +19,7 @@ from publicsuffixlist import PublicSuffixList
 from app.domain.reference import DOCKER_HUB
 from app.domain.registry import RegistryEntry
 from app.net.address_guard import is_address
+from app.net.public_names import LEADS_ANYWHERE
 from app.registry.http.message import InvalidUrlError, Url
 
 _TOKEN_SERVERS = {
@@ -30,7 +31,9 @@ _TOKEN_SERVERS = {
 """Token servers of public registries that lie in another domain, or are named for clarity."""
 _ALIBABA = re.compile(r"[a-z0-9-]+\.(?P<region>[a-z0-9-]+)(?:\.cr)?\.aliyuncs\.com")
 _ALIBABA_TOKENS = re.compile(r"dockerauth[a-z-]*\.(?P<region>[a-z0-9-]+)\.aliyuncs\.com")
-_ACR = re.compile(r"(?P<name>[a-z0-9]+)\.azurecr\.(?P<cloud>io|cn|us)")
+_ACR = re.compile(r"(?P<name>[a-z0-9]+(?:-[a-z0-9]+)*)(?:\.[a-z0-9]+\.geo)?\.azurecr\.(?P<cloud>io|cn|us)")
+"""The name has a hyphen where the registry was made with a domain name label (`contoso-abc123def456ghij`); its regional
+endpoints have `.<region>.geo` behind it."""
 _SHARED = (
     "azurecr.io",
     "azurecr.cn",
@@ -49,9 +52,7 @@ _SHARED = (
     "azure.com",
     "cluster.local",
     "svc",
-    "nip.io",
-    "sslip.io",
-    "xip.io",
+    *LEADS_ANYWHERE,
 )
 """Domains whose names belong to many owners, and which the public suffix list does not have as such: clouds, the
 services of a Kubernetes cluster, names made of addresses. A neighbour there is a stranger."""

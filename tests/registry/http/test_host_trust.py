@@ -95,6 +95,8 @@ def test_credentials_belong_to_scheme_host_and_port_together(url: str, wanted: H
     [
         ({"host": "old.azurecr.io"}, "https://old.westeurope.data.azurecr.io/x"),
         ({"host": "old.azurecr.io", "type": "acr"}, "https://old.westeurope.data.azurecr.io/x"),
+        ({"host": "old-abc123d4e5.azurecr.io"}, "https://old-abc123d4e5.westeurope.data.azurecr.io/x"),
+        ({"host": "old.westeurope.geo.azurecr.io"}, "https://old.westeurope.data.azurecr.io/x"),
         ({"host": "old.azurecr.cn"}, "https://old.chinaeast2.data.azurecr.cn/x"),
         ({"host": "harbor.corp.example", "type": "harbor"}, "https://minio.corp.example/x"),
         ({"host": "registry.corp.example:5050", "type": "gitlab"}, "https://gitlab.corp.example/jwt/auth"),
@@ -112,6 +114,7 @@ def test_what_belongs_to_an_entry_by_its_type_may_be_private(fields: dict[str, o
         ({"host": "old.azurecr.io"}, "https://other.westeurope.data.azurecr.io/x"),
         ({"host": "old.azurecr.io"}, "https://old.westeurope.data.azurecr.io.evil.example/x"),
         ({"host": "old.azurecr.io"}, "https://old.westeurope.data.azurecr.cn/x"),
+        ({"host": "old.azurecr.io"}, "https://old-abc123d4e5.westeurope.data.azurecr.io/x"),
         ({"host": "old.azurecr.io"}, "http://old.westeurope.data.azurecr.io/x"),
         ({"host": "old.azurecr.io", "type": "generic"}, "https://old.westeurope.data.azurecr.io/x"),
         ({"host": "old.azurecr.io", "is_registered": False}, "https://old.westeurope.data.azurecr.io/x"),
@@ -120,6 +123,8 @@ def test_what_belongs_to_an_entry_by_its_type_may_be_private(fields: dict[str, o
         ({"host": "harbor.corp.example", "type": "harbor"}, "http://minio.corp.example/x"),
         ({"host": "harbor.team.svc.cluster.local", "type": "harbor"}, "https://minio.other.svc.cluster.local/x"),
         ({"host": "10.0.0.1", "type": "harbor"}, "https://10.0.0.2/x"),
+        ({"host": "harbor.10.0.0.1.nip.io", "type": "harbor"}, "https://minio.10.0.0.2.nip.io/x"),
+        ({"host": "harbor.10.0.0.1.traefik.me", "type": "harbor"}, "https://minio.10.0.0.2.traefik.me/x"),
         ({"host": "registry.corp.example", "trusted_hosts": ["http://minio"]}, "https://minio/x"),
     ],
 )
