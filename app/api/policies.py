@@ -57,11 +57,21 @@ class ImportQuery(BaseModel):
     dry_run: bool = Field(default=False, description="Make nothing; say what would be made.")
     as_: ImportAs | None = Field(default=None, alias="as", description="As in the body, which may be the file alone.")
     destination: str | None = Field(default=None, max_length=512, description="As `as`.")
+    name: str | None = Field(default=None, max_length=57, description="As `as`.")
+    host: str | None = Field(default=None, max_length=255, description="As `as`.")
 
     @property
     def beside_file(self) -> dict[str, str]:
         """What belongs into the body where that is the file alone."""
-        return {key: value for key, value in (("as", self.as_), ("destination", self.destination)) if value is not None}
+        return self.model_dump(by_alias=True, exclude_none=True, exclude={"format", "dry_run"})
+
+
+class PutQuery(BaseModel):
+    """Whether to store anything."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dry_run: bool = Field(default=False, description="Store nothing; answer what would be stored.")
 
 
 Name = Annotated[str, Path(pattern=POLICY_NAME_PATTERN, examples=["acr-to-mirror"])]
@@ -147,9 +157,23 @@ async def get_policy(name: Name, *, request: Request, caller: PolicyReader, serv
     },
 )
 async def put_policy(
-    name: Name, *, body: PolicyIn, caller: PolicyWriter, service: TheService, if_match: IfMatch = None
+    name: Name,
+    *,
+    body: PolicyIn,
+    caller: PolicyWriter,
+    service: TheService,
+    query: Annotated[PutQuery, Query()],
+    if_match: IfMatch = None,
 ) -> Response:
-    """Create or replace a policy. A running job goes on with what the policy said when it was created."""
+    """Create or replace a policy. A running job goes on with what the policy said when it was created.
+
+    With `dry_run` all is checked and nothing stored: the answer (200) is the policy as it would be, defaults filled in.
+    """
+    if query.dry_run:
+        check_name(body.name, name, what="a policy")
+        expected = version_of(if_match, body.version)
+        found = await service.policies.check_put(body.policy(name), expected_version=expected, caller=caller)
+        return JsonResponse(PolicyOut.of(found))
     return await _put(service, caller, body=body, name=name, expected_version=version_of(if_match, body.version))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 from app.domain.access import Caller
@@ -72,6 +73,18 @@ class PolicyService:
         log.info("policy_stored", policy=policy.name, is_new=existing is None, by=caller.name)
         return stored, existing is None
 
+    async def check_put(self, policy: Policy, *, expected_version: int | None, caller: Caller) -> StoredPolicy:
+        """Return what `put` would store, and store nothing; raise as `put`."""
+        await self._admission.check_policy(policy, caller=caller)
+        async with self._database.reading() as session:
+            existing = await PolicyStore(session).find(policy.name)
+        _check_version(existing, expected_version)
+        now = self._now()
+        due_at = _due_at(policy, existing, now=now)
+        if existing is None:
+            return StoredPolicy(policy, version=1, created_at=now, updated_at=now, next_run_at=due_at)
+        return replace(existing, policy=policy, version=existing.version + 1, updated_at=now, next_run_at=due_at)
+
     async def delete(self, name: str, *, expected_version: int | None, caller: Caller) -> None:
         """Delete a policy; raise `NotFoundError`, `ConflictError` (`precondition_failed`). Its jobs go on."""
         check_sees_policy(name, caller)
@@ -117,17 +130,18 @@ async def keep(
     session: Session, policy: Policy, existing: StoredPolicy | None, *, now: datetime, caller: Caller
 ) -> None:
     """Store a policy in the place of what is kept; a schedule that did not change stays where it was."""
-    due_at = (
-        existing.next_run_at if existing is not None and _is_as_due(policy, existing.policy) else next_run(policy, now)
-    )
+    due_at = _due_at(policy, existing, now=now)
     await PolicyStore(session).put(policy, next_run_at=due_at, now=now)
     action = AuditAction.POLICY_CREATED if existing is None else AuditAction.POLICY_CHANGED
     details = changes(existing.policy if existing else None, policy)
     await AuditStore(session).add(AuditEntry(now, caller.name, action, policy.name, details))
 
 
-def _is_as_due(new: Policy, existing: Policy) -> bool:
-    return (new.schedule, new.enabled) == (existing.schedule, existing.enabled)
+def _due_at(policy: Policy, existing: StoredPolicy | None, *, now: datetime) -> datetime | None:
+    if existing is None:
+        return next_run(policy, now)
+    is_as_due = (policy.schedule, policy.enabled) == (existing.policy.schedule, existing.policy.enabled)
+    return existing.next_run_at if is_as_due else next_run(policy, now)
 
 
 def _check_version(existing: StoredPolicy | None, expected: int | None) -> None:

@@ -43,6 +43,23 @@ async def test_a_put_replaces_all_of_it(client: httpx.AsyncClient) -> None:
     assert body["version"] == 2
 
 
+async def test_a_dry_run_answers_what_would_be_stored_and_stores_nothing(client: httpx.AsyncClient) -> None:
+    dry = {"dry_run": "true"}
+    new = await client.put("/v1/policies/redis", json=BODY, params=dry)
+    assert (new.status_code, new.json()["version"], "Location" in new.headers) == (200, 1, False)
+    assert (await client.get("/v1/policies/redis")).status_code == 404
+    existing = (await put(client)).json()
+    assert {**new.json(), "created_at": "", "updated_at": ""} == {**existing, "created_at": "", "updated_at": ""}
+
+    change = await client.put("/v1/policies/redis", json={"rules": [RULE]}, params=dry, headers={"If-Match": '"1"'})
+    assert (change.json()["version"], change.json()["schedule"], change.json()["next_run_at"]) == (2, None, None)
+    assert (await client.get("/v1/policies/redis")).json() == existing
+    late = await client.put("/v1/policies/redis", json=BODY, params=dry, headers={"If-Match": '"7"'})
+    assert late.json()["code"] == "precondition_failed"
+    assert (await client.put("/v1/policies/redis", json={"rules": []}, params=dry)).status_code == 422
+    assert (await client.put("/v1/policies/redis", json={**BODY, "name": "x"}, params=dry)).status_code == 422
+
+
 async def test_a_patch_pauses_goes_on_and_takes_back(client: httpx.AsyncClient) -> None:
     await put(client)
     paused = await client.patch("/v1/policies/redis", json={"enabled": False})
