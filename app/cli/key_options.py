@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from app.cli.options import WrongArgumentError
+from app.cli.api_errors import WrongArgumentError
 from app.domain.access import Scope, ScopePreset
 from app.domain.grants import Grant
 

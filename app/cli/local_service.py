@@ -44,7 +44,7 @@ def local_service() -> Iterator[ApiClient]:
         server.start()
         try:
             transport = httpx.HTTPTransport(uds=str(server.socket))
-            with ApiClient("http://localhost", key=key, transport=transport) as client:
+            with ApiClient("http://localhost", key=key, transport=transport, is_local=True) as client:
                 yield client
         finally:
             server.stop()

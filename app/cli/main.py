@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli import policy_commands, resource_commands, sync_commands
-from app.cli.options import Context, Key, Url, WrongArgumentError, errors_in_one_line
+from app.cli.api_errors import WrongArgumentError
+from app.cli.options import Context, Key, Url, errors_in_one_line
 from app.cli.resource_commands import JobId
 from app.domain.duration import parse_duration
 from app.domain.errors import SettingsError

@@ -6,7 +6,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from inspect import Parameter
@@ -15,7 +15,8 @@ from typing import Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
-from app.cli.api_client import ApiClient, open_client
+from app.cli.api_client import ApiClient, OnCommandLine, open_client
+from app.cli.api_errors import WrongArgumentError
 from app.domain.errors import RegistrySyncError, SettingsError
 from app.redaction import without_secrets
 
@@ -23,16 +24,33 @@ FAILED, CHANGES = 3, 4
 """Exit codes: something did not succeed; a plan, or a file, differs from what is there."""
 
 Name = Annotated[str, typer.Argument(help="Its name.")]
+
+
+def _typed(ctx: typer.Context, param: typer.CallbackParam, value: str | None) -> str | None:
+    """Mark what was typed: it goes before what the environment says."""
+    source = ctx.get_parameter_source(param.name or "")
+    return OnCommandLine(value) if value is not None and source and source.name == "COMMANDLINE" else value
+
+
 Url = Annotated[
     str | None,
-    typer.Option(envvar="REGISTRY_SYNC_URL", help="Where the API is. [default: the context's, http://127.0.0.1:8080]"),
+    typer.Option(
+        envvar="REGISTRY_SYNC_URL",
+        callback=_typed,
+        help="Where the API is. [default: the context's, http://127.0.0.1:8080]",
+    ),
 ]
 Key = Annotated[
-    str | None, typer.Option(envvar="REGISTRY_SYNC_KEY", help="API key; better in the environment than here.")
+    str | None,
+    typer.Option(envvar="REGISTRY_SYNC_KEY", callback=_typed, help="API key; better in the environment than here."),
 ]
 Context = Annotated[
     str | None,
-    typer.Option(envvar="REGISTRY_SYNC_CONTEXT", help="A context of ~/.config/registry-sync/config.yaml."),
+    typer.Option(
+        envvar="REGISTRY_SYNC_CONTEXT",
+        callback=_typed,
+        help="A context of ~/.config/registry-sync/config.yaml; goes before URL and key of the environment.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API answers.")]
 
@@ -72,7 +90,8 @@ def errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except (WrongArgumentError, SettingsError) as error:
-        typer.echo(f"registry-sync: {error}", err=True)
+        for line in str(error).splitlines():
+            typer.echo(f"registry-sync: {without_secrets(line)}", err=True)
         raise typer.Exit(2) from None
     except RegistrySyncError as error:
         typer.echo(f"registry-sync: {without_secrets(error.message)}", err=True)
@@ -84,12 +103,6 @@ def errors_in_one_line() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-class WrongArgumentError(RegistrySyncError):
-    """An argument can't be what was meant."""
-
-    code = "wrong_argument"
-
-
 def docker_config() -> Path:
     """Return where docker's configuration is, of the user who runs this."""
     return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker").absolute() / "config.json"
@@ -98,6 +111,13 @@ def docker_config() -> Path:
 def print_json(document: Any) -> None:
     """Print a document to standard output."""
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows below a head, each column as wide as its widest text."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def read_secret(source: str, *, what: str) -> str:

@@ -6,7 +6,7 @@ A plan that does not fit into one answer is made as a job; of such a plan only w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from app.cli.api_client import ApiClient
 from app.cli.options import CHANGES, FAILED, print_json
-from app.cli.watch import watch
+from app.cli.watch import left_out, watch
 
 _SIGNS = {"copy": ("+", "green"), "update": ("~", "yellow"), "refused": ("!", "red"), "failed": ("!", "red")}
 _OUTCOMES = {"takes": ("+", "green"), "drops": ("-", "yellow"), "unknown": ("?", "red"), "passes": (" ", "dim")}
@@ -59,7 +59,7 @@ def show_plan(client: ApiClient, request: dict[str, Any], *, as_json: bool) -> i
         print_json(planned)
     totals = _totals_of(planned["images"])
     if not as_json:
-        _print(planned["images"], planned, totals)
+        _print(client, planned["images"], planned, totals=totals)
     return totals.exit_code
 
 
@@ -70,14 +70,14 @@ def show_explanation(client: ApiClient, request: dict[str, Any], tag: str, *, as
     if as_json:
         print_json(planned)
     else:
-        print_explanation(planned["explanation"], planned["images"])
+        print_explanation(client, planned["explanation"], planned["images"])
     is_unknown = planned["explanation"] is None or any(
         rule["outcome"] == "unknown" for rule in planned["explanation"]["rules"]
     )
     return FAILED if is_unknown else totals.exit_code
 
 
-def print_explanation(explanation: dict[str, Any] | None, images: Iterable[dict[str, Any]]) -> None:
+def print_explanation(client: ApiClient, explanation: dict[str, Any] | None, images: Iterable[dict[str, Any]]) -> None:
     """Print what each rule, and each part of it, says of a tag."""
     console = Console(highlight=False, soft_wrap=True)
     if explanation is None:
@@ -95,7 +95,7 @@ def print_explanation(explanation: dict[str, Any] | None, images: Iterable[dict[
             place = step["pointer"].removeprefix(f"/rules/{rule['rule']}/")
             console.print(Text(f"    {sign} {place}{matcher}: {step['message']}", style=color))
     for image in images:
-        console.print(_line(image))
+        console.print(_line(image, client))
 
 
 def _show_job(client: ApiClient, job: dict[str, Any], *, as_json: bool) -> int:
@@ -110,7 +110,7 @@ def _show_job(client: ApiClient, job: dict[str, Any], *, as_json: bool) -> int:
         shown = {name: job[name] for name in ("totals", "selection", "warnings", "error")}
         print_json({"plan": job["id"], "images": rows, "is_complete": not is_cut, **shown})
     else:
-        _print(client.pages(path, state=_DIFFERING), job, totals)
+        _print(client, client.pages(path, state=_DIFFERING), job, totals=totals)
         Console(highlight=False, soft_wrap=True).print(f"as a job: {job['id']}")
     return FAILED if job["state"] == "failed" else totals.exit_code
 
@@ -124,18 +124,18 @@ def _totals_of(images: Iterable[dict[str, Any]]) -> _Totals:
     return totals
 
 
-def _print(images: Iterable[dict[str, Any]], planned: dict[str, Any], totals: _Totals) -> None:
+def _print(client: ApiClient, images: Iterable[dict[str, Any]], planned: dict[str, Any], *, totals: _Totals) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for image in images:
-        console.print(_line(image))
+        console.print(_line(image, client))
     for warning in planned["warnings"]:
         console.print(Text(f"warning: {warning['message']}", style="yellow"))
-    for line in _dropped(planned["selection"]):
+    for line in left_out(planned["selection"]):
         console.print(Text(line, style="dim"))
     console.print(str(totals))
 
 
-def _line(image: dict[str, Any]) -> Text:
+def _line(image: dict[str, Any], client: ApiClient) -> Text:
     sign, color = _SIGNS.get(image["action"] or "failed", ("=", "dim"))
     said = []
     if image["action"] in {"copy", "update"}:
@@ -145,17 +145,8 @@ def _line(image: dict[str, Any]) -> Text:
             f"{image['previous_digest'][:_SHORT_DIGEST]} → {(image['destination_digest'] or '?')[:_SHORT_DIGEST]}"
         )
     if image["error"]:
-        said.append(f"{image['error']['code']}: {image['error']['message']}")
+        said.append(client.error_text(image["error"]))
     elif image["reason"]:
         said.append(image["reason"])
     why = f"  {', '.join(said)}" if said else ""
     return Text(f"{sign} {image['source']} → {image['destination']}{why}", style=color)
-
-
-def _dropped(selection: Iterable[dict[str, Any]]) -> Iterator[str]:
-    for count in selection:
-        if not count["taken"]:
-            names = f" ({', '.join(count['first'])}{', …' if count['count'] > len(count['first']) else ''})"
-            what = "repository " if count["kind"] == "repository" else ""
-            shown = names if count["first"] else ""
-            yield f"left out by rule {count['rule']}, {what}{count['reason']}: {count['count']:,}{shown}"

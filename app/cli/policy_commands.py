@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 import yaml
 
 from app.cli.api_client import ApiClient
-from app.cli.options import (
-    CHANGES,
-    Name,
-    WrongArgumentError,
-    print_json,
-    with_client,
-)
+from app.cli.api_errors import RefusedError, WrongArgumentError
+from app.cli.options import CHANGES, AsJson, Name, print_json, print_table, with_client
 
 _READ_ONLY = {"created_at", "updated_at", "version", "next_run_at", "last_job", "name"}
 """What a policy is shown with and can't be sent."""
@@ -42,29 +42,50 @@ def apply_policies(
         bool, typer.Option("--dry-run", help="Show the difference only; exit code 4 where there is one.")
     ] = False,
 ) -> None:
-    """Create or replace policies from files; show first what changes."""
-    existing = {one["name"]: _sendable(one) for one in client.pages("/v1/policies")}
-    changes = 0
-    for name, document in _policies_in(place):
-        before = _as_lines(existing.get(name))
-        if before == _as_lines(document) or (name in existing and document.items() <= existing[name].items()):
-            typer.echo(f"= {name}")
+    """Create or replace policies from files; show first what changes. Nothing is stored where one can't be."""
+    existing = {one["name"]: one for one in client.pages("/v1/policies")}
+    changed = []
+    for one in _checked(client, _policies_in(place), existing):
+        if one.before == one.after:
+            typer.echo(f"= {one.name}")
             continue
-        changes += 1
-        typer.echo(f"{'~' if name in existing else '+'} {name}")
-        for line in difflib.unified_diff(before, _as_lines(document), "there", "file", lineterm=""):
+        changed.append(one)
+        typer.echo(f"{'~' if one.before else '+'} {one.name}")
+        after = one.after if one.before else one.document
+        for line in difflib.unified_diff(_as_lines(one.before), _as_lines(after), "there", "file", lineterm=""):
             typer.echo(f"  {line}")
-        if not dry_run:
-            client.put(f"/v1/policies/{name}", document)
-    if dry_run and changes:
+    if dry_run and changed:
         raise typer.Exit(CHANGES)
+    for one in changed:
+        with _naming_file(one):
+            client.put(_path(one.name), one.document, version=one.version)
+
+
+@policy.command("list", hidden=True)
+@policy.command("ls")
+@with_client
+def list_policies(client: ApiClient, *, as_json: AsJson = False) -> None:
+    """List policies, when they run next, and how their last job went."""
+    found = list(client.pages("/v1/policies"))
+    if as_json:
+        print_json(found)
+        return
+    rows = [(one["name"], _state_of(one), one["next_run_at"] or "", _last_of(one)) for one in found]
+    print_table(("NAME", "STATE", "NEXT RUN", "LAST JOB"), rows)
+
+
+@policy.command("rm")
+@with_client
+def remove_policy(client: ApiClient, name: Name) -> None:
+    """Delete a policy; its jobs stay, and go on."""
+    client.delete(_path(name))
 
 
 @policy.command("run")
 @with_client
 def run_policy(client: ApiClient, name: Name) -> None:
     """Run a policy now; print the job's id."""
-    typer.echo(client.post(f"/v1/policies/{name}/run")["id"])
+    typer.echo(client.post(f"{_path(name)}/run")["id"])
 
 
 @policy.command("pause")
@@ -76,7 +97,7 @@ def pause_policy(
     resume: Annotated[bool, typer.Option("--resume", help="Let it run again.")] = False,
 ) -> None:
     """Pause a policy: neither its schedule nor pushes run it."""
-    client.send("PATCH", f"/v1/policies/{name}", body={"enabled": resume})
+    client.send("PATCH", _path(name), body={"enabled": resume})
 
 
 @policy.command("export")
@@ -88,7 +109,7 @@ def export_policies(
     folder: Annotated[Path | None, typer.Option(help="Write a file for each there. [default: standard output]")] = None,
 ) -> None:
     """Print policies as YAML that `policy apply` takes."""
-    found = [client.get(f"/v1/policies/{name}") for name in names] if names else list(client.pages("/v1/policies"))
+    found = [client.get(_path(name)) for name in names] if names else list(client.pages("/v1/policies"))
     for one in found:
         text = yaml.safe_dump({"name": one["name"], **_sendable(one)}, sort_keys=False)
         if folder is None:
@@ -113,6 +134,12 @@ def import_file(
     tool: Annotated[
         str, typer.Option("--format", help="skopeo, regsync, image-syncer, dregsy, harbor, list, kubernetes")
     ],
+    destination: Annotated[
+        str | None, typer.Option(help="Where images go, such as registry.example.com/mirror/{repository}.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the policy. [default: as the tool]")] = None,
+    host: Annotated[str | None, typer.Option(help="The Harbor that the file is of.")] = None,
+    made: Annotated[str | None, typer.Option("--as", help="policies, or job: once, now. [default: policies]")] = None,
     write: Annotated[bool, typer.Option("--write", help="Make what is shown.")] = False,
 ) -> None:
     """Import another tool's configuration; without `--write` show what would be made of it."""
@@ -120,28 +147,98 @@ def import_file(
         content = ("text/plain" if tool == "list" else "application/yaml", file.read_bytes())
     except OSError as error:
         raise WrongArgumentError(f"{file} can't be read: {error.strerror}") from error
-    query = {"format": tool, "dry_run": str(not write).lower()}
+    query = {"format": tool, "dry_run": str(not write).lower(), "as": made}
+    query |= {"destination": destination, "name": name, "host": host}
     print_json(client.send("POST", "/v1/policies/import", query=query, content=content))
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A policy of a file, and as it is stored and would be."""
+
+    file: Path
+    name: str
+    document: dict[str, Any]
+    version: int | None = None
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+
+
+def _checked(client: ApiClient, wanted: list[_Wanted], existing: Mapping[str, dict[str, Any]]) -> list[_Wanted]:
+    """Ask the service what it would store of each, which checks it; raise `WrongArgumentError` for all that is wrong.
+
+    A file that is silent about `enabled` leaves a policy as it is: paused, or not.
+    """
+    checked, wrong = [], []
+    for one in wanted:
+        there = existing.get(one.name)
+        document = one.document if there is None else {"enabled": there["enabled"], **one.document}
+        version = None if there is None else there["version"]
+        try:
+            with _naming_file(one):
+                after = client.put(_path(one.name), document, version=version, dry_run="true")
+        except WrongArgumentError as error:
+            wrong.append(error.message)
+            continue
+        before = None if there is None else _sendable(there)
+        checked.append(replace(one, document=document, version=version, before=before, after=_sendable(after)))
+    if wrong:
+        raise WrongArgumentError("\n".join([*wrong, "nothing was stored"]))
+    return checked
+
+
+@contextmanager
+def _naming_file(one: _Wanted) -> Iterator[None]:
+    """Say in an error which file it is about, and in a conflict what happened."""
+    try:
+        yield
+    except (RefusedError, WrongArgumentError) as error:
+        text = error.message
+        if error.code == "precondition_failed":
+            text = f"{one.name} was changed by somebody else meanwhile, and is left as it is now: apply again"
+        raise type(error)(f"{one.file}: {text}", code=error.code) from error
+
+
+def _path(name: str) -> str:
+    return f"/v1/policies/{quote(name, safe='')}"
+
+
+def _state_of(one: dict[str, Any]) -> str:
+    return "enabled" if one["enabled"] else "paused"
+
+
+def _last_of(one: dict[str, Any]) -> str:
+    last = one["last_job"]
+    return f"{last['state']} {last['created_at']} {last['id']}" if last else ""
 
 
 def _sendable(shown: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in shown.items() if name not in _READ_ONLY}
 
 
-def _policies_in(place: Path) -> list[tuple[str, dict[str, Any]]]:
+def _policies_in(place: Path) -> list[_Wanted]:
     files = sorted([*place.glob("*.yaml"), *place.glob("*.yml")]) if place.is_dir() else [place]
     if not files:
         raise WrongArgumentError(f"there is no *.yaml in {place}")
-    found = []
+    found: dict[str, _Wanted] = {}
     for file in files:
         try:
             documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise WrongArgumentError(f"{file} can't be read: {error}") from error
         for document in documents:
             if not isinstance(document, dict):
                 raise WrongArgumentError(f"{file}: a policy is a mapping with `rules`")
-            found.append((str(document.get("name", file.stem)), _sendable(document)))
+            one = _Wanted(file, str(document.get("name", file.stem)), _sendable(_as_json(document)))
+            if one.name in found:
+                raise WrongArgumentError(f"{file}: {one.name} is in {found[one.name].file} too")
+            found[one.name] = one
+    return list(found.values())
+
+
+def _as_json(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document of YAML as JSON has it: a date is a text."""
+    found: dict[str, Any] = json.loads(json.dumps(document, default=str))
     return found
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from app.cli.api_client import ApiClient
+from app.cli.api_errors import in_words_of_commands
 from app.cli.options import (
     FAILED,
     AsJson,
     Name,
     print_json,
+    print_table,
     read_document,
     read_secret,
     with_client,
@@ -35,6 +36,7 @@ def add_to(commands: typer.Typer) -> None:
 _ALLOWED = {True: "may ", False: "NOT ", None: "?   "}
 
 
+@jobs.command("ls", hidden=True)
 @jobs.command("list")
 @with_client
 def list_jobs(
@@ -52,7 +54,7 @@ def list_jobs(
     since: Annotated[str | None, typer.Option(help="Submitted then or later: 1h, 2026-11-25, a time.")] = None,
     until: Annotated[str | None, typer.Option(help="Submitted before that.")] = None,
     search: Annotated[str | None, typer.Option("--search", "-q", help="Only those with this text.")] = None,
-    limit: Annotated[int, typer.Option(help="How many, the newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, the newest first."""
@@ -63,10 +65,18 @@ def list_jobs(
         print_json(found)
         return
     rows = [
-        (job["id"], job["state"], job["created_at"], job["policy"] or job["created_by"], _counts(job), _why(job))
+        (
+            job["id"],
+            job["kind"],
+            job["state"],
+            job["created_at"],
+            job["policy"] or job["created_by"],
+            _counts(job),
+            _why(client, job),
+        )
         for job in found
     ]
-    _print_table(("ID", "STATE", "SUBMITTED", "BY", "IMAGES", "ERROR"), rows)
+    print_table(("ID", "KIND", "STATE", "SUBMITTED", "BY", "IMAGES", "ERROR"), rows)
 
 
 @jobs.command("get")
@@ -94,7 +104,7 @@ def explain_tag(
     if as_json:
         print_json({"explanation": found, "images": rows})
     else:
-        print_explanation(found, rows)
+        print_explanation(client, found, rows)
 
 
 @jobs.command("images")
@@ -109,7 +119,7 @@ def list_images(
     search: Annotated[
         str | None, typer.Option("--search", "-q", help="Only those with this text in a name, digest or error.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="How many. [default: all]")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many. [default: all]")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the images of a job."""
@@ -117,8 +127,8 @@ def list_images(
     if as_json:
         print_json(found)
         return
-    rows = [(one["state"], one["source"], one["destination"], one["reason"] or _why(one)) for one in found]
-    _print_table(("STATE", "SOURCE", "DESTINATION", "WHY"), rows)
+    rows = [(one["state"], one["source"], one["destination"], one["reason"] or _why(client, one)) for one in found]
+    print_table(("STATE", "SOURCE", "DESTINATION", "WHY"), rows)
 
 
 @jobs.command("cancel")
@@ -148,8 +158,12 @@ def show_log(
     image: Annotated[str | None, typer.Argument(help="An image's id. [default: all that failed]")] = None,
 ) -> None:
     """Show what was done for images that failed, step by step."""
-    failed = client.pages(f"/v1/jobs/{job}/images", state="failed")
-    for one in [image] if image else [found["id"] for found in failed]:
+    failed = [] if image else [found["id"] for found in client.pages(f"/v1/jobs/{job}/images", state="failed")]
+    if not image and not failed:
+        typer.echo(
+            "no image failed; name one to see its log: registry-sync jobs images ID --json has their ids", err=True
+        )
+    for one in [image] if image else failed:
         typer.echo(f"# {one}")
         for step in client.get(f"/v1/jobs/{job}/images/{one}/log")["steps"]:
             details = " ".join(f"{name}={value}" for name, value in step["details"].items() if value is not None)
@@ -213,12 +227,19 @@ def check_registry(
     name: Name,
     *,
     repository: Annotated[str | None, typer.Option(help="A repository to list and read from.")] = None,
+    namespace: Annotated[
+        str | None, typer.Option(help="Instead of a repository: what to list, and read the first of.")
+    ] = None,
     push: Annotated[bool, typer.Option("--push", help="Open an upload there too, and take it back.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Try what a copy needs: reach it, log in, list, read, push; exit code 3 where something does not work."""
-    _check(client, name, ({"repository": repository} if repository else {}) | ({"push": True} if push else {}))
+    asked = {"repository": repository, "namespace": namespace, "push": push or None}
+    body = {field: value for field, value in asked.items() if value is not None}
+    _check(client, name, body, as_json=as_json)
 
 
+@registry.command("list", hidden=True)
 @registry.command("ls")
 @with_client
 def list_registries(client: ApiClient, *, as_json: AsJson = False) -> None:
@@ -228,7 +249,7 @@ def list_registries(client: ApiClient, *, as_json: AsJson = False) -> None:
         print_json(found)
         return
     rows = [(one["name"], one["host"], one["type"], one["auth"]["type"], _state(one["state"])) for one in found]
-    _print_table(("NAME", "HOST", "TYPE", "LOGIN", "STATE"), rows)
+    print_table(("NAME", "HOST", "TYPE", "LOGIN", "STATE"), rows)
 
 
 @registry.command("rm")
@@ -246,17 +267,26 @@ def remove_registry(
 # --- below ------------------------------------------------------------------------------------------------------------
 
 
-def _check(client: ApiClient, name: str, body: dict[str, Any]) -> None:
+def _check(client: ApiClient, name: str, body: dict[str, Any], *, as_json: bool = False) -> None:
     checked = client.post(f"/v1/registries/{name}/check", body)
-    for step in checked["steps"]:
-        typer.echo(f"{'ok  ' if step['ok'] else 'FAIL'} {step['name']}: {step['detail']}")
-    if checked.get("may"):  # a service of an earlier release does not say
-        until = f", until {checked['valid_until']}" if checked["valid_until"] else ""
-        typer.echo(f"who  {checked['identity'] or 'anonymous'}{until}")
-        for action, one in checked["may"].items():
-            typer.echo(f"{_ALLOWED[one['allowed']]} {action}: {one['detail']}")
+    if as_json:
+        print_json(checked)
+    else:
+        _print_check(checked)
     if not checked["ok"]:
         raise typer.Exit(FAILED)
+
+
+def _print_check(checked: dict[str, Any]) -> None:
+    for step in checked["steps"]:
+        detail = in_words_of_commands(step["detail"], is_local=False)
+        typer.echo(f"{'ok  ' if step['ok'] else 'FAIL'} {step['name']}: {detail}")
+    if checked.get("may"):  # a service of an earlier release does not say
+        typer.echo(f"who  {checked['identity'] or 'anonymous'}")
+    if checked.get("valid_until"):
+        typer.echo(f"until {checked['valid_until']}: the login ends then")
+    for action, one in (checked.get("may") or {}).items():
+        typer.echo(f"{_ALLOWED[one['allowed']]} {action}: {one['detail']}")
 
 
 def _counts(job: dict[str, Any]) -> str:
@@ -265,8 +295,8 @@ def _counts(job: dict[str, Any]) -> str:
     return counts(job["progress"]["images"])
 
 
-def _why(one: dict[str, Any]) -> str:
-    return f"{one['error']['code']}: {one['error']['message']}" if one["error"] else ""
+def _why(client: ApiClient, one: dict[str, Any]) -> str:
+    return client.error_text(one["error"]) if one["error"] else ""
 
 
 def _state(state: dict[str, Any] | None) -> str:
@@ -275,9 +305,3 @@ def _state(state: dict[str, Any] | None) -> str:
     if state["paused_until"]:
         return f"paused until {state['paused_until']}: {state['reason']}"
     return f"last error {state['last_error']['code']}" if state["last_error"] else "ok"
-
-
-def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    for row in (head, *rows):
-        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

@@ -17,13 +17,13 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.api_client import ApiClient, open_client
+from app.cli.api_errors import WrongArgumentError
 from app.cli.options import (
     FAILED,
     AsJson,
     Context,
     Key,
     Url,
-    WrongArgumentError,
     docker_config,
     errors_in_one_line,
     print_json,
@@ -161,6 +161,7 @@ def verify(
     *,
     tags: Tags = None,
     exclude_tags: ExcludeTags = None,
+    platform: Platforms = None,
     as_json: AsJson = False,
     local: Local = False,
     insecure: Insecure = False,
@@ -173,7 +174,7 @@ def verify(
     context: Context = None,
 ) -> None:
     """Compare both sides tag by tag; exit code 0 where every digest is the same, 3 where one is not."""
-    request = _request(source, destinations, tags=tags, exclude_tags=exclude_tags)
+    request = _request(source, destinations, tags=tags, exclude_tags=exclude_tags, platforms=platform)
     sides = _Sides(
         is_local=local,
         source=_Side((source,), insecure or insecure_source, source_creds, "--source-creds"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import TransferSpeedColumn as SpeedColumn
 
-from app.cli.api_client import ApiClient, check
+from app.cli.api_client import ApiClient
+from app.cli.api_errors import check
 from app.domain.errors import UnavailableError
 
 SILENCE_SECONDS = 40.0
@@ -41,7 +42,7 @@ def watch(client: ApiClient, job_id: str, *, console: Console) -> dict[str, Any]
     Raise `NotFoundError`, `RefusedError`, or `UnavailableError` where the service does not answer, or stays away.
     """
     job: dict[str, Any] = {}
-    with _shown(console) as display:
+    with _shown(console, client) as display:
         for name, data in follow(client.http, job_id):
             display.show(name, data)
             job = data if name == "end" else job
@@ -50,8 +51,12 @@ def watch(client: ApiClient, job_id: str, *, console: Console) -> dict[str, Any]
     return job
 
 
-def _shown(console: Console) -> _Bars:
-    return _Bars(console) if console.is_terminal else _Lines(console)
+def _shown(console: Console, client: ApiClient) -> _Bars:
+    return (
+        _Bars(console, error_text=client.error_text)
+        if console.is_terminal
+        else _Lines(console, error_text=client.error_text)
+    )
 
 
 def follow(
@@ -83,10 +88,14 @@ def follow(
 
 
 class _Bars:
-    """A bar for the whole job, and one for each image at work, as many as fit."""
+    """A bar for the whole job, and one for each image at work, as many as fit.
 
-    def __init__(self, console: Console) -> None:
+    - `error_text`: returns an error as it is shown
+    """
+
+    def __init__(self, console: Console, *, error_text: Callable[[dict[str, Any]], str]) -> None:
         self.state = ""
+        self._error_text = error_text
         self._console = console
         columns = (
             TextColumn("{task.description}"),
@@ -126,7 +135,7 @@ class _Bars:
     def show_failures(self, images: list[dict[str, Any]]) -> None:
         """List images that failed, and why."""
         for image in images:
-            text = f"{image['source']} → {image['destination']}: {image['error']['code']}: {image['error']['message']}"
+            text = f"{image['source']} → {image['destination']}: {self._error_text(image['error'])}"
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _show_progress(self, progress: dict[str, Any]) -> None:
@@ -154,16 +163,24 @@ class _Bars:
         for bar in self._images.values():
             self._bytes.remove_task(bar)
         self._images.clear()
-        error = job["error"]
-        text = f": {error['code']}: {error['message']}" if error else ""
-        self._console.print(f"{job['state']}: {counts(job['progress']['images'])}{text}", markup=False, highlight=False)
+        images = job["progress"]["images"]
+        for line in () if images["total"] else left_out(job["selection"]):
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        text = f": {self._error_text(job['error'])}" if job["error"] else ""
+        self._console.print(f"{job['state']}: {counts(images)}{text}", markup=False, highlight=False)
 
 
 class _Lines(_Bars):
     """A line every half minute, for pipes and logs."""
 
-    def __init__(self, console: Console, *, now: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(console)
+    def __init__(
+        self,
+        console: Console,
+        *,
+        error_text: Callable[[dict[str, Any]], str],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(console, error_text=error_text)
         self._now = now
         self._said_at = now()
 
@@ -183,6 +200,16 @@ class _Lines(_Bars):
 
 def counts(images: dict[str, int]) -> str:
     """Return how far a job's images are, leaving out what is zero."""
-    words = ("copied", "up_to_date", "failed", "cancelled", "running")
-    text = [f"{images[word]} {word.replace('_', ' ')}" for word in words if images[word]]
+    words = ("copied", "planned", "up_to_date", "failed", "cancelled", "running")
+    text = [f"{images[word]} {word.replace('_', ' ')}" for word in words if images.get(word)]
     return f"{', '.join(text) or 'none done'} of {images['total']} images"
+
+
+def left_out(selection: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Yield how many tags and repositories each rule of a job or a plan leaves out, for what, and the first of them."""
+    for count in selection:
+        if not count["taken"]:
+            names = f" ({', '.join(count['first'])}{', …' if count['count'] > len(count['first']) else ''})"
+            what = "repository " if count["kind"] == "repository" else ""
+            shown = names if count["first"] else ""
+            yield f"left out by rule {count['rule']}, {what}{count['reason']}: {count['count']:,}{shown}"

@@ -179,7 +179,7 @@ def test_wrong_arguments_and_addresses_are_told_in_one_line(home: Path) -> None:
     unknown = cli("jobs", "list", "--context", "elsewhere", home=home)
     assert "there are: here, there" in unknown.stderr
     wrong = cli("sync", "docker://redis:7", "127.0.0.1/x", home=home)
-    assert (wrong.returncode, "/source" in wrong.stderr) == (1, True)
+    assert (wrong.returncode, "SOURCE: " in wrong.stderr) == (2, True)
     assert cli("sync", "a", "b", "--insecure", home=home).returncode == 2
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.cli.api_client import RefusedError
+from app.cli.api_errors import RefusedError
 from app.cli.watch import LOST_SECONDS, counts, follow
 from app.domain.errors import NotFoundError, UnavailableError
 from tests.conftest import Namespace
@@ -108,6 +108,7 @@ def test_a_refusal_is_told_in_the_services_own_words(status: int, error: type[Ex
 def test_counts_leave_out_what_is_zero() -> None:
     none = {"total": 7, "queued": 7, "running": 0, "copied": 0, "up_to_date": 0, "failed": 0, "cancelled": 0}
     assert counts(none) == "none done of 7 images"
+    assert counts({**none, "planned": 6, "up_to_date": 1}) == "6 planned, 1 up to date of 7 images"
     assert counts({**none, "up_to_date": 2, "failed": 1}) == "2 up to date, 1 failed of 7 images"
 
 
