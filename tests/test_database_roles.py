@@ -26,9 +26,9 @@ PASSWORDS = {"sync_owner": "owner's", "sync_service": "service's"}
 def make_roles(database: PostgresDatabase, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the script as the image of PostgreSQL does, with secrets that lie in a folder of the test's."""
     connection = f"host={database.host} port={database.port} user={USER} dbname={database.name}"
-    command = [find_programs() / "psql", connection, "--no-psqlrc", "--set", "ON_ERROR_STOP=1", "--no-password"]
-    return subprocess.run(  # noqa: S603
-        [*command, "--set", f"secrets={folder}", "--file", ROLES],
+    command = [str(find_programs() / "psql"), connection, "--no-psqlrc", "--set", "ON_ERROR_STOP=1", "--no-password"]
+    return subprocess.run(  # noqa: S603 — psql, with this test's own words
+        [*command, "--set", f"secrets={folder}", "--file", str(ROLES)],
         env={**os.environ, "PGPASSWORD": database.password},
         check=False,
         capture_output=True,

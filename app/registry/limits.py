@@ -17,8 +17,11 @@ MAX_ERROR_BYTES = 64 * 1024
 MAX_TOKEN_ANSWER_BYTES = MIB
 MAX_TOKEN_LENGTH = 16 * 1024
 """Longer ones would not pass the header limits of common servers."""
-MAX_PAGE_BYTES = 32 * MIB
-"""GAR lists every tag, with its manifest, on one page."""
+MAX_PAGE_BYTES = 4 * MIB
+"""A page of 1,000 entries has less than 4 KiB for each; one without an end (Distribution 2 lists all tags at once) has
+room for 30,000 tags of the longest kind, and some 200,000 of a usual one."""
+MAX_WHOLE_LIST_BYTES = 32 * MIB
+"""Google lists every tag, with its manifest, on one page."""
 MAX_PAGES = 1_000
 MAX_ITEMS = 200_000
 MAX_REFERRERS_PAGES = 100

@@ -15,7 +15,7 @@ from typing import Literal
 from app.domain.reference import DOCKER_HUB
 from app.domain.registry import ECR_PUBLIC, RegistryEntry, RegistryType
 from app.registry.http.message import Url
-from app.registry.limits import MIB
+from app.registry.limits import MAX_PAGE_BYTES, MAX_WHOLE_LIST_BYTES, MIB
 
 DigestsBy = Literal["acr", "ecr", "harbor", "google", "quay", "docker_hub", "gitlab", "nothing"]
 CreatedBy = Literal["first_push", "ecr", "google", "harbor", "docker_hub", "quay", "nothing"]
@@ -41,6 +41,8 @@ class Quirks:
     """How repositories are listed: `_catalog`, an API of its own, or not at all."""
     digests_by: DigestsBy = "nothing"
     """Which list tells the digests of all tags, a page at a time."""
+    page_bytes: int = MAX_PAGE_BYTES
+    """How much of one page of a list is read."""
     links_pages: bool = False
     """Whether its lists always have a `Link` where they go on, so that a page without one is the last."""
     listing_advice: str = "name the repositories in the rule, one by one"
@@ -108,6 +110,7 @@ _GAR = Quirks(
     "artifactregistry.repositories.create, such as the role roles/artifactregistry.admin has",
     listing_advice="name a project in the rule, such as europe-docker.pkg.dev/project/**",
     digests_by="google",
+    page_bytes=MAX_WHOLE_LIST_BYTES,
     # Chunks were never supported on Google's registries (containers/skopeo #1101).
     takes_chunks=False,
     login_advice="Google takes an identity (auth.type google), or the users oauth2accesstoken "

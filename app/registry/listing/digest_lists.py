@@ -22,7 +22,6 @@ from app.registry.auth.aws import AwsIdentity
 from app.registry.auth.challenge import Scopes
 from app.registry.http.errors import Response
 from app.registry.http.message import Url
-from app.registry.limits import MAX_PAGE_BYTES
 from app.registry.listing.pages import api_entries, next_page
 from app.registry.listing.vendor_apis import docker_hub_login, next_in_body, password_of, token_of
 from app.registry.quirks import quirks_of
@@ -113,7 +112,8 @@ async def _harbor(executor: RequestExecutor, repository: str, _scopes: Scopes) -
 
 async def _google(executor: RequestExecutor, repository: str, scopes: Scopes) -> AsyncIterator[_Item]:
     request = _call(executor.home.with_target(f"/v2/{repository}/tags/list"), scopes)
-    answer = await executor.fetch(replace(request, body_limit=MAX_PAGE_BYTES))  # whole: Google has no pages
+    limit = quirks_of(executor.entry).page_bytes  # whole: Google has no pages
+    answer = await executor.fetch(replace(request, body_limit=limit))
     try:
         manifests = json.loads(answer.body).get("manifest")
     except (ValueError, RecursionError, AttributeError):

@@ -24,7 +24,6 @@ from app.registry.limits import (
     MAX_ITEMS,
     MAX_LIST_BYTES,
     MAX_LIST_SECONDS,
-    MAX_PAGE_BYTES,
     MAX_PAGES,
     MIB,
 )
@@ -130,7 +129,7 @@ async def api_entries(
 ) -> AsyncIterator[Any]:
     """Yield what a list of a registry's own API holds: under a key of its pages, or as its pages."""
     count = 0
-    first = await executor.fetch_json(_at(request, request.url))
+    first = await executor.fetch_json(_at(executor, request, request.url))
     async for answer in each_page(executor, request, first, follow=follow):
         page = _items(executor, request, answer, key=key)
         count = _counted(executor, request, count + len(page))
@@ -173,7 +172,7 @@ async def each_page(
         if following is None or following.target in asked:
             return
         asked.add(following.target)
-        answer = await executor.fetch_json(_at(request, following))
+        answer = await executor.fetch_json(_at(executor, request, following))
 
 
 class _Budget:
@@ -212,7 +211,7 @@ async def _pages_by_last(
     known, budget = set(map(str, page)), _Budget(executor, request)
     while page and len(page) == full and isinstance(page[-1], str):
         url = request.url.with_parameter("n", str(size)) if size else request.url
-        answer = await executor.fetch_json(_at(request, url.with_parameter("last", page[-1])))
+        answer = await executor.fetch_json(_at(executor, request, url.with_parameter("last", page[-1])))
         budget.take(answer)
         page = [item for item in _items(executor, request, answer, key=key) if str(item) not in known]
         known.update(map(str, page))
@@ -230,16 +229,16 @@ async def _first_page(executor: RequestExecutor, request: RegistryRequest) -> Re
     for size in _PAGE_SIZES:
         url = request.url.with_parameter("n", str(size)) if size else request.url
         try:
-            return await executor.fetch_json(_at(request, url))
+            return await executor.fetch_json(_at(executor, request, url))
         except RegistryError as error:
             if size == 0 or error.status not in _REFUSED_SIZE_STATUSES:
                 raise
     raise AssertionError  # the last size returned or raised
 
 
-def _at(request: RegistryRequest, url: Url) -> RegistryRequest:
+def _at(executor: RequestExecutor, request: RegistryRequest, url: Url) -> RegistryRequest:
     headers = request.headers or {"Accept": "application/json"}
-    return replace(request, url=url, headers=headers, body_limit=MAX_PAGE_BYTES)
+    return replace(request, url=url, headers=headers, body_limit=quirks_of(executor.entry).page_bytes)
 
 
 def _items(executor: RequestExecutor, request: RegistryRequest, answer: Response, *, key: str | None) -> list[Any]:

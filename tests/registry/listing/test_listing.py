@@ -57,6 +57,17 @@ async def test_a_list_with_too_many_entries_ends_with_an_error(
             assert refusal.value.code == "limit_exceeded"
 
 
+async def test_a_page_is_read_up_to_what_its_type_may_need(connect: Connect) -> None:
+    tags = [f"{number:0100}" for number in range(45_000)]
+    async with fake_registry(Quirks(extra_tags=tuple(tags), n_limit=0)) as registry:
+        registry.load("team/app", IMAGE, "v1")
+        with pytest.raises(RegistryError) as refusal:
+            [tag async for tag in connect(registry).list_tags("team/app")]
+        assert (refusal.value.code, refusal.value.temporary) == ("limit_exceeded", False)
+        whole = [tag async for tag in connect(registry, type="gar").list_tags("team/app")]
+        assert set(whole) == {"v1", *tags}
+
+
 @pytest.mark.parametrize(("limit", "requests"), [(1000, 1), (999, 2), (100, 2), (99, 3)])
 async def test_a_page_size_that_is_refused_is_lowered(connect: Connect, limit: int, requests: int) -> None:
     async with fake_registry(Quirks(n_limit=limit)) as registry:
