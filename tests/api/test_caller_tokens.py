@@ -73,6 +73,25 @@ async def test_an_event_stream_ends_with_its_token(api: Api, issuer: TokenIssuer
     assert "event: end" not in text
 
 
+async def test_the_console_takes_a_token_until_its_end(api: Api, issuer: TokenIssuerServer) -> None:
+    origin = {"Origin": str(api.client.base_url).rstrip("/")}
+    token = issuer.token(sub="ann@example.com", kid="e", algorithm="ES256", exp=int(time.time()) + 3_600)
+    answer = await api.client.post("/console/login", data={"key": token}, headers=origin)
+    assert answer.status_code == 303, answer.text
+    assert "oidc/" in (await api.client.get("/console")).text
+    (cookie,) = (value for name, value in api.client.cookies.items() if "session" in name)
+    sessions = api.service.console_sessions
+    ends_at, _ = json.loads(sessions._sealer.unseal(cookie, context="console/session"))
+    assert ends_at <= time.time() + 3_600
+
+    api.client.cookies.clear()
+    long = issuer.token(sub="ann@example.com", groups=["g" * 50] * 80)
+    assert await status(api, long) == 200
+    answer = await api.client.post("/console/login", data={"key": long}, headers=origin)
+    assert answer.status_code == 401
+    assert "too long to log in with" in answer.text
+
+
 WRONG: dict[str, dict[str, Any]] = {
     "another audience": {"aud": "another"},
     "no audience": {"aud": None},
