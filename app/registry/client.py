@@ -198,10 +198,9 @@ class RegistryClient:
         scopes = _writing(repository)
         await self._referrers.add_to_fallback(repository, subject, referrer=referrer, scopes=scopes)
 
-    @property
-    def creates_first(self) -> bool:
-        """Whether a repository is to be made before the first push to it, which would make it otherwise."""
-        return self._creation is not None and self._creation.comes_first
+    def creates_first(self, repository: str) -> bool:
+        """Whether a repository is to be made before a push to it, see `RepositoryCreator.comes_first`."""
+        return self._creation is not None and self._creation.comes_first(repository)
 
     async def create_repository(self, repository: str) -> bool:
         """Make a repository where the entry says so, see `RepositoryCreator.create`."""

@@ -4,6 +4,9 @@ Harbor has projects to be made, and Google repositories, in which images come wi
 make a repository with the first push themselves, public or private as the namespace says: there it is made before that,
 as the entry's `create_missing` says. Once for each name in a process; of several that ask at once the others find it
 there.
+
+Some are made in two steps: a project of Harbor and its rules, a repository of ECR and its lifecycle. A second step that
+failed is taken again before the next push, which would find nothing missing: see `comes_first`.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import structlog
 from app.domain.errors import RegistryError
 from app.domain.reference import DOCKER_HUB
 from app.domain.registry import AwsAuth, RegistryEntry, RepositoryTemplate
-from app.registry.auth.aws import AwsIdentity
+from app.registry.auth.aws import AwsIdentity, Creation
 from app.registry.auth.challenge import Scopes
 from app.registry.auth.identities import refusal_of_login
 from app.registry.http.errors import CREATE_REPOSITORY, make_error
@@ -83,12 +86,16 @@ class RepositoryCreator:
         self._executor = executor
         self._quirks: Quirks = quirks_of(executor.entry)
         self._made: set[str] = set()
+        self._creations: defaultdict[str, Creation] = defaultdict(Creation)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    @property
-    def comes_first(self) -> bool:
-        """Whether to make a repository before it is pushed to: else the push would make it, as it sees fit."""
-        return self._executor.entry.create_missing is not None and self._quirks.creates_by in {"docker_hub", "quay"}
+    def comes_first(self, repository: str) -> bool:
+        """Whether to make a repository before it is pushed to: else the push would make it, or find it half made."""
+        if self._executor.entry.create_missing is None or not self._quirks.has_creation_api:
+            return False
+        name = _made_for(repository, self._quirks)
+        is_half_made = name in self._creations and self._creations[name].has_begun
+        return self._quirks.creates_by in {"docker_hub", "quay"} or is_half_made
 
     async def create(self, repository: str) -> bool:
         """Make a repository, or the project it is in; return False where that is not to be done, or was done before.
@@ -107,15 +114,16 @@ class RepositoryCreator:
             except RegistryError as error:
                 raise self._advised(error, name) from error
             self._made.add(name)
+            self._creations.pop(name, None)
         _log.info("repository_created", registry=self._executor.entry.registry, name=name)
         return True
 
     async def _create(self, name: str, template: RepositoryTemplate) -> None:
         match self._quirks.creates_by:
             case "harbor":
-                await _create_harbor_project(self._executor, name, template)
+                await _create_harbor_project(self._executor, name, template, creation=self._creations[name])
             case "ecr":
-                await _create_on_ecr(self._executor, name, template)
+                await _create_on_ecr(self._executor, name, template, creation=self._creations[name])
             case "google":
                 await create_on_google(self._executor, name, template)
             case "docker_hub":
@@ -193,17 +201,21 @@ def _document(text: str) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-async def _create_on_ecr(executor: RequestExecutor, name: str, template: RepositoryTemplate) -> None:
+async def _create_on_ecr(
+    executor: RequestExecutor, name: str, template: RepositoryTemplate, *, creation: Creation
+) -> None:
     """Make a repository with the identity that logs in (Amazon ECR API reference, CreateRepository)."""
     entry = executor.entry
     if isinstance(entry.auth, AwsAuth) and refusal_of_login(entry, executor.http.settings.logins) is None:
-        await AwsIdentity(entry, entry.auth).create_repository(name, template)
+        await AwsIdentity(entry, entry.auth).create_repository(name, template, creation=creation)
         return
     context = executor.context(CREATE_REPOSITORY)
     raise make_error(f"{context.registry} takes an identity of AWS for that", context, code="unauthorized")
 
 
-async def _create_harbor_project(executor: RequestExecutor, project: str, template: RepositoryTemplate) -> None:
+async def _create_harbor_project(
+    executor: RequestExecutor, project: str, template: RepositoryTemplate, *, creation: Creation
+) -> None:
     """Make a project, with its rules (Harbor's API, `createProject`; 409 where it is there).
 
     A push found it missing a moment ago. So one that is there is another process's, or one whose rules were refused or
@@ -216,6 +228,7 @@ async def _create_harbor_project(executor: RequestExecutor, project: str, templa
     login = await password_of(executor)
     api = _Api(executor, executor.home, {"Authorization": login.basic} if login.password else {}, _HARBOR_NAMES)
     await api.make("/api/v2.0/projects", body, expects={_CONFLICT})
+    creation.has_begun = True
     place = f"/api/v2.0/projects/{quote(project, safe='')}"
     if template.immutable_tags and not await api.read(f"{place}/immutabletagrules?page_size=1"):
         await api.make(f"{place}/immutabletagrules", _HARBOR_IMMUTABLE, expects={_CONFLICT})

@@ -601,7 +601,7 @@ class Attempt:
     async def _create_first(self, comparison: Comparison, targets: Sequence[DestinationState]) -> None:
         """Make repositories where the first push would, otherwise than the entry says."""
         for target in targets:
-            if not target.client.creates_first or comparison.previous_digest(target.reference) is not None:
+            if not target.client.creates_first(target.path) or comparison.previous_digest(target.reference) is not None:
                 continue
             try:
                 if await target.client.create_repository(target.path):

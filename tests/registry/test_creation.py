@@ -27,10 +27,7 @@ HARBOR_ENTRY: dict[str, Any] = {"host": "harbor.example.com", "type": "harbor"}
 HARBOR: dict[str, Any] = {"api": "harbor", "projects_needed": True}
 
 
-async def copied(
-    there: FakeRegistry, *tags: str, create_missing: dict[str, Any] | None, kind: str = "harbor", times: int = 1
-) -> list[CopyResult]:
-    """Copy tags of one repository, each by `times` processes at once, to a registry that has it not."""
+def entry_there(there: FakeRegistry, create_missing: dict[str, Any] | None, *, kind: str = "harbor") -> RegistryEntry:
     name, password = LOGINS.get(kind, LOGINS["harbor"])
     document = {
         "name": "there",
@@ -40,12 +37,20 @@ async def copied(
         "auth": {"type": "basic", "username": name, "password": password},
         "create_missing": create_missing,
     }
+    return RegistryEntry.model_validate(document)
+
+
+async def copied(
+    there: FakeRegistry, *tags: str, create_missing: dict[str, Any] | None, kind: str = "harbor", times: int = 1
+) -> list[CopyResult]:
+    """Copy tags of one repository, each by `times` processes at once, to a registry that has it not."""
+    entry = entry_there(there, create_missing, kind=kind)
     async with fake_registry() as here:
         for tag in tags:
             here.load("app", IMAGE, tag)
 
         async def process(number: int) -> list[CopyResult]:
-            async with workbench(here, entries=[RegistryEntry.model_validate(document)]) as bench:
+            async with workbench(here, entries=[entry]) as bench:
                 copies = (bench.copy(f"{here.host}/app:{tag}", f"{there.host}/team/p{number}:{tag}") for tag in tags)
                 return [result for results in await asyncio.gather(*copies) for result in results]
 
@@ -101,6 +106,23 @@ async def test_a_project_whose_rules_were_refused_is_not_copied_to_without_them(
         assert result.error is not None
         assert (result.error.code, "Create Immutable Tag" in result.error.message) == ("denied", True)
         assert "team" in there.made
+
+
+async def test_rules_that_were_refused_are_tried_again_before_the_next_push() -> None:
+    async with (
+        fake_registry(Quirks(auth="token", harbor_rules_refused=True, **HARBOR), accounts=ACCOUNTS) as there,
+        fake_registry() as here,
+    ):
+        for tag in ("v1", "v2", "v3"):
+            here.load("app", IMAGE, tag)
+        async with workbench(here, entries=[entry_there(there, STRICT)]) as bench:
+            for tag in ("v1", "v2"):  # the project is there now, and a push would find nothing missing
+                [result] = await bench.copy(f"{here.host}/app:{tag}", f"{there.host}/team/app:{tag}")
+                assert (result.outcome, result.error and result.error.code) == ("failed", "denied")
+            there.change(harbor_rules_refused=False)
+            [result] = await bench.copy(f"{here.host}/app:v3", f"{there.host}/team/app:v3")
+            assert result.outcome == "copied"
+        assert (len(there.site.rules["team"]), "team" in there.site.retentions) == (1, True)
 
 
 async def test_rules_that_a_project_has_stay() -> None:

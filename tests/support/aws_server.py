@@ -72,6 +72,12 @@ class AwsServer:
         self.check_identities(is_on=True)
         return AccessKey(key["AccessKeyId"], key["SecretAccessKey"])
 
+    def allow(self, name: str, *, actions: list[str]) -> None:
+        """Let a user do what is named, instead of what they could do."""
+        self.check_identities(is_on=False)
+        self._iam().put_user_policy(UserName=name, PolicyName="rights", PolicyDocument=_policy(actions))
+        self.check_identities(is_on=True)
+
     def make_role(self, name: str, *, actions: list[str]) -> str:
         """Make a role that everybody of the account may assume; return its ARN."""
         self.check_identities(is_on=False)

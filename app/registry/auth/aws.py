@@ -1,9 +1,9 @@
 """ECR's passwords and repositories, asked for with an access key, an assumed role, or the identity of the machine.
 
 Source: Amazon ECR API reference, GetAuthorizationToken (12 hours), CreateRepository, PutLifecyclePolicy,
-DescribeRepositories, ListImages and DescribeImages; Amazon ECR Public API reference, which has the like; AWS STS API
-reference, AssumeRole and GetCallerIdentity; IAM User Guide, "Troubleshoot access denied error messages". botocore is an
-extra (`registry-sync[aws]`), imported when a login needs it, and runs in threads: it blocks.
+GetLifecyclePolicy, DescribeRepositories, ListImages and DescribeImages; Amazon ECR Public API reference, which has the
+like; AWS STS API reference, AssumeRole and GetCallerIdentity; IAM User Guide, "Troubleshoot access denied error
+messages". botocore is an extra (`registry-sync[aws]`), imported when a login needs it, and runs in threads: it blocks.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import base64
 import binascii
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from datetime import UTC
+from dataclasses import dataclass
+from datetime import UTC, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
+from app.clock import now
 from app.domain.errors import RegistryError
 from app.domain.registry import ECR_PUBLIC, AwsAuth, RegistryEntry, RepositoryTemplate, ecr_region
 from app.registry.auth.credentials import Login
@@ -38,6 +40,7 @@ _RIGHTS = {
     "CreateRepository": "ecr:CreateRepository",
     "TagResource": "ecr:TagResource",
     "PutLifecyclePolicy": "ecr:PutLifecyclePolicy",
+    "GetLifecyclePolicy": "ecr:GetLifecyclePolicy",
     "DescribeRepositories": "ecr:DescribeRepositories",
     "ListImages": "ecr:ListImages",
     "DescribeImages": "ecr:DescribeImages",
@@ -53,8 +56,17 @@ _LIMITS = frozenset({"LimitExceededException"})
 _SERVER_ERROR = 500
 _SHORTEST_LIFECYCLE = 100
 """ECR takes no shorter text; blanks at its end mean nothing."""
+YOUNG = timedelta(hours=1)
+"""How long after a repository was made its lifecycle may be set by whoever finds that it has none."""
 _PAGE = 1000
 """The most repositories or images that ECR puts on a page."""
+
+
+@dataclass(slots=True)
+class Creation:
+    """How far making something got: its second step is ours to take again once the first was taken."""
+
+    has_begun: bool = False
 
 
 class AwsIdentity:
@@ -72,10 +84,15 @@ class AwsIdentity:
         """
         return await self._run(self._ask)
 
-    async def create_repository(self, name: str, template: RepositoryTemplate) -> None:
-        """Make a repository unless it is there; raise `RegistryError` as `fetch` does, `limit_exceeded` when full."""
-        create = self._create_public if self._is_public else self._create
-        await self._run(lambda: create(name, template))
+    async def create_repository(self, name: str, template: RepositoryTemplate, *, creation: Creation) -> None:
+        """Make a repository unless it is there; raise `RegistryError` as `fetch` does, `limit_exceeded` when full.
+
+        One that is there without its lifecycle gets it where this process made it, or it is no older than `YOUNG`.
+        """
+        if self._is_public:
+            await self._run(lambda: self._create_public(name, template))
+        else:
+            await self._run(lambda: self._create(name, template, creation))
 
     async def list_repositories(self) -> AsyncIterator[str]:
         """Yield the paths of the account's repositories as the registry has them, a page at a time."""
@@ -137,7 +154,7 @@ class AwsIdentity:
         name, _, password = base64.b64decode(answer["authorizationToken"], validate=True).decode().partition(":")
         return RenewableLogin(Login(username=name, password=password), answer["expiresAt"].astimezone(UTC))
 
-    def _create(self, name: str, template: RepositoryTemplate) -> None:
+    def _create(self, name: str, template: RepositoryTemplate, creation: Creation) -> None:
         wanted: dict[str, Any] = {
             "repositoryName": name,
             "imageTagMutability": "IMMUTABLE" if template.immutable_tags else "MUTABLE",
@@ -147,11 +164,15 @@ class AwsIdentity:
             wanted["encryptionConfiguration"] = {"encryptionType": "KMS", "kmsKey": template.encryption_key}
         wanted |= _tags_of(template)
         client = self._client(self._session(), "ecr")
-        with suppress(client.exceptions.RepositoryAlreadyExistsException):
+        try:
             client.create_repository(**wanted)
-            if template.lifecycle is not None:
-                policy = template.lifecycle.ljust(_SHORTEST_LIFECYCLE)
-                client.put_lifecycle_policy(repositoryName=name, lifecyclePolicyText=policy)
+            creation.has_begun = True
+        except client.exceptions.RepositoryAlreadyExistsException:
+            if template.lifecycle is None or not _lacks_lifecycle(client, name, creation):
+                return
+        if template.lifecycle is not None:
+            policy = template.lifecycle.ljust(_SHORTEST_LIFECYCLE)
+            client.put_lifecycle_policy(repositoryName=name, lifecyclePolicyText=policy)
 
     def _create_public(self, name: str, template: RepositoryTemplate) -> None:
         """Make a repository below one of the account's aliases, the first part of the name; any other is not ours."""
@@ -227,6 +248,20 @@ class AwsIdentity:
 
     def _error(self, message: str, *, code: str = "unauthorized", temporary: bool = False) -> RegistryError:
         return login_error(self._entry.registry, message, code=code, temporary=temporary)
+
+
+def _lacks_lifecycle(client: Any, name: str, creation: Creation) -> bool:
+    """Whether a repository was left half made: without a policy, by us or lately. Any other is as its owner has it."""
+    if not creation.has_begun:
+        [there] = client.describe_repositories(repositoryNames=[name])["repositories"]
+        if there["createdAt"] < now() - YOUNG:
+            return False
+        creation.has_begun = True
+    try:
+        client.get_lifecycle_policy(repositoryName=name)
+    except client.exceptions.LifecyclePolicyNotFoundException:
+        return True
+    return False
 
 
 def _tags_of(template: RepositoryTemplate) -> dict[str, Any]:

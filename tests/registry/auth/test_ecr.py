@@ -11,7 +11,7 @@ from app.clock import now
 from app.domain.errors import RegistryError
 from app.domain.registry import AwsAuth, RegistryEntry, RepositoryTemplate
 from app.domain.report import CopyResult
-from app.registry.auth.aws import AwsIdentity
+from app.registry.auth.aws import YOUNG, AwsIdentity, Creation
 from app.registry.creation import refusal_of_creation
 from tests.registry.auth.conftest import LOGIN, ecr, login, numbers
 from tests.registry.conftest import Connect, basic, entry_of
@@ -54,22 +54,71 @@ async def test_an_identity_that_may_not_make_repositories_is_told_which_right_it
 
 
 async def test_tags_a_key_and_what_is_deleted_when_are_those_of_the_entry(aws: AwsServer) -> None:
-    selection = {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 9}
-    rules = json.dumps({"rules": [{"rulePriority": 1, "selection": selection, "action": {"type": "expire"}}]})
     name = f"mirror/labelled-{next(numbers)}"
     actions = [MAKE, "ecr:TagResource", "ecr:PutLifecyclePolicy", "ecr:Get*", "ecr:List*", "ecr:Describe*"]
     key = aws.make_user(f"maker-{next(numbers)}", actions=actions)
     entry = RegistryEntry(name="ecr", host=f"{ACCOUNT}.dkr.ecr.eu-central-1.amazonaws.com", auth=AwsAuth(**login(key)))
     assert isinstance(entry.auth, AwsAuth)
-    template = RepositoryTemplate(tags=("team=platform", "note=a=b"), lifecycle=rules, encryption_key="alias/images")
-    await AwsIdentity(entry, entry.auth).create_repository(name, template)
+    template = RepositoryTemplate(tags=("team=platform", "note=a=b"), lifecycle=rules(), encryption_key="alias/images")
+    await AwsIdentity(entry, entry.auth).create_repository(name, template, creation=Creation())
 
     there = aws.client("ecr", key)
     [made] = there.describe_repositories(repositoryNames=[name])["repositories"]
     tags = there.list_tags_for_resource(resourceArn=made["repositoryArn"])["tags"]
     assert made["encryptionConfiguration"]["encryptionType"] == "KMS"
     assert tags == [{"Key": "team", "Value": "platform"}, {"Key": "note", "Value": "a=b"}]
-    assert json.loads(there.get_lifecycle_policy(repositoryName=name)["lifecyclePolicyText"]) == json.loads(rules)
+    assert json.loads(there.get_lifecycle_policy(repositoryName=name)["lifecyclePolicyText"]) == json.loads(rules())
+
+
+def rules() -> str:
+    selection = {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 9}
+    return json.dumps({"rules": [{"rulePriority": 1, "selection": selection, "action": {"type": "expire"}}]})
+
+
+def policies_of(there: Any, name: str) -> bool:
+    try:
+        return bool(there.get_lifecycle_policy(repositoryName=name))
+    except there.exceptions.LifecyclePolicyNotFoundException:
+        return False
+
+
+async def test_a_lifecycle_that_was_refused_is_set_before_the_next_push(aws: AwsServer) -> None:
+    maker = f"maker-{next(numbers)}"
+    name = f"mirror/half-{next(numbers)}"
+    actions = [LOGIN, MAKE, "ecr:GetLifecyclePolicy", "ecr:DescribeRepositories"]
+    key = aws.make_user(maker, actions=actions)
+    there = aws.client("ecr", key)
+    async with fake_registry() as here, ecr() as registry:
+        for tag in ("v1", "v2"):
+            here.load("app", IMAGE, tag)
+        registry.faults.add(Respond(404, (), UNKNOWN), matching=on("upload_start"))
+        entry = entry_of(registry, type="ecr", auth=login(key), create_missing={"lifecycle": rules()})
+        async with workbench(here, entries=[entry]) as bench:
+            [refused] = await bench.copy(f"{here.host}/app:v1", f"{registry.host}/{name}:v1")
+            assert refused.error is not None
+            assert (refused.error.code, "ecr:PutLifecyclePolicy" in refused.error.message) == ("denied", True)
+            assert not policies_of(there, name)
+            aws.allow(maker, actions=[*actions, "ecr:PutLifecyclePolicy"])
+            [result] = await bench.copy(f"{here.host}/app:v2", f"{registry.host}/{name}:v2")
+    assert (result.outcome, policies_of(there, name)) == ("copied", True)
+
+
+async def test_another_process_sets_the_lifecycle_of_a_young_repository_only(
+    aws: AwsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actions = [MAKE, "ecr:PutLifecyclePolicy", "ecr:GetLifecyclePolicy", "ecr:DescribeRepositories"]
+    key = aws.make_user(f"maker-{next(numbers)}", actions=actions)
+    entry = RegistryEntry(name="ecr", host=f"{ACCOUNT}.dkr.ecr.eu-central-1.amazonaws.com", auth=AwsAuth(**login(key)))
+    assert isinstance(entry.auth, AwsAuth)
+    there, identity = aws.client("ecr", key), AwsIdentity(entry, entry.auth)
+    old, young = (f"mirror/{age}-{next(numbers)}" for age in ("old", "young"))
+    for name in (old, young):
+        there.create_repository(repositoryName=name)
+    await identity.create_repository(young, RepositoryTemplate(lifecycle=rules()), creation=Creation())
+    later = now() + YOUNG + timedelta(minutes=1)
+    monkeypatch.setattr("app.registry.auth.aws.now", lambda: later)
+    await identity.create_repository(old, RepositoryTemplate(lifecycle=rules()), creation=Creation())
+    assert (policies_of(there, young), policies_of(there, old)) == (True, False)
 
 
 async def test_repositories_are_listed_by_the_api_and_by_the_catalog_where_it_is_not_allowed(
@@ -163,15 +212,15 @@ async def test_the_public_registrys_repositories_are_listed_page_by_page(public:
 async def test_a_public_repository_is_made_below_an_alias_of_the_account(public: EcrPublicServer) -> None:
     template = RepositoryTemplate(description="a mirror", tags=("team=platform",))
     for _ in range(2):  # one that is there is success
-        await public_identity().create_repository(f"{ALIAS}/team/app", template)
+        await public_identity().create_repository(f"{ALIAS}/team/app", template, creation=Creation())
     made = {"catalogData": {"description": "a mirror"}, "tags": [{"Key": "team", "Value": "platform"}]}
     assert public.repositories == {"team/app": made | {"repositoryName": "team/app"}}
     with pytest.raises(RegistryError, match=f"no alias of this account's, which has {ALIAS}") as refused:
-        await public_identity().create_repository("others/app", RepositoryTemplate())
+        await public_identity().create_repository("others/app", RepositoryTemplate(), creation=Creation())
     assert refused.value.code == "denied"
     public.refuses = "CreateRepository"
     with pytest.raises(RegistryError, match="ecr-public:CreateRepository") as refused:
-        await public_identity().create_repository(f"{ALIAS}/new", RepositoryTemplate())
+        await public_identity().create_repository(f"{ALIAS}/new", RepositoryTemplate(), creation=Creation())
     assert refused.value.code == "denied"
 
 
