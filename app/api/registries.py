@@ -23,7 +23,7 @@ from app.api.schemas.registries import (
 from app.domain.access import Caller
 from app.domain.registry import StoredRegistry
 from app.domain.registry_state import RegistryState
-from app.services.registry_checks import CheckRequest
+from app.services.check_requests import CheckRequest
 
 router = APIRouter(tags=["Registries"], route_class=KeyedRoute)
 

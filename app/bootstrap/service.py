@@ -194,7 +194,7 @@ def _assemble(
         database=database,
         jobs=JobService(database, queue, JobEventStream(database), admission=admission, clock=now, new_id=new_id),
         registries=RegistryService(database, sealer=sealer, admission=admission, now=now, logins=login_rules(settings)),
-        checks=RegistryCheckService(database, sealer=sealer, pool=pool),
+        checks=RegistryCheckService(database, sealer=sealer, pool=pool, now=now),
         previews=PlanService(database, sealer=sealer, pool=pool, admission=admission, blobs=blobs, notes=notes),
         keys=keys,
         console_sessions=ConsoleSessionService(keys, sealer, now=now),

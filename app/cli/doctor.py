@@ -11,7 +11,7 @@ from app.bootstrap.service import open_service
 from app.bootstrap.startup import COMMAND_LINE, LOOPBACK, database_place, load_sealer
 from app.clock import now
 from app.domain.errors import RegistrySyncError, SettingsError
-from app.services.registry_checks import CheckRequest
+from app.services.check_requests import CheckRequest
 from app.settings import PREFIX, Settings
 from app.store.db.database import Database
 

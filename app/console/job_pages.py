@@ -163,7 +163,10 @@ async def submit_job(request: Request, caller: Visitor, service: TheService) -> 
         problems = [f"{'.'.join(map(str, path_of(one.pointer)))}: {one.detail}" for one in error.errors]
         return page(request, "submit.html", status=422, form=form, problems=problems or [error.message], plan=None)
     totals = Counter(image.action for image in preview.images)
-    return page(request, "submit.html", form=form, problems=[], plan=preview, totals=totals)
+    there = sum(image.tally.bytes_done for image in preview.images)
+    to_send = sum(image.tally.bytes_total for image in preview.images) - there
+    shown: dict[str, Any] = {"totals": totals, "to_send": to_send, "there": there}
+    return page(request, "submit.html", form=form, problems=[], plan=preview, **shown)
 
 
 # --- below ------------------------------------------------------------------------------------------------------------
@@ -180,6 +183,7 @@ async def _overview(service: TheService, caller: Caller) -> dict[str, Any]:
     return {
         "running": running.items,
         "failed": failed.items,
+        "has_more": {"running": running.next_cursor, "failed": failed.next_cursor, "recent": recent.next_cursor},
         "backlog": backlog,
         "policies": [one for one in policies if caller.grant.sees_policy(one.policy)],
         "registries": [(name, states.get(name)) for name in registries],

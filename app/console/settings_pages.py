@@ -15,17 +15,22 @@ from app.api.schemas.registries import RegistryIn
 from app.console.door import COOKIE, ConsoleRoute, Visitor, check_origin, form_of, leave_to, page
 from app.domain.access import Caller, Scope
 from app.domain.audit import AuditFilter
-from app.domain.errors import AccessError, InvalidRequestError
+from app.domain.errors import AccessError, ConflictError, InvalidRequestError
 from app.domain.hook_event import HookEventFilter
 from app.domain.job import JobFilter
 from app.domain.notification import DeliveryFilter
+from app.services.check_requests import CheckRequest
 from app.services.console_sessions import LIFETIME
-from app.services.registry_checks import CheckRequest
 from app.store.db.paging import PageRequest
 
 ON_A_PAGE = 50
 RUNS_SHOWN = 30
-POLICIES_SHOWN = 500
+NEW_POLICY = """rules:
+  - source: docker.io/library/alpine
+    destination: registry.example.com/library/alpine
+    tags: {include: ["semver:>=3.20"]}
+schedule: {cron: "15 3 * * *", timezone: UTC}
+"""
 
 router = APIRouter(prefix="/console", route_class=ConsoleRoute, include_in_schema=False)
 
@@ -72,10 +77,32 @@ async def log_out(request: Request) -> Response:
 
 
 @router.get("/policies")
-async def list_policies(request: Request, caller: Visitor, service: TheService) -> Response:
-    """List policies."""
-    found = await service.policies.list(PageRequest(limit=POLICIES_SHOWN), caller=caller)
-    return page(request, "policies.html", policies=found.items)
+async def list_policies(request: Request, caller: Visitor, service: TheService, *, cursor: str = "") -> Response:
+    """List policies, a page at a time."""
+    found = await service.policies.list(PageRequest(limit=ON_A_PAGE, cursor=cursor or None), caller=caller)
+    return page(request, "policies.html", policies=found.items, next=found.next_cursor)
+
+
+@router.get("/new-policy")
+async def new_policy(request: Request, caller: Visitor) -> Response:
+    """Show the form of a new policy."""
+    caller.require(Scope.POLICIES_WRITE)
+    return page(request, "new_policy.html", name="", text=NEW_POLICY, problems=[])
+
+
+@router.post("/new-policy")
+async def make_policy(request: Request, caller: Visitor, service: TheService) -> Response:
+    """Make a policy of its name and its text; one that is there stays as it is."""
+    caller.require(Scope.POLICIES_WRITE)
+    form = await form_of(request)
+    name, text = form.get("name", "").strip(), form.get("text", "")
+    try:
+        policy = PolicyIn.model_validate(yaml.safe_load(text)).policy(name)
+        await service.policies.put(policy, expected_version=None, caller=caller, has_to_be_new=True)
+    except (ValidationError, InvalidRequestError, ConflictError, yaml.YAMLError) as error:
+        status = 409 if isinstance(error, ConflictError) else 422
+        return page(request, "new_policy.html", status=status, name=name, text=text, problems=_problems(error))
+    return leave_to(f"/console/policies/{name}")
 
 
 @router.get("/policies/{name}")
@@ -165,7 +192,14 @@ async def add_registry(request: Request, caller: Visitor, service: TheService) -
 async def check_registry(request: Request, name: str, *, caller: Visitor, service: TheService) -> Response:
     """Check a registry, and show what works."""
     caller.require(Scope.REGISTRIES_WRITE)
-    return page(request, "check.html", name=name, check=await service.checks.check(name, CheckRequest(), caller=caller))
+    form = await form_of(request)
+    wanted = CheckRequest(form.get("repository", "").strip() or None, is_pushing=form.get("push") == "on")
+    try:
+        check = await service.checks.check(name, wanted, caller=caller)
+    except InvalidRequestError as error:
+        shown = {"check": None, "problems": _problems(error)}
+        return page(request, "check.html", status=422, name=name, form=form, **shown)
+    return page(request, "check.html", name=name, form=form, check=check, problems=[])
 
 
 async def _registries(service: TheService, caller: Caller) -> dict[str, Any]:
@@ -221,11 +255,13 @@ async def show_access(request: Request, caller: Visitor, service: TheService, *,
     return page(request, "access.html", keys=await service.keys.list(), entries=found.items, next=found.next_cursor)
 
 
-def _problems(error: ValidationError | InvalidRequestError | yaml.YAMLError) -> list[str]:
+def _problems(error: ValidationError | InvalidRequestError | ConflictError | yaml.YAMLError) -> list[str]:
     match error:
         case ValidationError():
             return [f"{'.'.join(map(str, one['loc'])) or 'text'}: {one['msg']}" for one in error.errors()]
         case InvalidRequestError():
             return [f"{one.pointer}: {one.detail}" for one in error.errors] or [error.message]
+        case ConflictError():
+            return [f"name: {error.message}; it is changed on its own page"]
         case _:
             return [f"text: {error}"]

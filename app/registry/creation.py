@@ -25,7 +25,7 @@ import structlog
 from app.domain.errors import RegistryError
 from app.domain.reference import DOCKER_HUB
 from app.domain.registry import AwsAuth, RegistryEntry, RepositoryTemplate
-from app.registry.auth.aws import AwsIdentity, Creation
+from app.registry.auth.aws import AwsIdentity, CreationStep
 from app.registry.auth.challenge import Scopes
 from app.registry.auth.identities import refusal_of_login
 from app.registry.http.errors import CREATE_REPOSITORY, make_error
@@ -86,7 +86,7 @@ class RepositoryCreator:
         self._executor = executor
         self._quirks: Quirks = quirks_of(executor.entry)
         self._made: set[str] = set()
-        self._creations: defaultdict[str, Creation] = defaultdict(Creation)
+        self._creations: defaultdict[str, CreationStep] = defaultdict(CreationStep)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def comes_first(self, repository: str) -> bool:
@@ -202,7 +202,7 @@ def _document(text: str) -> dict[str, Any] | None:
 
 
 async def _create_on_ecr(
-    executor: RequestExecutor, name: str, template: RepositoryTemplate, *, creation: Creation
+    executor: RequestExecutor, name: str, template: RepositoryTemplate, *, creation: CreationStep
 ) -> None:
     """Make a repository with the identity that logs in (Amazon ECR API reference, CreateRepository)."""
     entry = executor.entry
@@ -214,7 +214,7 @@ async def _create_on_ecr(
 
 
 async def _create_harbor_project(
-    executor: RequestExecutor, project: str, template: RepositoryTemplate, *, creation: Creation
+    executor: RequestExecutor, project: str, template: RepositoryTemplate, *, creation: CreationStep
 ) -> None:
     """Make a project, with its rules (Harbor's API, `createProject`; 409 where it is there).
 

@@ -81,7 +81,7 @@ _UNKNOWN = Quirks(
     is_known=False,
     is_distribution=True,
     creates_by="nothing",
-    creation_advice="set the type of this entry: harbor, quay and docker_hub have something to be made",
+    creation_advice="set the type of this entry: harbor, quay, docker_hub, ecr and gar have something to be made",
     listing_advice=(
         "name the repositories in the rule, one by one, or set the type of its entry if it is a harbor, quay or gitlab"
     ),

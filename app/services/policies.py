@@ -58,7 +58,9 @@ class PolicyService:
         async with self._database.reading() as session:
             return await PolicyStore(session).get(name)
 
-    async def put(self, policy: Policy, *, expected_version: int | None, caller: Caller) -> tuple[StoredPolicy, bool]:
+    async def put(
+        self, policy: Policy, *, expected_version: int | None, caller: Caller, has_to_be_new: bool = False
+    ) -> tuple[StoredPolicy, bool]:
         """Create or replace a policy. Return it, and whether it is new.
 
         Raise `InvalidRequestError` (`not_granted`, `host_not_allowed`), `ConflictError` (`precondition_failed`).
@@ -68,6 +70,8 @@ class PolicyService:
             store = PolicyStore(session)
             existing = await store.find(policy.name, for_update=True)
             _check_version(existing, expected_version)
+            if has_to_be_new and existing is not None:
+                raise ConflictError("there is such a policy", code="precondition_failed")
             await keep(session, policy, existing, now=self._now(), caller=caller)
             stored = await store.get(policy.name)
         log.info("policy_stored", policy=policy.name, is_new=existing is None, by=caller.name)

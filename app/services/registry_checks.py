@@ -8,27 +8,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, TypeVar, cast
 
 from app.domain.access import Caller
-from app.domain.errors import FieldError, InvalidRequestError, RegistryError, TransferError
+from app.domain.errors import RegistryError, TransferError
 from app.domain.manifest import EMPTY_DESCRIPTOR_DIGEST, INDEX_TYPES, Descriptor
-from app.domain.reference import InvalidReferenceError, Repository, Tag
-from app.domain.registry import BasicAuth, BearerAuth, DockerConfigAuth, IdentityTokenAuth, NoAuth, RegistryEntry
+from app.domain.reference import Repository, Tag
+from app.domain.registry import BasicAuth, BearerAuth, DockerConfigAuth, IdentityTokenAuth, NoAuth
 from app.domain.report import ExecutionError
 from app.registry.client import ClientPool, RegistryClient
 from app.registry.permissions import Permission, find_identity, granted_actions, may_create
 from app.registry.quirks import quirks_of
 from app.security import Sealer
 from app.services.admission import check_holds_registry
+from app.services.check_requests import CheckRequest, namespace_of, repository_of
 from app.store.db.database import Database
 from app.store.registries import RegistryStore
+from app.store.registry_states import RegistryStateStore
 
 T = TypeVar("T")
 STEP_SECONDS = 20.0
 """A person waits for the answer; what takes longer is a job."""
+RECORDED_AS = "check"
+"""What how a registry stood at its last check is written under, beside what each worker writes."""
 MAX_AT_ONCE = 4
 """Checks at once in this process: they are no means to scan a network."""
 _MAX_DEPTH = 3
@@ -80,28 +84,21 @@ class Check:
         return all(step.ok or not step.is_needed for step in self.steps)
 
 
-@dataclass(frozen=True, slots=True)
-class CheckRequest:
-    """What to try a registry with: a repository, a namespace to list, or nothing in particular."""
-
-    repository: str | None = None
-    namespace: str | None = None
-    is_pushing: bool = False
-
-
 class RegistryCheckService:
     """Check registry entries: reach, log in, list, push.
 
     - `sealer`: opens the credentials
     - `pool`: clients to ask them with
+    - `now`: the clock, in UTC
 
     At most `MAX_AT_ONCE` (4) at once in a process, `STEP_SECONDS` (20 s) a step.
     """
 
-    def __init__(self, database: Database, *, sealer: Sealer, pool: ClientPool) -> None:
+    def __init__(self, database: Database, *, sealer: Sealer, pool: ClientPool, now: Callable[[], datetime]) -> None:
         self._database = database
         self._sealer = sealer
         self._pool = pool
+        self._now = now
         self._permits = asyncio.Semaphore(MAX_AT_ONCE)
 
     async def check(self, name: str, target: CheckRequest, *, caller: Caller) -> Check:
@@ -116,22 +113,38 @@ class RegistryCheckService:
             entry = (await store.get_stored(name)).entry  # its secrets closed; the client has them open
             check_holds_registry(entry, caller)
             entries = await store.list()
-        wanted = _repository(entry, target)
-        namespace = _namespace(entry, target)
+        wanted = repository_of(entry, target)
+        namespace = namespace_of(entry, target)
         clients = self._pool.clients(entries)
         reader = clients.for_repository(wanted) if wanted else clients.for_registry(entry.registry, namespace)
+        writer = clients.for_repository(wanted, writing=True) if target.is_pushing and wanted else None
         async with self._permits:
-            steps = list(await _greet(reader))
-            if not all(step.ok for step in steps):
-                return Check(tuple(steps))
-            walk = _Walk(reader, wanted, namespace)
-            steps += await walk.steps()
-            if target.is_pushing and wanted:
-                writer = clients.for_repository(wanted, writing=True)
-                steps.append(await _try("push", lambda: _push(writer, wanted)))
-            may = await _permissions(walk, steps)
-            identity = await _in_time(find_identity(reader.executor), None)
-        return Check(tuple(steps), identity, reader.executor.login_ends_at, may)
+            found = await _tried_out(_Walk(reader, wanted, namespace), writer=writer)
+        await self._record(reader.entry.name)
+        return found
+
+    async def _record(self, name: str) -> None:
+        """Write how the registry stands, as workers do of what they ask: its windows here are no worker's."""
+        state = self._pool.registry_states().get(name)
+        if state is not None:
+            async with self._database.transaction() as session:
+                states = {name: replace(state, window=0, in_flight=0)}
+                await RegistryStateStore(session).put(states, worker=RECORDED_AS, now=self._now())
+
+
+async def _tried_out(walk: _Walk, *, writer: RegistryClient | None) -> Check:
+    reader = walk.client
+    steps = list(await _greet(reader))
+    if not all(step.ok for step in steps):
+        return Check(tuple(steps))
+    wanted = walk.repository
+    steps += await walk.steps()
+    if writer is not None and wanted is not None:
+        steps.append(await _try("push", lambda: _push(writer, wanted)))
+    may = await _permissions(walk, steps)
+    identity = await _in_time(find_identity(reader.executor), None)
+    ends = [moment for moment in (reader.executor.login_ends_at, reader.entry.login_expires_at) if moment]
+    return Check(tuple(steps), identity, min(ends, default=None), may)
 
 
 async def _greet(client: RegistryClient) -> tuple[CheckStep, ...]:
@@ -159,9 +172,14 @@ async def _permissions(walk: _Walk, steps: Sequence[CheckStep]) -> Permissions:
     path = walk.repository.path if walk.repository else ""
     granted = await _in_time(granted_actions(executor, path), None) if path else None
     listed = tried["list"] if walk.has_list else Permission(None, "it has no such list")
+    if walk.is_missing:
+        listed = Permission(None, tried["list"].detail)  # many say so of what a login may not see
     pull = tried.get("read") or _granted("pull", granted, "there was nothing to read: name a repository with tags")
     push = tried.get("push") or _granted("push", granted, "it was not tried: name a repository, with push")
-    if quirks_of(executor.entry).creates_by == "first_push":
+    is_opened = "push" in tried and tried["push"].allowed is True
+    if quirks_of(executor.entry).creates_by == "nothing" and is_opened:
+        create = Permission(True, f"a repository comes with the first push here: {push.detail}")
+    elif quirks_of(executor.entry).creates_by == "first_push":
         create = Permission(push.allowed, f"a repository comes with the first push: {push.detail}")
     else:
         unanswered = Permission(None, f"no answer within {STEP_SECONDS:.0f} s")
@@ -199,6 +217,8 @@ class _Walk:
         self.namespace = namespace
         self.has_list = True
         """Whether there is a list at all, of what was asked for."""
+        self.is_missing = False
+        """Whether the repository that was named is not there."""
         self._is_named = repository is not None
         self._tag: Tag | None = None
 
@@ -243,6 +263,7 @@ class _Walk:
         except RegistryError as error:
             if error.code != "repository_missing" or error.status != _NOT_FOUND:
                 raise
+            self.is_missing = self._is_named
             return f"{repository.path} is not there yet"
         self._tag = Tag(first) if first else None
         return f"{repository.path} has tags, such as {first}" if first else f"{repository.path} has no tag"
@@ -304,35 +325,3 @@ async def _first(items: AsyncIterator[str]) -> str | None:
         async for item in listed:
             return item
     return None
-
-
-def _repository(entry: RegistryEntry, target: CheckRequest) -> Repository | None:
-    if target.repository is None and target.is_pushing:
-        raise _wrong("/repository", "missing", "name a repository to push to")
-    if target.repository is None:
-        return None
-    if target.namespace is not None:
-        raise _wrong("/namespace", "conflicting_fields", "name a repository or a namespace, not both")
-    try:
-        repository = Repository(entry.registry, target.repository)
-    except InvalidReferenceError as error:
-        raise _wrong("/repository", error.code, str(error)) from error
-    if not entry.covers(repository):
-        raise _wrong("/repository", "invalid_repository", f"{target.repository!r} is not below {entry.host}")
-    return repository
-
-
-def _namespace(entry: RegistryEntry, target: CheckRequest) -> str:
-    if target.namespace is None:
-        return entry.prefix
-    try:
-        namespace = Repository(entry.registry, target.namespace).path
-    except InvalidReferenceError as error:
-        raise _wrong("/namespace", error.code, str(error)) from error
-    if entry.prefix and not f"{namespace}/".startswith(f"{entry.prefix}/"):
-        raise _wrong("/namespace", "invalid_repository", f"{target.namespace!r} is not below {entry.host}")
-    return namespace
-
-
-def _wrong(pointer: str, code: str, detail: str) -> InvalidRequestError:
-    return InvalidRequestError(detail, errors=(FieldError(pointer, code, detail),))

@@ -46,8 +46,8 @@ async def test_a_token_says_for_whom_it_is_and_what_it_allows(api: Api, start_re
         pushing = await checked(api, entry | {"auth": basic("reader", "pw")}, repository="team/app", push=True)
 
     assert (reader["identity"], reader["valid_until"]) == ("reader", None)
-    assert allowed(reader) == {"list": True, "pull": True, "push": False, "create": False}
-    assert allowed(writer) == {"list": True, "pull": True, "push": True, "create": True}
+    assert allowed(reader) == {"list": None, "pull": True, "push": False, "create": False}
+    assert allowed(writer) == {"list": None, "pull": True, "push": True, "create": True}
     assert (writer["identity"], "first push" in writer["may"]["create"]["detail"]) == ("writer", True)
     assert allowed(pushing)["push"] is False
 
@@ -78,6 +78,26 @@ async def test_a_list_that_a_registry_is_known_not_to_have_is_no_right_to_list(a
     assert listed["ok"] is True, "nothing is wrong with the registry for it"
     assert (whole["may"]["list"]["allowed"], whole["may"]["list"]["detail"]) == (None, "it has no such list")
     assert allowed(part)["list"] is True
+
+
+async def test_a_repository_that_is_not_there_does_not_say_that_it_may_be_listed(api: Api) -> None:
+    async with fake_registry() as registry:
+        registry.load("team/app", IMAGE, "v1")
+        found = await checked(api, {"host": registry.host}, repository="team/new", push=True)
+        looked = await checked(api, {"host": registry.host}, repository="team/new")
+        state = (await api.client.get("/v1/registries/r")).json()["state"]
+    assert allowed(found) == {"list": None, "pull": None, "push": True, "create": True}
+    assert "a repository comes with the first push here" in found["may"]["create"]["detail"]
+    assert allowed(looked)["create"] is None
+    assert "harbor, quay, docker_hub, ecr and gar" in looked["may"]["create"]["detail"]
+    assert (state["window"], state["last_error"]) == (0, None)
+
+
+async def test_a_login_ends_when_it_was_said_to_where_that_is_earlier(api: Api) -> None:
+    ends = "2030-06-30T00:00:00Z"
+    async with fake_registry() as registry:
+        found = await checked(api, {"host": registry.host, "login_expires_at": ends, "auth": basic("ann")})
+    assert found["valid_until"] == ends
 
 
 async def test_nothing_is_said_of_a_login_that_is_not_taken(api: Api) -> None:

@@ -3,6 +3,7 @@
 Chromium is Debian's; where it can't be had the tests are skipped with a line.
 """
 
+import json
 import os
 import re
 
@@ -27,6 +28,7 @@ def test_an_image_is_planned_copied_and_seen_to_arrive(page: Page, source: Names
     page.get_by_label("Destinations").fill(destination.reference("app"))
     page.get_by_role("button", name="Plan").click()
     expect(page.get_by_text("+ copy")).to_be_visible()
+    expect(page.locator(".status")).to_have_text(re.compile(r"1 copy: [1-9][\d,.]* .?i?B to send, 0 B already there"))
     check_for_everyone(page)
     page.get_by_role("button", name="Run now").click()
     expect(page.locator(".status")).to_contain_text("succeeded", timeout=30_000)
@@ -133,6 +135,44 @@ def test_registries_are_entered_and_checked(page: Page, source: Namespace) -> No
     page.get_by_role("button", name="Enter").click()
     page.get_by_role("button", name="Check again now").click()
     expect(page.locator(".status")).to_contain_text("ok")
+    page.get_by_role("textbox", name="Repository").fill("again/app")
+    page.get_by_label("Try to push").check()
+    page.get_by_role("button", name="Check", exact=True).click()
+    rows = page.locator("table.may tbody tr")
+    expect(rows).to_have_text([re.compile(f"^{start}") for start in ("listunknown", "pull", "pushyes", "createyes")])
+    expect(page.locator("main")).to_contain_text("Taken for")
+    check_for_everyone(page)
+    page.get_by_role("textbox", name="Repository").fill("")
+    page.get_by_role("button", name="Check", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("name a repository to push to")
+    open_page(page, "/registries")
+    expect(page.locator("tbody tr").filter(has_text="again")).not_to_contain_text("not asked lately")
+
+
+def test_a_policy_is_made_and_the_list_goes_on(
+    page: Page, service: ServiceProcess, source: Namespace, destination: Namespace
+) -> None:
+    rules = [{"source": source.reference("app"), "destination": destination.reference("app")}]
+    for number in range(50):
+        service.client.put(f"/v1/policies/zz-{number:02}", json={"rules": rules}).raise_for_status()
+    open_page(page, "/policies")
+    page.get_by_role("link", name="Next page").click()
+    expect(page.get_by_role("link", name="zz-49")).to_be_visible()
+    page.get_by_role("link", name="New policy").click()
+    page.get_by_label("Name").fill("zz-00")
+    page.get_by_label("YAML").fill(json.dumps({"rules": rules}))
+    page.get_by_role("button", name="Make it").click()
+    expect(page.get_by_role("alert")).to_contain_text("there is such a policy")
+    page.get_by_label("Name").fill("made-here")
+    page.get_by_label("YAML").fill("rules: []")
+    page.get_by_role("button", name="Make it").click()
+    expect(page.get_by_role("alert")).to_contain_text("rules")
+    check_for_everyone(page)
+    page.get_by_label("YAML").fill(json.dumps({"rules": rules}))
+    page.get_by_role("button", name="Make it").click()
+    expect(page.locator("main h1")).to_have_text("Policy made-here")
+    for name in ["made-here", *(f"zz-{number:02}" for number in range(50))]:
+        service.client.delete(f"/v1/policies/{name}").raise_for_status()
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -101,3 +101,5 @@ def test_the_overview_shows_a_few_of_them(page: Page) -> None:
     open_page(page, "/")
     assert page.locator("main tbody tr").count() <= 60
     assert len(page.content()) < 200_000
+    page.get_by_role("link", name="All that failed").click()
+    expect(page).to_have_url(re.compile("state=failed"))

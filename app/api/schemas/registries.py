@@ -294,5 +294,7 @@ class CheckOut(_Out):
     identity: str | None = Field(
         description="Who the registry takes the login for, else the name that logs in; null for an anonymous caller."
     )
-    valid_until: datetime | None = Field(description="When the login ends that an identity was given.")
+    valid_until: datetime | None = Field(
+        description="When the login ends: what an identity was given, or `login_expires_at` if earlier."
+    )
     may: PermissionsOut | None = Field(description="Null where nothing further was tried.")

@@ -57,13 +57,13 @@ _SERVER_ERROR = 500
 _SHORTEST_LIFECYCLE = 100
 """ECR takes no shorter text; blanks at its end mean nothing."""
 YOUNG = timedelta(hours=1)
-"""How long after a repository was made its lifecycle may be set by whoever finds that it has none."""
+"""How long after a repository was made its lifecycle may be set by another process, which finds that it has none."""
 _PAGE = 1000
 """The most repositories or images that ECR puts on a page."""
 
 
 @dataclass(slots=True)
-class Creation:
+class CreationStep:
     """How far making something got: its second step is ours to take again once the first was taken."""
 
     has_begun: bool = False
@@ -84,7 +84,7 @@ class AwsIdentity:
         """
         return await self._run(self._ask)
 
-    async def create_repository(self, name: str, template: RepositoryTemplate, *, creation: Creation) -> None:
+    async def create_repository(self, name: str, template: RepositoryTemplate, *, creation: CreationStep) -> None:
         """Make a repository unless it is there; raise `RegistryError` as `fetch` does, `limit_exceeded` when full.
 
         One that is there without its lifecycle gets it where this process made it, or it is no older than `YOUNG`.
@@ -154,7 +154,7 @@ class AwsIdentity:
         name, _, password = base64.b64decode(answer["authorizationToken"], validate=True).decode().partition(":")
         return RenewableLogin(Login(username=name, password=password), answer["expiresAt"].astimezone(UTC))
 
-    def _create(self, name: str, template: RepositoryTemplate, creation: Creation) -> None:
+    def _create(self, name: str, template: RepositoryTemplate, creation: CreationStep) -> None:
         wanted: dict[str, Any] = {
             "repositoryName": name,
             "imageTagMutability": "IMMUTABLE" if template.immutable_tags else "MUTABLE",
@@ -250,7 +250,7 @@ class AwsIdentity:
         return login_error(self._entry.registry, message, code=code, temporary=temporary)
 
 
-def _lacks_lifecycle(client: Any, name: str, creation: Creation) -> bool:
+def _lacks_lifecycle(client: Any, name: str, creation: CreationStep) -> bool:
     """Whether a repository was left half made: without a policy, by us or lately. Any other is as its owner has it."""
     if not creation.has_begun:
         [there] = client.describe_repositories(repositoryNames=[name])["repositories"]

@@ -11,7 +11,7 @@ from app.clock import now
 from app.domain.errors import RegistryError
 from app.domain.registry import AwsAuth, RegistryEntry, RepositoryTemplate
 from app.domain.report import CopyResult
-from app.registry.auth.aws import YOUNG, AwsIdentity, Creation
+from app.registry.auth.aws import YOUNG, AwsIdentity, CreationStep
 from app.registry.creation import refusal_of_creation
 from tests.registry.auth.conftest import LOGIN, ecr, login, numbers
 from tests.registry.conftest import Connect, basic, entry_of
@@ -60,7 +60,7 @@ async def test_tags_a_key_and_what_is_deleted_when_are_those_of_the_entry(aws: A
     entry = RegistryEntry(name="ecr", host=f"{ACCOUNT}.dkr.ecr.eu-central-1.amazonaws.com", auth=AwsAuth(**login(key)))
     assert isinstance(entry.auth, AwsAuth)
     template = RepositoryTemplate(tags=("team=platform", "note=a=b"), lifecycle=rules(), encryption_key="alias/images")
-    await AwsIdentity(entry, entry.auth).create_repository(name, template, creation=Creation())
+    await AwsIdentity(entry, entry.auth).create_repository(name, template, creation=CreationStep())
 
     there = aws.client("ecr", key)
     [made] = there.describe_repositories(repositoryNames=[name])["repositories"]
@@ -114,10 +114,10 @@ async def test_another_process_sets_the_lifecycle_of_a_young_repository_only(
     old, young = (f"mirror/{age}-{next(numbers)}" for age in ("old", "young"))
     for name in (old, young):
         there.create_repository(repositoryName=name)
-    await identity.create_repository(young, RepositoryTemplate(lifecycle=rules()), creation=Creation())
+    await identity.create_repository(young, RepositoryTemplate(lifecycle=rules()), creation=CreationStep())
     later = now() + YOUNG + timedelta(minutes=1)
     monkeypatch.setattr("app.registry.auth.aws.now", lambda: later)
-    await identity.create_repository(old, RepositoryTemplate(lifecycle=rules()), creation=Creation())
+    await identity.create_repository(old, RepositoryTemplate(lifecycle=rules()), creation=CreationStep())
     assert (policies_of(there, young), policies_of(there, old)) == (True, False)
 
 
@@ -212,15 +212,15 @@ async def test_the_public_registrys_repositories_are_listed_page_by_page(public:
 async def test_a_public_repository_is_made_below_an_alias_of_the_account(public: EcrPublicServer) -> None:
     template = RepositoryTemplate(description="a mirror", tags=("team=platform",))
     for _ in range(2):  # one that is there is success
-        await public_identity().create_repository(f"{ALIAS}/team/app", template, creation=Creation())
+        await public_identity().create_repository(f"{ALIAS}/team/app", template, creation=CreationStep())
     made = {"catalogData": {"description": "a mirror"}, "tags": [{"Key": "team", "Value": "platform"}]}
     assert public.repositories == {"team/app": made | {"repositoryName": "team/app"}}
     with pytest.raises(RegistryError, match=f"no alias of this account's, which has {ALIAS}") as refused:
-        await public_identity().create_repository("others/app", RepositoryTemplate(), creation=Creation())
+        await public_identity().create_repository("others/app", RepositoryTemplate(), creation=CreationStep())
     assert refused.value.code == "denied"
     public.refuses = "CreateRepository"
     with pytest.raises(RegistryError, match="ecr-public:CreateRepository") as refused:
-        await public_identity().create_repository(f"{ALIAS}/new", RepositoryTemplate(), creation=Creation())
+        await public_identity().create_repository(f"{ALIAS}/new", RepositoryTemplate(), creation=CreationStep())
     assert refused.value.code == "denied"
 
 
