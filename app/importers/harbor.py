@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from app.domain.request import Options
 from app.domain.schedule import Schedule
 from app.importers.document import Node, read_document
+from app.importers.patterns import doublestar_glob
 from app.importers.result import Draft, Group, ImportResult
 
 _FILE = "harbor"
@@ -109,6 +110,8 @@ class _Reader:
         tags: dict[str, list[str]] = {"include": [], "exclude": []}
         for one in filters.items or ():
             value = one.get("value").text or ""
+            if one.get("type").text in {"name", "tag"}:
+                value = _glob(one, value)
             match one.get("type").text:
                 case "name":
                     fields |= _named(source, value)
@@ -158,6 +161,13 @@ class _Reader:
         except (ValidationError, ValueError):
             self.draft.left_out("invalid_schedule", node, f"{node.text!r} is not a schedule", file=_FILE)
             return None
+
+
+def _glob(node: Node, pattern: str) -> str:
+    try:
+        return doublestar_glob(pattern)
+    except ValueError as error:
+        raise _LeftOutError("filter", node, f"{error}, so Harbor takes nothing by this filter") from error
 
 
 def _named(source: str, pattern: str) -> dict[str, Any]:

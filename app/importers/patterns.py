@@ -1,4 +1,4 @@
-"""Turn the patterns of tools written in Go into matchers of ours: RE2 expressions, three dialects of version ranges.
+"""Turn the patterns of tools written in Go into matchers of ours: RE2 expressions, globs, three dialects of ranges.
 
 Each dialect is written here as comparators of `domain/version.py`, difference by difference, so that a file selects tag
 for tag what its tool selects. What the tools answered is recorded in tests/data/version_ranges.
@@ -25,6 +25,8 @@ _BLANG = re.compile(rf"(?P<operator>==|!=|>=|<=|[=!<>]|)\s*{_VERSION}(?:\s+|$)")
 _BLANG_TAGS = r"/^v?[0-9]+(\.[0-9]+(\.[0-9]+(-[0-9A-Za-z.-]+)?)?)?$/"
 _WHOLE = 3
 """Numbers in a version: major, minor, patch."""
+_DOUBLESTAR = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]?|\*+|.", re.DOTALL)
+_BEFORE_PART, _AFTER_PART = frozenset({"", "/", "{", ","}), frozenset({"", "/", "}", ","})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,30 @@ def regex_matcher(pattern: str) -> str:
     matcher = f"/{pattern}/"
     parse_matcher(matcher)
     return matcher
+
+
+def doublestar_glob(pattern: str) -> str:
+    """Write a glob as Harbor reads it (github.com/bmatcuk/doublestar v1.3.4) in ours; raise `ValueError` for none.
+
+    `**` spans several parts only where it is a part of its own, and `!` in brackets is itself: `^` negates.
+    """
+    written = []
+    for token in _DOUBLESTAR.finditer(pattern):
+        text = token[0]
+        if text.startswith("["):
+            text = _bracketed(text)
+        elif text.startswith("**"):
+            is_part = pattern[: token.start()][-1:] in _BEFORE_PART and pattern[token.end() :][:1] in _AFTER_PART
+            text = "**" if is_part else "*"
+        written.append(text)
+    return "".join(written)
+
+
+def _bracketed(text: str) -> str:
+    negation, body = re.fullmatch(r"\[(\^?)(.*?)\]?", text, re.DOTALL).groups()  # type: ignore[union-attr]  # any text fits
+    if not text.endswith("]") or not body or body.endswith("-"):
+        raise ValueError(f"{text} is no set of characters")
+    return f"[{negation}\\{body}]" if body.startswith("!") else text
 
 
 def masterminds_ranges(constraint: str) -> Ranges:
