@@ -34,7 +34,7 @@ BY_BEHAVIOUR = {
     ),
     "cli": "client_commands light_client registry_login",
     "console": "console live_pages many_rows",
-    "importers": "readers rules_and_logins version_ranges",
+    "importers": "filters readers rules_and_logins version_ranges",
     "jobs": "fair_share",
     "net": "dialer",
     "processes": "restarts what_processes_share",

@@ -25,7 +25,7 @@ _BLANG = re.compile(rf"(?P<operator>==|!=|>=|<=|[=!<>]|)\s*{_VERSION}(?:\s+|$)")
 _BLANG_TAGS = r"/^v?[0-9]+(\.[0-9]+(\.[0-9]+(-[0-9A-Za-z.-]+)?)?)?$/"
 _WHOLE = 3
 """Numbers in a version: major, minor, patch."""
-_DOUBLESTAR = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]?|\*+|.", re.DOTALL)
+_DOUBLESTAR = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]?|\*{2,}", re.DOTALL)
 _BEFORE_PART, _AFTER_PART = frozenset({"", "/", "{", ","}), frozenset({"", "/", "}", ","})
 
 
@@ -88,16 +88,20 @@ def doublestar_glob(pattern: str) -> str:
 
     `**` spans several parts only where it is a part of its own, and `!` in brackets is itself: `^` negates.
     """
-    written = []
-    for token in _DOUBLESTAR.finditer(pattern):
-        text = token[0]
-        if text.startswith("["):
-            text = _bracketed(text)
-        elif text.startswith("**"):
-            is_part = pattern[: token.start()][-1:] in _BEFORE_PART and pattern[token.end() :][:1] in _AFTER_PART
-            text = "**" if is_part else "*"
-        written.append(text)
-    return "".join(written)
+    return _DOUBLESTAR.sub(_rewritten, pattern)
+
+
+def _rewritten(token: re.Match[str]) -> str:
+    text, pattern = token[0], token.string
+    if text.startswith("["):
+        return _bracketed(text)
+    if text.startswith("*"):
+        is_part = (
+            pattern[max(token.start() - 1, 0) : token.start()] in _BEFORE_PART
+            and pattern[token.end() : token.end() + 1] in _AFTER_PART
+        )
+        return "**" if is_part else "*"
+    return text
 
 
 def _bracketed(text: str) -> str:
