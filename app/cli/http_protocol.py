@@ -28,10 +28,12 @@ SEND_BUFFER_BYTES = 128 * 1024
 """Of the kernel, for each connection; it would take megabytes else, which callers that read nothing would fill."""
 RESERVED_FILES = 256
 """Files that are kept for the database, logs and what is sent; the rest of the limit may be connections."""
+MAX_HEAD_BYTES = 64 * 1024
+"""As h11 has it; a head is read in one go, so that one that is whole but too long is answered, and not cut off."""
 PIECE_BYTES = 8 * 1024
-"""So much of what one caller sends is read before others have their turn."""
-UNREAD_BYTES = 1024 * 1024
-"""How much of a body is passed over once the answer is given, to keep the connection; then it is cut off."""
+"""So much of the body that one caller sends is read before others have their turn."""
+UNREAD_BYTES = 64 * 1024 * 1024
+"""How much of a body is passed over once the answer is given: callers that send to the end read it only then."""
 FREE_CHUNKS = 1_000
 LEAST_CHUNK_BYTES = 64
 """Of a body in chunks, on average, beyond the free ones: a chunk costs as much CPU as a small request."""
@@ -127,7 +129,7 @@ class BoundedProtocol(H11Protocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.conn = _BudgetedConnection(h11.SERVER, self.conn._max_incomplete_event_size)  # noqa: SLF001 — as uvicorn made it
+        self.conn = _BudgetedConnection(h11.SERVER, MAX_HEAD_BYTES)
         self._backlog = bytearray()
         """What was read and not looked at yet."""
 
@@ -149,9 +151,10 @@ class BoundedProtocol(H11Protocol):
             self._backlog += data
             self.flow.stop_reading()  # uvicorn may have resumed it
             return
-        self._take(data[:PIECE_BYTES])
-        if len(data) > PIECE_BYTES and not self.transport.is_closing():
-            self._backlog += data[PIECE_BYTES:]
+        size = self._piece_bytes()
+        self._take(data[:size])
+        if len(data) > size and not self.transport.is_closing():
+            self._backlog += data[size:]
             self.flow.stop_reading()
             self.loop.call_soon(self._take_more)
 
@@ -184,14 +187,18 @@ class BoundedProtocol(H11Protocol):
         except h11.LocalProtocolError:
             self.transport.abort()
 
+    def _piece_bytes(self) -> int:
+        return PIECE_BYTES if self.conn.their_state is h11.SEND_BODY else MAX_HEAD_BYTES
+
     def _take(self, data: bytes) -> None:
         super().data_received(data)
         if self._phase != "send" or not self.transport.get_write_buffer_size():
             self._wait_for(_PHASES.get(self.conn.their_state))
 
     def _take_more(self) -> None:
-        data = bytes(self._backlog[:PIECE_BYTES])
-        del self._backlog[:PIECE_BYTES]
+        size = self._piece_bytes()
+        data = bytes(self._backlog[:size])
+        del self._backlog[:size]
         if self.transport.is_closing():
             self._backlog.clear()
             return

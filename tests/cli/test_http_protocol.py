@@ -202,8 +202,9 @@ async def test_a_body_in_chunks_of_a_usual_size_is_read(port: int) -> None:
 
 async def test_a_body_that_goes_on_after_its_answer_is_cut_off(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "BODY_SECONDS", 60)
+    monkeypatch.setattr(http_protocol, "UNREAD_BYTES", 1_000_000)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    size = 64 * http_protocol.UNREAD_BYTES
+    size = 64_000_000
     writer.write(f"POST /refused HTTP/1.1\r\nHost: here\r\nContent-Length: {size}\r\n\r\n".encode())
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 401")
     writer.write(b"x" * size)
@@ -217,6 +218,13 @@ async def test_a_connection_is_kept_where_a_small_body_came_after_its_answer(por
     writer.write(b"POST /refused HTTP/1.1\r\nHost: here\r\nContent-Length: 100000\r\n\r\n")
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 401")
     writer.write(b"x" * 100_000 + REQUEST)
+    assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def test_a_long_head_is_read_whole(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(REQUEST.replace(b" / ", b" /" + b"a" * 60_000 + b" "))
     assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)).startswith(b"HTTP/1.1 200")
     writer.close()
 
