@@ -114,7 +114,9 @@ def serving_beside(migrated: Path, folder: Path) -> Serve:
                     await task
                 await asyncio.sleep(0.005)
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
+            # A connection that both ends give up after the same five seconds is one that a request may find closing.
+            limits = httpx.Limits(keepalive_expiry=1)
+            async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30, limits=limits) as client:
                 yield Api(client, app.state.service, settings, stop)
         finally:
             stop()
