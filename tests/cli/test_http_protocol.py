@@ -152,9 +152,7 @@ async def test_of_callers_that_leave_their_answers_only_so_many_stay(
 ) -> None:
     monkeypatch.setattr(http_protocol, "SEND_SECONDS", 60)
     monkeypatch.setattr(http_protocol, "MAX_SENDING", 3)
-    others = [await asyncio.open_connection("127.0.0.1", port, limit=1024) for _ in range(6)]
-    for _, writer in others:
-        writer.write(REQUEST.replace(b" / ", b" /large "))
+    others = await leave_answers(port, callers=6)
     await gone_from(http_protocol._sending, left=3)
     for _, writer in others:
         writer.close()
@@ -166,9 +164,7 @@ async def test_where_there_is_no_room_who_leaves_an_answer_goes_first(
     monkeypatch.setattr(http_protocol, "SEND_SECONDS", 60)
     monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 60)
     monkeypatch.setattr(http_protocol, "max_connections", lambda: 5)
-    others = [await asyncio.open_connection("127.0.0.1", port, limit=1024) for _ in range(5)]
-    for _, writer in others:
-        writer.write(REQUEST.replace(b" / ", b" /large "))
+    others = await leave_answers(port, callers=5)
     while len(http_protocol._sending) < 5:  # noqa: ASYNC110 — nothing else tells
         await asyncio.sleep(0.01)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -237,6 +233,14 @@ async def test_others_have_their_turn_between_the_pieces_of_a_large_body(port: i
         assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)).startswith(b"HTTP/1.1 200")
         await reader.readexactly(1)
     writer.close()
+
+
+async def leave_answers(port: int, *, callers: int) -> list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Ask for a long answer over so many connections, and read none of them."""
+    others = [await asyncio.open_connection("127.0.0.1", port, limit=1024) for _ in range(callers)]
+    for _, writer in others:
+        writer.write(REQUEST.replace(b" / ", b" /large "))
+    return others
 
 
 async def everything(reader: asyncio.StreamReader) -> bytes:
