@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from app.domain.errors import UnavailableError
-from app.process_channel import ProcessChannel
+from app.process_channel import ProcessChannel, Topic
 from app.store.db.database import Database
 from app.store.heartbeats import HeartbeatStore
 
@@ -53,6 +53,12 @@ class Heartbeat:
         self._stands: dict[str, tuple[int | None, float]] = {}
         """Each worker's count, None for one that has no row, and since when it stands."""
         self._looked_at = -math.inf
+        self.alive = 1
+        """How many workers there are, this one included: counted when their heartbeats are read, and when the supervisor
+        tells of one that began or ended."""
+        if channel is not None:
+            channel.on(Topic.PROCESSES, lambda _: self._count())
+        self._count()
 
     async def record(self) -> None:
         """Raise this worker's heartbeat, and read the others'; raise `UnavailableError`."""
@@ -81,14 +87,12 @@ class Heartbeat:
         _, since = self._stands.setdefault(worker, (None, self._looked_at))
         return self._looked_at - since >= DEAD_SECONDS
 
-    @property
-    def alive(self) -> int:
-        """How many workers there are, this one included."""
+    def _count(self) -> None:
         if self._database.is_sqlite:
-            return len(self._alive_beside_sqlite())
-        return max(
-            1, sum(count is not None and not self.is_dead(worker) for worker, (count, _) in self._stands.items())
-        )
+            self.alive = len(self._alive_beside_sqlite())
+        else:
+            shown = [worker for worker, (count, _) in self._stands.items() if count is not None]
+            self.alive = max(1, sum(not self.is_dead(worker) for worker in shown))
 
     def _alive_beside_sqlite(self) -> frozenset[str]:
         siblings = self._channel.processes.alive if self._channel is not None else frozenset[str]()
@@ -102,3 +106,4 @@ class Heartbeat:
             stands = count == heartbeats.get(worker) and not was_away
             self._stands[worker] = (heartbeats.get(worker), since if stands else now)
         self._looked_at = now
+        self._count()
