@@ -1,20 +1,12 @@
-"""The time source, and ids that sort by time (UUIDv7)."""
+"""The time source, and times as others write them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 
-import uuid_utils
-
-
-def now() -> datetime:
-    """Return the time, aware and in UTC."""
-    return datetime.now(UTC)
-
-
-def new_id() -> str:
-    """Make an id that sorts by time (UUIDv7)."""
-    return str(uuid_utils.uuid7())
+now = partial(datetime.now, UTC)
+"""Return the time, aware and in UTC."""
 
 
 def parse_time(text: object) -> datetime | None:

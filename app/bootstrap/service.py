@@ -13,13 +13,14 @@ from datetime import timedelta
 from app.bootstrap.mail import load_mail_server
 from app.bootstrap.registry_settings import client_settings, login_rules, unregistered_hosts
 from app.bootstrap.startup import load_sealer, load_token_issuers
-from app.clock import new_id, now
+from app.clock import now
 from app.jobs.channel_queue import ChannelQueue
 from app.jobs.event_stream import JobEventStream
 from app.jobs.policy_jobs import PolicyJobs
 from app.jobs.push_jobs import PushMatcher
 from app.jobs.queue import JobQueue, MemoryQueue, PostgresQueue
 from app.jobs.retention import Retention
+from app.jobs.submission import new_id
 from app.net.address_guard import AddressRules
 from app.process_channel import ProcessChannel, ProcessTable
 from app.registry.client import IDLE_SECONDS, ClientPool

@@ -25,8 +25,8 @@ from app.bootstrap.service import open_service
 from app.bootstrap.startup import check_may_listen, load_sealer, prepare
 from app.cli.http_protocol import SEND_BUFFER_BYTES, BoundedProtocol, raise_file_limit
 from app.cli.temporary_folder import temporary_folder
-from app.clock import new_id
 from app.domain.errors import SettingsError
+from app.jobs.submission import new_id
 from app.observability import configure_logging, get_logger, share_metrics
 from app.process_channel import ProcessChannel, ProcessStart, Topic, open_channel
 from app.processes.cores import usable_cores

@@ -54,7 +54,7 @@ class Heartbeat:
         """Each worker's count, None for one that has no row, and since when it stands."""
         self._looked_at = -math.inf
         self.alive = 1
-        """How many workers there are, this one included: counted when their heartbeats are read, and when the supervisor
+        """How many workers there are, this one included: counted when heartbeats are read, and when the supervisor
         tells of one that began or ended."""
         if channel is not None:
             channel.on(Topic.PROCESSES, lambda _: self._count())

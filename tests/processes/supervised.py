@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from app.clock import new_id
+from app.jobs.submission import new_id
 from app.observability import configure_logging
 from app.process_channel import ProcessStart, Topic, open_channel
 from app.processes.supervisor import ProcessRole, Supervisor
