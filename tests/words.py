@@ -59,7 +59,7 @@ BEHAVIOURS = (
     Behaviour("writes messages with their cause", "outbox", "jobs/outbox.py"),
     Behaviour("deletes what is old", "retention", "jobs/retention.py"),
     Behaviour("puts SQLite's writers in order", "write queue", "store/db/sqlite.py"),
-    Behaviour("has one writer per destination tag", "single writer", "store/destination_locks.py"),
+    Behaviour("has one writer per destination tag", "single writer", "store/units.py"),
     Behaviour("caches registry tokens", "token cache", "registry/auth/tokens.py"),
     Behaviour("chooses credentials by prefix", "longest (matching )?prefix", "domain/registry.py"),
     Behaviour("keeps a lost claim from writing", "fencing token", "store/units.py"),

@@ -12,7 +12,6 @@ from app.store.audit import AuditStore
 from app.store.blob_locations import BlobLocationStore
 from app.store.db.database import Database, Session
 from app.store.deliveries import DeliveryStore
-from app.store.destination_locks import DestinationLockStore
 from app.store.destination_notes import DestinationNoteStore
 from app.store.hook_events import HookEventStore
 from app.store.idempotency import IdempotencyStore
@@ -22,6 +21,7 @@ from app.store.planned_blobs import PlannedBlobStore
 from app.store.push_origins import PushOriginStore
 from app.store.registry_limits import RegistryLimitStore
 from app.store.registry_states import RegistryStateStore
+from app.store.units import DestinationLockStore
 from app.store.upload_sessions import delete_uploads_before
 
 BATCH_IMAGES = 5_000

@@ -1,30 +1,37 @@
-"""Units: what one worker does in one go. Claimed under a fencing token, so that a lost claim can't write any more.
+"""Units: what one worker does in one go, under a fencing token and with locks of its destination tags.
 
-The fencing token (`fence`) is raised by each claim and checked in the transaction of each of its writes (Kleppmann,
-"How to do distributed locking").
+The fencing token (`fence`) is raised by each claim and checked in the transaction of each of its writes, so that a lost
+claim can't write any more (Kleppmann, "How to do distributed locking").
+
+Destination locks see to a single writer for each destination tag. Two jobs that want the same one do not fight. While
+one writes it the other waits; and what a later job has written, an earlier one that comes to it afterwards leaves alone
+(`superseded`): the outcome is the later request's.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, insert, literal_column, or_, select, update
+from sqlalchemy import Row, bindparam, case, delete, func, insert, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.errors import JobInterrupted
 from app.domain.job import Job, Priority
 from app.domain.plan import Listing
 from app.store.db.column_types import listing_documents, read_listings
+from app.store.db.database import insert_into
 from app.store.jobs import LOCKED_COLUMNS, LockedJob, job_of, locked_job_of
 from app.store.tables.declarative import table_of
-from app.store.tables.jobs import JobRow, UnitRow
+from app.store.tables.jobs import DestinationLockRow, JobRow, UnitRow
 
 _jobs = table_of(JobRow)
 _units = table_of(UnitRow)
+_locks = table_of(DestinationLockRow)
 _UNIT_COLUMNS = tuple(column.label(f"unit_{column.name}") for column in _units.c)
 _WITH_JOB = _jobs.join(_units, _units.c.job_number == _jobs.c.number)
 # Made once: they are wide, and executed for every unit.
@@ -56,6 +63,12 @@ _COUNT_OF_CALLER = select(_OF_CALLER.c.priority, func.count()).group_by(_OF_CALL
 _IN_SERVICE = select(func.min(_units.c.priority)).where(
     _units.c.state == literal_column("'running'"), _units.c.priority.between(bindparam("least"), bindparam("most"))
 )
+_MY_LOCKS = _locks.c.key.in_(bindparam("keys", expanding=True)) & (_locks.c.unit_id == bindparam("of_unit"))
+_EARLIER_JOB = _jobs.c.state.in_(["queued", "running"]) & (_jobs.c.number < bindparam("writer"))
+_NEEDED_BY_NONE = (_locks.c.written_by == 0) & ~select(_jobs.c.number).where(_EARLIER_JOB).exists()
+_DROP_LOCKS = delete(_locks).where(_MY_LOCKS, _NEEDED_BY_NONE).returning(_locks.c.key)
+_LAST_WRITER = case((_locks.c.written_by < bindparam("writer"), bindparam("writer")), else_=_locks.c.written_by)
+_FREE_LOCKS = update(_locks).where(_MY_LOCKS).values(unit_id=None, written_by=_LAST_WRITER)
 
 
 class UnitKind(StrEnum):
@@ -234,6 +247,50 @@ class UnitStore:
         await self._session.execute(_CHANGE, {"unit_id": unit.id, **_changing(unit, now)})
 
 
+class DestinationLockStore:
+    """Locks of destination tags in the transaction of a session."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def lock(self, destinations: Collection[str], *, unit_id: int) -> dict[str, int]:
+        """Lock what is free of these; return what is locked, with the number of the job that wrote it last, or 0."""
+        if not destinations:
+            return {}
+        keys = {_key(text): text for text in destinations}
+        rows = [{"key": key, "unit_id": unit_id} for key in sorted(keys)]
+        statement = insert_into(self._session, _locks)
+        statement = statement.on_conflict_do_update(
+            index_elements=["key"],
+            set_={"unit_id": statement.excluded.unit_id},
+            where=or_(_locks.c.unit_id.is_(None), _locks.c.unit_id == statement.excluded.unit_id),
+        )
+        locked = await self._session.execute(statement.returning(_locks.c.key, _locks.c.written_by), rows)
+        return {keys[row.key]: row.written_by for row in locked}
+
+    async def release(self, destinations: Collection[str], *, unit_id: int, written_by: int = 0) -> None:
+        """Release what a unit has locked of these; `written_by` is the job that has written them, 0 for none.
+
+        Who has written is remembered as long as an earlier job may come to the same destination.
+        """
+        if not destinations:
+            return
+        keys = sorted(_key(text) for text in destinations)
+        mine = {"keys": keys, "of_unit": unit_id, "writer": written_by}
+        gone = await self._session.execute(_DROP_LOCKS, mine)
+        if len(gone.all()) < len(destinations):
+            await self._session.execute(_FREE_LOCKS, mine)
+
+    async def delete_unused(self) -> None:
+        """Drop marks that no unfinished job is early enough to need, and what ended units may have left held."""
+        at_work = select(_units.c.id).where(_units.c.state != "done")
+        left = _locks.c.unit_id.is_not(None) & _locks.c.unit_id.not_in(at_work)
+        await self._session.execute(update(_locks).where(left).values(unit_id=None))
+        unfinished = _jobs.c.state.in_(["queued", "running"]) & (_jobs.c.number < _locks.c.written_by)
+        unwanted = _locks.c.unit_id.is_(None) & ~select(_jobs.c.number).where(unfinished).exists()
+        await self._session.execute(delete(_locks).where(unwanted))
+
+
 def _changing(unit: Unit, now: datetime) -> dict[str, Any]:
     return {
         "state": unit.state,
@@ -264,3 +321,7 @@ def _unit(row: Row[Any]) -> Unit:
         not_before=row.unit_not_before,
         listings=read_listings(row.unit_listings),
     )
+
+
+def _key(destination: str) -> bytes:
+    return hashlib.blake2b(destination.encode(), digest_size=16).digest()

@@ -29,10 +29,9 @@ from app.security import Sealer
 from app.store.api_keys import ApiKeyStore
 from app.store.concurrency_groups import ConcurrencyGroupStore
 from app.store.db.database import Database, Session, after_commit
-from app.store.destination_locks import DestinationLockStore
 from app.store.images import ImageStore, StoredImage
 from app.store.registries import RegistryStore
-from app.store.units import Unit, UnitKind, UnitState, UnitStore
+from app.store.units import DestinationLockStore, Unit, UnitKind, UnitState, UnitStore
 from app.worker.heartbeat import Heartbeat
 from app.worker.shared_state import with_shared_limits, with_shared_rate
 

@@ -24,9 +24,8 @@ from app.jobs.cancellation import cancel_queued_images
 from app.jobs.outbox import report_images, save_transition
 from app.jobs.transitions import JobTransition, added, grown
 from app.store.db.database import Database, Session, after_commit
-from app.store.destination_locks import DestinationLockStore
 from app.store.images import ImageStore
-from app.store.units import Unit, UnitStore
+from app.store.units import DestinationLockStore, Unit, UnitStore
 from app.worker.claims import Claim
 from app.worker.stop_signal import StopReason, StopSignal
 

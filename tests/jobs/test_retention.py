@@ -10,7 +10,7 @@ from app.jobs.retention import JOB_RETENTION, Retention
 from app.store.blob_locations import BlobLocation, BlobLocationStore
 from app.store.db.database import Database
 from app.store.db.paging import PageRequest
-from app.store.destination_locks import DestinationLockStore
+from app.store.units import DestinationLockStore
 from tests.worker.house import CALLER, House, now, wish
 
 PLACE = Repository(Registry("r.example.com"), "a/one")
