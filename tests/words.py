@@ -30,7 +30,7 @@ class Behaviour:
 BEHAVIOURS = (
     Behaviour("honours Retry-After", "Retry-After", "registry/ratelimit/window.py"),
     Behaviour("skips a tag that is up to date", "up to date", "sync/compare.py"),
-    Behaviour("cancels a blob that is being copied", "cancellation", "worker/stop_signal.py"),
+    Behaviour("cancels a blob that is being copied", "cancellation", "worker/claims.py"),
     Behaviour("guards against SSRF", "SSRF", "net/address_guard.py"),
     Behaviour("hashes API keys", "SHA-256", "security.py"),
     Behaviour("moves a job through its states", "state machine", "jobs/transitions.py"),

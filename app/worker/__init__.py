@@ -3,10 +3,9 @@
     worker.py           the process: units run until it stops, periodic tasks beside them
     runner.py           one unit: claim → plan or copy → record; several images at once
     plan_writer.py      what a request comes to, written as it is found, divided into copy units
-    claims.py           a unit is given to one worker, under a fencing token; the slots of a worker
+    claims.py           a unit is given to one worker, under a fencing token; why it stops; the slots of a worker
     progress_writer.py  results and progress of a unit's images, written in batches under the fence
     heartbeat.py        which workers are alive; a unit whose worker is not is stalled
-    stop_signal.py      why a running unit stops: cancelled, shut down, or claim lost
     shared_state.py     what workers share: concurrency windows, blob locations, open uploads
     scheduler.py        policies that are due
     notifier.py         notifications that are due

@@ -1,5 +1,9 @@
 """Claims: a unit is given to one worker at a time, under a fencing token, and has one of the slots of that worker.
 
+What ends a claim early is its stop signal: cancellation of the job, shutdown of the process, or a lost claim.
+Cancellation reaches a blob in the middle: the unit's task is cancelled, closes what it has open at registries within
+`CLEAN_UP_SECONDS`, and the cancellation is never swallowed on the way.
+
 A worker does so many units at once, of those that do something. A unit that only waits gives its slot back and goes on
 beside them, as far as there is room: a registry that trickles, or that asks for pauses, must not keep the jobs of
 others waiting. Of that room one registry gets a share, and more of its units are deferred.
@@ -9,16 +13,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 
 from app.concurrency import Activity, acting
+from app.domain.errors import JobInterrupted
 from app.domain.job import Job, JobState
 from app.domain.registry import RegistryEntry
 from app.domain.retry_policy import RetryPolicy
@@ -37,10 +44,14 @@ from app.worker.shared_state import with_shared_limits, with_shared_rate
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 BUSY_SECONDS = 3.0
 """When to look again at a unit that another worker has, in case that one is dead."""
 CROWDED_SECONDS = 15.0
 """When to look again whether a registry has come to answer that has its share of the units that wait."""
+CLEAN_UP_SECONDS = 5.0
+"""How long a cancelled copy may take to close what it has open at registries."""
 EGRESS_KNOWN_FOR = timedelta(seconds=1)
 GROUP_SECONDS = 1.0
 """When to look again whether the jobs before one in its concurrency group have ended."""
@@ -74,6 +85,56 @@ class ClaimDeferred:
     """A unit that can't be had yet."""
 
     seconds: float
+
+
+class StopReason(StrEnum):
+    """Why a unit stops before its end."""
+
+    STOPPING = "stopping"
+    """Cancellation of its job, or `fail_fast`: what has not ended is cancelled."""
+    SHUTDOWN = "shutdown"
+    """This process ends: the unit goes back to the queue."""
+    LOST = "lost"
+    """Another worker has claimed it: nothing more is written."""
+
+
+class StopSignal:
+    """One running unit's stop signal."""
+
+    def __init__(self) -> None:
+        self.reason: StopReason | None = None
+        self.fence: int | None = None
+        """The claim that the unit runs under, once it has one."""
+        self._called = asyncio.Event()
+
+    def call(self, reason: StopReason) -> None:
+        """Stop the unit; a lost claim outweighs every other reason."""
+        if self.reason is None or reason is StopReason.LOST:
+            self.reason = reason
+        self._called.set()
+
+    @property
+    def keeps_claim(self) -> bool:
+        """Whether the unit was asked to stop while its claim is still its own: then what became of it is recorded."""
+        return self.reason in {StopReason.STOPPING, StopReason.SHUTDOWN}
+
+    def will_be_resumed(self) -> bool:
+        """Return whether another worker resumes what is cut off here: then open uploads stay open."""
+        return self.reason in {StopReason.SHUTDOWN, StopReason.LOST}
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run some work to its end; when called, cancel it, let it clean up, and raise `JobInterrupted`."""
+        task, called = asyncio.create_task(work), asyncio.create_task(self._called.wait())
+        try:
+            await asyncio.wait({task, called}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            called.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=CLEAN_UP_SECONDS)
+        if self.reason is not None and (not task.done() or task.cancelled()):
+            raise JobInterrupted(f"the unit was stopped: {self.reason}")
+        return task.result()
 
 
 class Claims:

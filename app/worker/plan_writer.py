@@ -29,8 +29,7 @@ from app.store.jobs import JobStore
 from app.store.planned_images import PlannedImageStore
 from app.store.units import NewUnit, Unit, UnitKind, UnitStore
 from app.sync.planner import DestinationClaims, Planned, PlanScope
-from app.worker.claims import Claim, ClaimDeferred, with_images
-from app.worker.stop_signal import StopReason
+from app.worker.claims import Claim, ClaimDeferred, StopReason, with_images
 
 BATCH_IMAGES = 500
 """How many images are written down, and handed out, at once."""

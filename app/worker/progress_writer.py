@@ -26,8 +26,7 @@ from app.jobs.transitions import JobTransition, added, grown
 from app.store.db.database import Database, Session, after_commit
 from app.store.images import ImageStore
 from app.store.units import DestinationLockStore, Unit, UnitStore
-from app.worker.claims import Claim
-from app.worker.stop_signal import StopReason, StopSignal
+from app.worker.claims import Claim, StopReason, StopSignal
 
 TALLY_SECONDS = 1.0
 """How often moving bytes are written down."""

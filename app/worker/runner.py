@@ -42,10 +42,9 @@ from app.sync.destination import DestinationNotes
 from app.sync.dry_run import ClaimBlobs, DryRun
 from app.sync.known_blobs import KnownBlobs, UploadNotes
 from app.sync.planner import Planned, Planner, PlanScope
-from app.worker.claims import UNIT_RETRIES, Claim, ClaimDeferred, Claims
+from app.worker.claims import UNIT_RETRIES, Claim, ClaimDeferred, Claims, StopSignal
 from app.worker.plan_writer import BATCH_IMAGES, PlanWriter
 from app.worker.progress_writer import ProgressWriter
-from app.worker.stop_signal import StopSignal
 
 log = structlog.get_logger()
 

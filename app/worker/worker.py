@@ -22,10 +22,9 @@ from app.process_channel import ProcessChannel, Topic
 from app.store.db.database import Database
 from app.store.db.process_lock import process_lock
 from app.store.units import UnitStore
-from app.worker.claims import COME_BACK_SECONDS, LOOK_SECONDS, UnitSlots
+from app.worker.claims import COME_BACK_SECONDS, LOOK_SECONDS, StopReason, StopSignal, UnitSlots
 from app.worker.heartbeat import HEARTBEAT_SECONDS, Heartbeat
 from app.worker.runner import JobRunner
-from app.worker.stop_signal import StopReason, StopSignal
 
 log = structlog.get_logger()
 

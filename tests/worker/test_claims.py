@@ -12,11 +12,10 @@ from app.domain.job import ImageState
 from app.store.tables.declarative import table_of
 from app.store.tables.jobs import UnitRow
 from app.store.units import UnitKind
-from app.worker.claims import Claim, ClaimDeferred, Claims
+from app.worker.claims import Claim, ClaimDeferred, Claims, StopReason, StopSignal
 from app.worker.heartbeat import Heartbeat
 from app.worker.progress_writer import ProgressWriter
 from app.worker.runner import SLICE_SECONDS, copy_unit
-from app.worker.stop_signal import StopReason, StopSignal
 from tests.worker.house import ON_POSTGRESQL, ON_SQLITE, SEALER, House, now
 from tests.worker.sync_sessions import Steered
 
