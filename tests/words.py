@@ -38,7 +38,7 @@ BEHAVIOURS = (
     Behaviour("takes over a dead worker's unit", "stalled", "worker/heartbeat.py"),
     Behaviour("backs off before a retry", "backoff", "domain/retry_policy.py"),
     Behaviour("adapts the number of concurrent requests", "AIMD", "registry/ratelimit/window.py"),
-    Behaviour("writes many requests in one transaction", "group commit", "store/db/group_commit.py"),
+    Behaviour("writes many requests in one transaction", "group commit", "store/db/database.py"),
     Behaviour("submits once per idempotency key", "idempotency", "store/idempotency.py"),
     Behaviour("writes progress", "progress", "worker/progress_writer.py"),
     Behaviour("counts finished jobs", "jobs finished", "jobs/outbox.py"),

@@ -19,8 +19,7 @@ from app.domain.job import IdempotencyKey, Job, Priority, Submission
 from app.jobs.outbox import report_submitted
 from app.jobs.queue import JobQueue
 from app.store.audit import AuditStore
-from app.store.db.database import Database, Session, after_commit
-from app.store.db.group_commit import GroupCommit
+from app.store.db.database import Database, GroupCommit, Session, after_commit
 from app.store.idempotency import IdempotencyStore
 from app.store.jobs import JobStore, LockedJob
 from app.store.units import NewUnit, UnitKind, UnitStore

@@ -8,8 +8,7 @@ from datetime import timedelta
 
 from app.domain.hook_event import HookEvent, HookEventState
 from app.jobs.push_jobs import PushMatcher
-from app.store.db.database import Database, Session, after_commit
-from app.store.db.group_commit import GroupCommit
+from app.store.db.database import Database, GroupCommit, Session, after_commit
 from app.store.hook_events import HookEventStore
 
 SAME_WITHIN = timedelta(minutes=1)

@@ -24,8 +24,7 @@ from app.registry.client import ClientPool
 from app.registry.ratelimit.window import WindowState
 from app.security import Sealer
 from app.store.blob_locations import BlobLocation, BlobLocationStore
-from app.store.db.database import Database, Session
-from app.store.db.group_commit import GroupCommit
+from app.store.db.database import Database, GroupCommit, Session
 from app.store.destination_notes import DestinationNoteStore
 from app.store.planned_blobs import PlannedBlobStore
 from app.store.registry_limits import RegistryLimitStore, SharedLimit
