@@ -46,10 +46,10 @@ def _is_ours(name: str | None, kind: str, _parents: object) -> bool:
 
 
 def _in_our_words(kind: str, item: Any, autogen_context: AutogenContext) -> str | Literal[False]:
-    names = {type(Json): "Json", type(Serial): "Serial", UtcDateTime: "UtcDateTime()"}
+    names = {type(Json): "Json", type(Serial): "Serial", type(UtcDateTime): "UtcDateTime"}
     if kind != "type" or (name := names.get(type(item))) is None:
         return False
-    autogen_context.imports.add(f"from app.store.db.column_types import {name.removesuffix('()')}")
+    autogen_context.imports.add(f"from app.store.db.column_types import {name}")
     return name
 
 

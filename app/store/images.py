@@ -29,9 +29,9 @@ from app.domain.report import (
     Tally,
     merged_counts,
 )
-from app.store.db.column_types import error_document, read_error, read_selection, selection_documents
 from app.store.db.database import insert_into
 from app.store.db.paging import Page, PageRequest, SortKey, cursor_after
+from app.store.jobs import error_document, read_error, read_selection, selection_documents
 from app.store.tables.declarative import table_of
 from app.store.tables.jobs import ImageLogRow, ImageRow, JobRow
 

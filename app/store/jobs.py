@@ -6,7 +6,7 @@ come one after another, its counts and its version follow from what was there, a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -30,22 +30,10 @@ from app.domain.job import (
     Trigger,
 )
 from app.domain.notify_url import Notify
-from app.domain.report import ActionCounts, ExecutionError, FailureCount, JobWarning
+from app.domain.plan import Listing
+from app.domain.report import ActionCounts, ExecutionError, FailureCount, JobWarning, SelectionCount
 from app.domain.request import SyncRequest
-from app.store.db.column_types import (
-    error_document,
-    failure_documents,
-    is_id,
-    listing_documents,
-    pause_document,
-    read_error,
-    read_failures,
-    read_listings,
-    read_pause,
-    read_selection,
-    read_warnings,
-    warning_documents,
-)
+from app.store.db.column_types import is_id
 from app.store.db.paging import Page, PageRequest, cursor_after
 from app.store.job_filters import list_statement
 from app.store.tables.declarative import table_of
@@ -348,3 +336,74 @@ class JobStore:
 
 def _no_such_job(job_id: str) -> NotFoundError:
     return NotFoundError(f"there is no job {job_id[:64]!r}")
+
+
+def error_document(error: ExecutionError | None) -> dict[str, Any] | None:
+    """Write an execution error, leaving out what it does not say."""
+    if error is None:
+        return None
+    return {key: value for key, value in asdict(error).items() if value not in (None, ())}
+
+
+def read_error(document: dict[str, Any] | None) -> ExecutionError | None:
+    """Read an execution error."""
+    if document is None:
+        return None
+    return ExecutionError(**{**document, "failures": read_failures(document.get("failures"))})
+
+
+def failure_documents(failures: tuple[FailureCount, ...]) -> list[dict[str, Any]] | None:
+    """Write what images failed for; null for nothing."""
+    return [asdict(failure) for failure in failures] or None
+
+
+def read_failures(documents: list[dict[str, Any]] | None) -> tuple[FailureCount, ...]:
+    """Read what images failed for."""
+    return tuple(FailureCount(**document) for document in documents or ())
+
+
+def warning_documents(warnings: tuple[JobWarning, ...]) -> list[dict[str, Any]]:
+    """Write a job's warnings."""
+    return [asdict(warning) for warning in warnings]
+
+
+def read_warnings(documents: list[dict[str, Any]]) -> tuple[JobWarning, ...]:
+    """Read a job's warnings; those that an older release wrote have one text each."""
+    return tuple(
+        JobWarning(document["code"], (document["message"],))
+        if "message" in document
+        else JobWarning(**{**document, "first": tuple(document["first"])})
+        for document in documents
+    )
+
+
+def selection_documents(counts: Iterable[SelectionCount]) -> list[dict[str, Any]]:
+    """Write how many tags and repositories rules take and drop."""
+    return [asdict(count) for count in counts]
+
+
+def read_selection(documents: list[dict[str, Any]] | None) -> tuple[SelectionCount, ...]:
+    """Read how many tags and repositories rules take and drop."""
+    return tuple(SelectionCount(**{**document, "first": tuple(document["first"])}) for document in documents or ())
+
+
+def listing_documents(listings: Iterable[Listing]) -> list[dict[str, Any]]:
+    """Write lists that are to be had."""
+    return [asdict(listing) for listing in listings]
+
+
+def read_listings(documents: list[dict[str, Any]] | None) -> frozenset[Listing] | None:
+    """Read lists that are to be had; None for all."""
+    return None if documents is None else frozenset(Listing(**document) for document in documents)
+
+
+def pause_document(pause: JobPause | None) -> dict[str, Any] | None:
+    """Write what a job waits for."""
+    return None if pause is None else {**asdict(pause), "until": pause.until.isoformat()}
+
+
+def read_pause(document: dict[str, Any] | None) -> JobPause | None:
+    """Read what a job waits for."""
+    if document is None:
+        return None
+    return JobPause(**{**document, "until": datetime.fromisoformat(document["until"])})

@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, and_, func, select
 from app.domain.job import JobKind, JobState
 from app.domain.policy_summary import FIRST_FAILURES, RunCounts
 from app.domain.report import FailureCount
-from app.store.db.column_types import read_error, read_failures
 from app.store.db.database import Session
+from app.store.jobs import read_error, read_failures
 from app.store.tables.declarative import table_of
 from app.store.tables.jobs import JobRow
 

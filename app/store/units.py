@@ -23,9 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.domain.errors import JobInterrupted
 from app.domain.job import Job, Priority
 from app.domain.plan import Listing
-from app.store.db.column_types import listing_documents, read_listings
 from app.store.db.database import insert_into
-from app.store.jobs import LOCKED_COLUMNS, LockedJob, job_of, locked_job_of
+from app.store.jobs import LOCKED_COLUMNS, LockedJob, job_of, listing_documents, locked_job_of, read_listings
 from app.store.tables.declarative import table_of
 from app.store.tables.jobs import DestinationLockRow, JobRow, UnitRow
 

@@ -19,7 +19,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("worker", sa.String(length=64), nullable=False),
         sa.Column("state", Json, nullable=False),
-        sa.Column("updated_at", UtcDateTime(), nullable=False),
+        sa.Column("updated_at", UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("name", "worker", name=op.f("pk_registry_states")),
     )
     op.create_index(op.f("ix_registry_states_updated_at"), "registry_states", ["updated_at"])

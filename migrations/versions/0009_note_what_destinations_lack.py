@@ -20,7 +20,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.String(length=135), nullable=False),
         sa.Column("kind", sa.String(length=32), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
-        sa.Column("noted_at", UtcDateTime(), nullable=False),
+        sa.Column("noted_at", UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("host", "repository", "digest", "kind", name="pk_destination_notes"),
     )
     op.create_index("ix_destination_notes_noted_at", "destination_notes", ["noted_at"])

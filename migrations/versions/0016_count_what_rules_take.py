@@ -18,7 +18,7 @@ def upgrade() -> None:
         "planned_blobs",
         sa.Column("key", sa.LargeBinary(16), nullable=False),
         sa.Column("owner", sa.LargeBinary(16), nullable=False),
-        sa.Column("claimed_at", UtcDateTime(), nullable=False),
+        sa.Column("claimed_at", UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_planned_blobs"),
     )
     op.create_index("ix_planned_blobs_claimed_at", "planned_blobs", ["claimed_at"])

@@ -16,11 +16,10 @@ from app.domain.policy import Policy
 from app.domain.policy_summary import last_summary_day
 from app.domain.report import FailureCount
 from app.domain.request import Rule
-from app.store.db.column_types import failure_documents
 from app.store.db.database import Database
 from app.store.db.paging import PageRequest
 from app.store.deliveries import DeliveryStore
-from app.store.jobs import JobStore
+from app.store.jobs import JobStore, failure_documents
 from app.store.policies import PolicyStore
 from app.store.subscriptions import SubscriptionStore
 from app.store.tables.declarative import table_of

@@ -5,6 +5,8 @@ it comes, SQLAlchemy's adapter hands over four times (open a cursor, execute, fe
 when a connection goes back to the pool; here a statement is opened, executed, read and closed in one go, and the first
 of a transaction begins it.
 
+SQLite has no type for times: they are text, here without an offset and always in UTC.
+
 SQLite has one writer at a time: in the write queue of a process they go in the order they came, urgent ones first.
 """
 
@@ -17,9 +19,12 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any, Self
 
 import aiosqlite
+from sqlalchemy import Dialect
+from sqlalchemy.dialects.sqlite import DATETIME
 
 _FIRST_REST_SECONDS = 0.000_5
 _MOST_REST_SECONDS = 0.002
@@ -175,6 +180,30 @@ def connect_sqlite(
     connection.busy_seconds = options.get("timeout", connection.busy_seconds)
     connection._thread.daemon = True  # noqa: SLF001 — as SQLAlchemy sets it for connections it opens itself
     return connection
+
+
+class TextDateTime(DATETIME):
+    """An aware time as text in UTC."""
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], str | None]:  # noqa: ARG002 — the base's signature
+        """Return what writes a time, and raises `ValueError` for one that does not say where it is."""
+
+        def write(value: datetime | None) -> str | None:
+            if value is None:
+                return None
+            if value.tzinfo is None:
+                raise ValueError(f"a naive time can't be stored: {value!r}")
+            return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+        return write
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], datetime | None]:  # noqa: ARG002 — the base's signature
+        """Return what reads a time."""
+
+        def read(value: str | None) -> datetime | None:
+            return None if value is None else datetime.fromisoformat(value).replace(tzinfo=UTC)
+
+        return read
 
 
 class WriteQueue:
