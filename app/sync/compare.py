@@ -160,7 +160,10 @@ class Comparison:
         return found.digest if isinstance(found, Descriptor) else None
 
     def action(self, destination: Reference) -> tuple[Action, str | None]:
-        """Decide, with a reason where it is not plain; raise `CopyError` for a destination that could not be asked."""
+        """Decide whether a destination is up to date, and if not what is to be done, with a reason if need be.
+
+        Raise `CopyError` for a destination that could not be asked.
+        """
         found = self.found[destination]
         if isinstance(found, CopyError):
             raise found

@@ -137,7 +137,10 @@ def _page_of(message: Mapping[str, Any], public_url: str | None) -> str | None:
 def message_headers(
     body: str, message_format: MessageFormat, *, message_id: str, secrets: Sequence[str], now: datetime
 ) -> dict[str, str]:
-    """Make the headers of one attempt: signed with each secret (Standard Webhooks, "Webhook Headers")."""
+    """Make the headers of one attempt, its signature among them (Standard Webhooks, "Webhook Headers").
+
+    - `secrets`: each makes one signature, and a receiver needs one of them only
+    """
     signatures = [Webhook(secret).sign(message_id, now, body) for secret in secrets]
     return {
         "Content-Type": _CONTENT_TYPES[message_format],

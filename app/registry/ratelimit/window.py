@@ -1,10 +1,10 @@
 """The concurrency window of a registry: AIMD over all requests of this process, and backoff when the registry asks.
 
 The window says how many permits exist: it grows by additive increase while answers are good, is halved once per burst
-of refusals (multiplicative decrease), and closes while the registry wants a pause. A request takes one permit; a
-transfer takes permits of all its registries at once, all or none (`TransferPermits`). A task with permits never waits
-for more, so no two jobs can wait for each other: its requests to those registries count against what it has. While one
-of its registries trickles, the permits of the others are lent out.
+of refusals (multiplicative decrease), and closes while the registry wants a pause (`Retry-After`). A request takes one
+permit; a transfer takes permits of all its registries at once, all or none (`TransferPermits`). A task with permits
+never waits for more, so no two jobs can wait for each other: its requests to those registries count against what it
+has. While one of its registries trickles, the permits of the others are lent out.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from app.registry.ratelimit.token_bucket import TokenBucket
 
 _FIRST_WINDOW = 4.0
 _UNASKED_PAUSES = RetryPolicy(first_delay=1.0, max_delay=60.0)
-"""After a 429 that does not say how long."""
+"""After a 429 without `Retry-After`."""
 _MAX_PAUSE_SECONDS = 86_400.0
-"""The longest pause that is believed; Docker Hub's rate limit windows are six hours."""
+"""The longest `Retry-After` that is believed; Docker Hub's rate limit windows are six hours."""
 
 permits_of_task: ContextVar[Mapping[ConcurrencyWindow, int]] = ContextVar("permits_of_task", default={})  # noqa: B039 — never changed
 
