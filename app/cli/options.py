@@ -6,7 +6,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from inspect import Parameter
@@ -56,31 +56,35 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API ans
 
 
 P = ParamSpec("P")
-_WHERE = {"url": Url, "key": Key, "context": Context}
+_WHERE = [
+    Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    for name, annotation in {"url": Url, "key": Key, "context": Context}.items()
+]
+
+
+def parameters_of(function: Callable[..., Any]) -> list[Parameter]:
+    """Return the parameters of a function, their annotations evaluated."""
+    return list(inspect.signature(function, eval_str=True).parameters.values())
+
+
+def as_command(run: Callable[..., None], command: Callable[..., Any], parameters: Sequence[Parameter]) -> None:
+    """Have Typer show a function as `command`, with these parameters and those that say where the service is."""
+    shown = [*parameters, *_WHERE]
+    wraps(command)(run)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    vars(run)["__signature__"] = inspect.Signature(shown)
 
 
 def with_client(command: Callable[Concatenate[ApiClient, P], None]) -> Callable[..., None]:
-    """Give a command the options that say where the service is, and the client they name; its errors take one line.
+    """Give a command the options that say where the service is, and the client they name; its errors take one line."""
 
-    Typer reads the signature: the client is not in it, the three options are.
-    """
-    signature = inspect.signature(command, eval_str=True)
-    own = list(signature.parameters.values())[1:]
-    where = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        for name, annotation in _WHERE.items()
-    ]
-    shown = signature.replace(parameters=[*own, *where])
-
-    @wraps(command)
     def run(
         *args: Any, url: str | None = None, key: str | None = None, context: str | None = None, **given: Any
     ) -> None:
         with errors_in_one_line(), open_client(url, key, context) as client:
             command(client, *args, **given)
 
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown.parameters.values()}
-    vars(run)["__signature__"] = shown
+    as_command(run, command, parameters_of(command)[1:])
     return run
 
 
@@ -118,6 +122,20 @@ def print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     for row in (head, *rows):
         typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_list(
+    found: Iterable[dict[str, Any]],
+    head: tuple[str, ...],
+    row: Callable[[dict[str, Any]], tuple[str, ...]],
+    *,
+    as_json: bool,
+) -> None:
+    """Print what was found: as JSON, or as a table with `row` of each below a head."""
+    if as_json:
+        print_json(list(found))
+    else:
+        print_table(head, [row(one) for one in found])
 
 
 def read_secret(source: str, *, what: str) -> str:

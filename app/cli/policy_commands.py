@@ -16,7 +16,7 @@ import yaml
 
 from app.cli.api_client import ApiClient
 from app.cli.api_errors import RefusedError, WrongArgumentError
-from app.cli.options import CHANGES, AsJson, Name, print_json, print_table, with_client
+from app.cli.options import CHANGES, AsJson, Name, print_json, print_list, with_client
 
 _READ_ONLY = {"created_at", "updated_at", "version", "next_run_at", "last_job", "name"}
 """What a policy is shown with and can't be sent."""
@@ -66,12 +66,12 @@ def apply_policies(
 @with_client
 def list_policies(client: ApiClient, *, as_json: AsJson = False) -> None:
     """List policies, when they run next, and how their last job went."""
-    found = list(client.pages("/v1/policies"))
-    if as_json:
-        print_json(found)
-        return
-    rows = [(one["name"], _state_of(one), one["next_run_at"] or "", _last_of(one)) for one in found]
-    print_table(("NAME", "STATE", "NEXT RUN", "LAST JOB"), rows)
+    print_list(
+        client.pages("/v1/policies"),
+        ("NAME", "STATE", "NEXT RUN", "LAST JOB"),
+        lambda one: (one["name"], _state_of(one), one["next_run_at"] or "", _last_of(one)),
+        as_json=as_json,
+    )
 
 
 @policy.command("rm")

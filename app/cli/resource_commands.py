@@ -14,7 +14,7 @@ from app.cli.options import (
     AsJson,
     Name,
     print_json,
-    print_table,
+    print_list,
     read_document,
     read_secret,
     with_client,
@@ -60,12 +60,10 @@ def list_jobs(
     """List jobs, the newest first."""
     filters = {"source": source, "destination": destination, "created_by": created_by, "trigger": trigger}
     filters |= {"since": since, "until": until, "q": search, "policy": policy_name}
-    found = list(client.pages("/v1/jobs", limit=limit, state=state, label=label, **filters))
-    if as_json:
-        print_json(found)
-        return
-    rows = [
-        (
+    print_list(
+        client.pages("/v1/jobs", limit=limit, state=state, label=label, **filters),
+        ("ID", "KIND", "STATE", "SUBMITTED", "BY", "IMAGES", "ERROR"),
+        lambda job: (
             job["id"],
             job["kind"],
             job["state"],
@@ -73,10 +71,9 @@ def list_jobs(
             job["policy"] or job["created_by"],
             _counts(job),
             _why(client, job),
-        )
-        for job in found
-    ]
-    print_table(("ID", "KIND", "STATE", "SUBMITTED", "BY", "IMAGES", "ERROR"), rows)
+        ),
+        as_json=as_json,
+    )
 
 
 @jobs.command("get")
@@ -123,12 +120,12 @@ def list_images(
     as_json: AsJson = False,
 ) -> None:
     """List the images of a job."""
-    found = list(client.pages(f"/v1/jobs/{job}/images", limit=limit, state=state, q=search))
-    if as_json:
-        print_json(found)
-        return
-    rows = [(one["state"], one["source"], one["destination"], one["reason"] or _why(client, one)) for one in found]
-    print_table(("STATE", "SOURCE", "DESTINATION", "WHY"), rows)
+    print_list(
+        client.pages(f"/v1/jobs/{job}/images", limit=limit, state=state, q=search),
+        ("STATE", "SOURCE", "DESTINATION", "WHY"),
+        lambda one: (one["state"], one["source"], one["destination"], one["reason"] or _why(client, one)),
+        as_json=as_json,
+    )
 
 
 @jobs.command("cancel")
@@ -244,12 +241,12 @@ def check_registry(
 @with_client
 def list_registries(client: ApiClient, *, as_json: AsJson = False) -> None:
     """List registries and how they stand."""
-    found = list(client.pages("/v1/registries"))
-    if as_json:
-        print_json(found)
-        return
-    rows = [(one["name"], one["host"], one["type"], one["auth"]["type"], _state(one["state"])) for one in found]
-    print_table(("NAME", "HOST", "TYPE", "LOGIN", "STATE"), rows)
+    print_list(
+        client.pages("/v1/registries"),
+        ("NAME", "HOST", "TYPE", "LOGIN", "STATE"),
+        lambda one: (one["name"], one["host"], one["type"], one["auth"]["type"], _state(one["state"])),
+        as_json=as_json,
+    )
 
 
 @registry.command("rm")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,10 @@ from app.cli.api_errors import WrongArgumentError
 from app.cli.options import (
     FAILED,
     AsJson,
-    Context,
-    Key,
-    Url,
+    as_command,
     docker_config,
     errors_in_one_line,
+    parameters_of,
     print_json,
     read_secret,
 )
@@ -63,139 +62,6 @@ DestinationCreds = Annotated[
 ]
 
 
-def add_to(commands: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    commands.command()(sync)
-    commands.command()(plan)
-    commands.command()(verify)
-
-
-def sync(
-    source: Source,
-    destinations: Destinations,
-    *,
-    tags: Tags = None,
-    exclude_tags: ExcludeTags = None,
-    platform: Platforms = None,
-    overwrite: Overwrite = "always",
-    force: Force = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only, as `plan` does.")] = False,
-    explain: Explain = None,
-    wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Show the job until it is done, or print its id.")
-    ] = True,
-    as_json: AsJson = False,
-    local: Local = False,
-    insecure: Insecure = False,
-    insecure_source: InsecureSource = False,
-    insecure_destination: InsecureDestination = False,
-    source_creds: SourceCreds = None,
-    destination_creds: DestinationCreds = None,
-    url: Url = None,
-    key: Key = None,
-    context: Context = None,
-) -> None:
-    """Copy images: one tag, tags of a repository, a namespace or a whole registry, to one or more places."""
-    from rich.console import Console
-
-    from app.cli.watch import watch
-
-    request = _request(
-        source, destinations, tags=tags, exclude_tags=exclude_tags, platforms=platform, overwrite=overwrite, force=force
-    )
-    sides = _Sides(
-        is_local=local,
-        source=_Side((source,), insecure or insecure_source, source_creds, "--source-creds"),
-        destination=_Side(destinations, insecure or insecure_destination, destination_creds, "--destination-creds"),
-    )
-    with errors_in_one_line(), _client(sides, url=url, key=key, context=context) as client:
-        if dry_run or explain:
-            raise typer.Exit(_plan(client, request, explain=explain, as_json=as_json))
-        job = client.post("/v1/jobs", request)
-        if not wait and not local:
-            print_json(job) if as_json else typer.echo(job["id"])
-            return
-        job = watch(client, job["id"], console=Console(stderr=as_json))
-        if as_json:
-            print_json(job)
-        if job["state"] != "succeeded":
-            raise typer.Exit(FAILED)
-
-
-def plan(
-    source: Source,
-    destinations: Destinations,
-    *,
-    tags: Tags = None,
-    exclude_tags: ExcludeTags = None,
-    platform: Platforms = None,
-    overwrite: Overwrite = "always",
-    explain: Explain = None,
-    as_json: AsJson = False,
-    local: Local = False,
-    insecure: Insecure = False,
-    insecure_source: InsecureSource = False,
-    insecure_destination: InsecureDestination = False,
-    source_creds: SourceCreds = None,
-    destination_creds: DestinationCreds = None,
-    url: Url = None,
-    key: Key = None,
-    context: Context = None,
-) -> None:
-    """Show what `sync` would do, and copy nothing; exit code 0 for nothing, 4 for changes, 3 for what can't be done."""
-    request = _request(
-        source, destinations, tags=tags, exclude_tags=exclude_tags, platforms=platform, overwrite=overwrite
-    )
-    sides = _Sides(
-        is_local=local,
-        source=_Side((source,), insecure or insecure_source, source_creds, "--source-creds"),
-        destination=_Side(destinations, insecure or insecure_destination, destination_creds, "--destination-creds"),
-    )
-    with errors_in_one_line(), _client(sides, url=url, key=key, context=context) as client:
-        raise typer.Exit(_plan(client, request, explain=explain, as_json=as_json))
-
-
-def verify(
-    source: Source,
-    destinations: Destinations,
-    *,
-    tags: Tags = None,
-    exclude_tags: ExcludeTags = None,
-    platform: Platforms = None,
-    as_json: AsJson = False,
-    local: Local = False,
-    insecure: Insecure = False,
-    insecure_source: InsecureSource = False,
-    insecure_destination: InsecureDestination = False,
-    source_creds: SourceCreds = None,
-    destination_creds: DestinationCreds = None,
-    url: Url = None,
-    key: Key = None,
-    context: Context = None,
-) -> None:
-    """Compare both sides tag by tag; exit code 0 where every digest is the same, 3 where one is not."""
-    request = _request(source, destinations, tags=tags, exclude_tags=exclude_tags, platforms=platform)
-    sides = _Sides(
-        is_local=local,
-        source=_Side((source,), insecure or insecure_source, source_creds, "--source-creds"),
-        destination=_Side(destinations, insecure or insecure_destination, destination_creds, "--destination-creds"),
-    )
-    with errors_in_one_line(), _client(sides, url=url, key=key, context=context) as client:
-        raise typer.Exit(FAILED if _plan(client, request, explain=None, as_json=as_json) else 0)
-
-
-def _plan(client: ApiClient, request: dict[str, Any], *, explain: str | None, as_json: bool) -> int:
-    """Print a plan, or what it says of one tag; return the exit code for it."""
-    from app.cli.plan_output import show_explanation, show_plan
-
-    if explain is not None:
-        return show_explanation(client, request, explain, as_json=as_json)
-    return show_plan(client, request, as_json=as_json)
-
-
-# --- below ------------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class _Side:
     """What a local copy has to know of the registries of one side."""
@@ -216,22 +82,139 @@ class _Sides:
 
 
 def _request(
-    source: str,
-    destinations: Sequence[str],
+    source: Source,
+    destinations: Destinations,
     *,
-    tags: Sequence[str] | None,
-    exclude_tags: Sequence[str] | None,
-    platforms: Sequence[str] | None = None,
-    overwrite: str = "always",
-    force: bool = False,
+    tags: Tags = None,
+    exclude_tags: ExcludeTags = None,
+    platform: Platforms = None,
 ) -> dict[str, Any]:
+    """Say which images; the parameters are options of every command here."""
     request: dict[str, Any] = {"source": source, "destination": list(destinations)}
     if tags or exclude_tags:
         request["tags"] = {"include": list(tags or ()), "exclude": list(exclude_tags or ())}
-    if platforms:
-        request["platforms"] = list(platforms)
+    if platform:
+        request["platforms"] = list(platform)
+    return request
+
+
+def _sides(
+    source: str,
+    destinations: Sequence[str],
+    *,
+    local: Local = False,
+    insecure: Insecure = False,
+    insecure_source: InsecureSource = False,
+    insecure_destination: InsecureDestination = False,
+    source_creds: SourceCreds = None,
+    destination_creds: DestinationCreds = None,
+) -> _Sides:
+    """Say how both sides are reached; the parameters are options of every command here."""
+    return _Sides(
+        is_local=local,
+        source=_Side((source,), insecure or insecure_source, source_creds, "--source-creds"),
+        destination=_Side(destinations, insecure or insecure_destination, destination_creds, "--destination-creds"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What a command is to do: a request, and the client of the service that does it."""
+
+    request: dict[str, Any]
+    client: ApiClient
+    is_local: bool
+
+
+def about_images(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the arguments and options that say which images, and who copies them; its errors take one line."""
+    what, who = parameters_of(_request), parameters_of(_sides)[2:]
+
+    def run(
+        source: str,
+        destinations: list[str],
+        *,
+        url: str | None = None,
+        key: str | None = None,
+        context: str | None = None,
+        **given: Any,
+    ) -> None:
+        request = _request(source, destinations, **{one.name: given.pop(one.name) for one in what[2:]})
+        sides = _sides(source, destinations, **{one.name: given.pop(one.name) for one in who})
+        with errors_in_one_line(), _client(sides, url=url, key=key, context=context) as client:
+            command(_Task(request, client, sides.is_local), **given)
+
+    as_command(run, command, [*what, *parameters_of(command)[1:], *who])
+    return run
+
+
+@about_images
+def sync(
+    task: _Task,
+    *,
+    overwrite: Overwrite = "always",
+    force: Force = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only, as `plan` does.")] = False,
+    explain: Explain = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Show the job until it is done, or print its id.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Copy images: one tag, tags of a repository, a namespace or a whole registry, to one or more places."""
+    from rich.console import Console
+
+    from app.cli.watch import watch
+
+    request = task.request | _options(overwrite=overwrite, force=force)
+    if dry_run or explain:
+        raise typer.Exit(_plan(task.client, request, explain=explain, as_json=as_json))
+    job = task.client.post("/v1/jobs", request)
+    if not wait and not task.is_local:
+        print_json(job) if as_json else typer.echo(job["id"])
+        return
+    job = watch(task.client, job["id"], console=Console(stderr=as_json))
+    if as_json:
+        print_json(job)
+    if job["state"] != "succeeded":
+        raise typer.Exit(FAILED)
+
+
+@about_images
+def plan(task: _Task, *, overwrite: Overwrite = "always", explain: Explain = None, as_json: AsJson = False) -> None:
+    """Show what `sync` would do, and copy nothing; exit code 0 for nothing, 4 for changes, 3 for what can't be done."""
+    request = task.request | _options(overwrite=overwrite)
+    raise typer.Exit(_plan(task.client, request, explain=explain, as_json=as_json))
+
+
+@about_images
+def verify(task: _Task, *, as_json: AsJson = False) -> None:
+    """Compare both sides tag by tag; exit code 0 where every digest is the same, 3 where one is not."""
+    raise typer.Exit(FAILED if _plan(task.client, task.request, explain=None, as_json=as_json) else 0)
+
+
+def add_to(commands: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    commands.command()(sync)
+    commands.command()(plan)
+    commands.command()(verify)
+
+
+def _plan(client: ApiClient, request: dict[str, Any], *, explain: str | None, as_json: bool) -> int:
+    """Print a plan, or what it says of one tag; return the exit code for it."""
+    from app.cli.plan_output import show_explanation, show_plan
+
+    if explain is not None:
+        return show_explanation(client, request, explain, as_json=as_json)
+    return show_plan(client, request, as_json=as_json)
+
+
+# --- below ------------------------------------------------------------------------------------------------------------
+
+
+def _options(*, overwrite: str, force: bool = False) -> dict[str, Any]:
     options = ({"overwrite": overwrite} if overwrite != "always" else {}) | ({"force": True} if force else {})
-    return request | ({"options": options} if options else {})
+    return {"options": options} if options else {}
 
 
 @contextmanager
