@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path, Query, Request
+from fastapi import APIRouter, Body, Depends, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
@@ -37,9 +38,10 @@ from app.api.schemas.imports import (
 )
 from app.api.schemas.jobs import JobOut
 from app.api.schemas.policies import POLICY_NAME_PATTERN, PolicyIn, PolicyOut, PolicyPage
+from app.bootstrap.service import Service
 from app.domain.access import Caller
 from app.domain.errors import InvalidRequestError, NotFoundError
-from app.domain.job import JobFilter, JobKind
+from app.domain.job import IdempotencyKey, JobFilter, JobKind, Submission
 from app.domain.policy import StoredPolicy
 from app.store.db.paging import PageRequest
 
@@ -226,19 +228,21 @@ async def delete_policy(name: Name, *, caller: PolicyWriter, service: TheService
     return Response(status_code=204)
 
 
-@router.post(
-    "/v1/policies/{name}/run",
-    summary="Run a policy now",
-    status_code=202,
-    response_model=JobOut,
-    responses={
-        200: {"description": "The job is done already (with `?wait=`).", "model": JobOut},
-        **problems(
-            "not_found", "validation_failed", "too_many_requests", "invalid_idempotency_key", "idempotency_key_reused"
-        ),
-    },
-)
-async def run_policy(
+@dataclass(frozen=True, slots=True)
+class _JobAsked:
+    """A job of a policy that was asked for: by whom, under which key, and how long the answer may take."""
+
+    request: Request
+    service: Service
+    caller: Caller
+    query: WaitQuery
+    key: IdempotencyKey | None
+
+    async def answer(self, submission: Submission) -> Response:
+        return await submitted(self.request, submission, query=self.query, key=self.key)
+
+
+async def _asked(
     name: Name,
     *,
     request: Request,
@@ -246,15 +250,32 @@ async def run_policy(
     service: TheService,
     query: Annotated[WaitQuery, Query()],
     idempotency: IdempotencyHeader = None,
-) -> Response:
+) -> _JobAsked:
+    kind = request.url.path.rpartition("/")[2]
+    key = idempotency_key(idempotency, caller=caller, body=f"{kind} {name}")
+    return _JobAsked(request, service, caller, query, key)
+
+
+JobAsked = Annotated[_JobAsked, Depends(_asked)]
+_JOB_MADE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The job is done already (with `?wait=`).", "model": JobOut},
+    **problems(
+        "not_found", "validation_failed", "too_many_requests", "invalid_idempotency_key", "idempotency_key_reused"
+    ),
+}
+
+
+@router.post(
+    "/v1/policies/{name}/run", summary="Run a policy now", status_code=202, response_model=JobOut, responses=_JOB_MADE
+)
+async def run_policy(name: Name, *, asked: JobAsked) -> Response:
     """Make a job of the whole policy, a paused one's too.
 
     While a run is at work the answer is the one that follows it, and asking again is answered with that same job: a
     policy never runs twice at once.
     """
-    key = idempotency_key(idempotency, caller=caller, body=f"run {name}")
-    submission = await service.policies.run(name, caller=caller, idempotency=key)
-    return await submitted(request, submission, query=query, key=key)
+    submission = await asked.service.policies.run(name, caller=asked.caller, idempotency=asked.key)
+    return await asked.answer(submission)
 
 
 @router.post(
@@ -262,34 +283,15 @@ async def run_policy(
     summary="Plan a policy (dry run)",
     status_code=202,
     response_model=JobOut,
-    responses={
-        200: {"description": "The job is done already (with `?wait=`).", "model": JobOut},
-        **problems(
-            "not_found", "validation_failed", "too_many_requests", "invalid_idempotency_key", "idempotency_key_reused"
-        ),
-    },
+    responses=_JOB_MADE,
 )
-async def plan_policy(
-    name: Name,
-    *,
-    request: Request,
-    caller: JobSubmitter,
-    service: TheService,
-    query: Annotated[WaitQuery, Query()],
-    idempotency: IdempotencyHeader = None,
-) -> Response:
+async def plan_policy(name: Name, *, asked: JobAsked) -> Response:
     """Make a job of the kind `plan`: what a run would do, at once beside any run; it copies nothing."""
-    key = idempotency_key(idempotency, caller=caller, body=f"plan {name}")
-    policy = (await service.policies.get(name, caller=caller)).policy
-    submission = await service.jobs.submit(
-        policy.request,
-        caller=caller,
-        labels=policy.labels,
-        policy=name,
-        kind=JobKind.PLAN,
-        idempotency=key,
+    policy = (await asked.service.policies.get(name, caller=asked.caller)).policy
+    submission = await asked.service.jobs.submit(
+        policy.request, caller=asked.caller, labels=policy.labels, policy=name, kind=JobKind.PLAN, idempotency=asked.key
     )
-    return await submitted(request, submission, query=query, key=key)
+    return await asked.answer(submission)
 
 
 @router.get(
