@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,14 @@ def acr(entra: EntraServer, clock: SettableClock, *, members: tuple[str, ...] = 
     return fake_registry(ACR, accounts=accounts, entra=entra.owner_of, clock=clock, anonymous_actions=frozenset())
 
 
+@pytest.fixture
+async def registry(entra: EntraServer, clock: SettableClock) -> AsyncIterator[FakeRegistry]:
+    """Run a registry of ACR with an image, that the service principal may do everything in."""
+    async with acr(entra, clock) as registry:
+        registry.load("team/app", IMAGE, "v1")
+        yield registry
+
+
 async def fetched(registry: FakeRegistry, clock: SettableClock, *, proxy: str | None = None, **auth: Any) -> Login:
     """Have an identity ask by itself: the machine's is not shown to the loopback of tests."""
     parsed = AzureAuth.model_validate({"type": "azure"} | auth)
@@ -74,18 +82,16 @@ async def refusal(registry: FakeRegistry, clock: SettableClock, **auth: Any) -> 
 
 
 async def test_a_service_principal_reads_lists_and_writes(
-    entra: EntraServer, connect: Connect, clock: SettableClock
+    entra: EntraServer, registry: FakeRegistry, connect: Connect
 ) -> None:
-    async with acr(entra, clock) as registry:
-        registry.load("team/app", IMAGE, "v1")
-        client = connect(registry, auth=PRINCIPAL)
-        assert (await client.get_manifest("team/app", V1)).digest == IMAGE.digest
-        assert [tag async for tag in client.list_tags("team/app")] == ["v1"]
-        assert [path async for path in client.list_repositories()] == ["team/app"]
-        await upload(client, "team/app", blob("more", size=9))
-        assert len(entra.issued) == registry.journal.count("exchange") == 1
-        assert registry.journal.count("token") > 2
-        registry.check()
+    client = connect(registry, auth=PRINCIPAL)
+    assert (await client.get_manifest("team/app", V1)).digest == IMAGE.digest
+    assert [tag async for tag in client.list_tags("team/app")] == ["v1"]
+    assert [path async for path in client.list_repositories()] == ["team/app"]
+    await upload(client, "team/app", blob("more", size=9))
+    assert len(entra.issued) == registry.journal.count("exchange") == 1
+    assert registry.journal.count("token") > 2
+    registry.check()
 
 
 async def test_a_service_principal_logs_in_with_a_certificate(entra: EntraServer, clock: SettableClock) -> None:
@@ -125,12 +131,11 @@ async def test_the_workload_identity_of_a_pod_logs_in(
 
 
 async def test_a_principal_in_the_environment_is_an_identity_of_the_machine(
-    entra: EntraServer, clock: SettableClock, monkeypatch: pytest.MonkeyPatch
+    registry: FakeRegistry, clock: SettableClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"TENANT_ID": TENANT, "CLIENT_ID": APP, "CLIENT_SECRET": SECRET}.items():
         monkeypatch.setenv(f"AZURE_{name}", value)
-    async with acr(entra, clock) as registry:
-        await fetched(registry, clock)
+    await fetched(registry, clock)
 
 
 @pytest.mark.parametrize(
@@ -143,14 +148,13 @@ async def test_a_principal_in_the_environment_is_an_identity_of_the_machine(
     ids=["secret", "application", "tenant"],
 )
 async def test_an_identity_that_entra_does_not_take_is_unauthorized(
-    entra: EntraServer, clock: SettableClock, change: dict[str, str], words: str
+    registry: FakeRegistry, clock: SettableClock, change: dict[str, str], words: str
 ) -> None:
-    async with acr(entra, clock) as registry:
-        error = await refusal(registry, clock, **PRINCIPAL | change)
-        assert (error.code, error.temporary) == ("unauthorized", False)
-        assert words in error.message
-        assert "Trace ID" not in error.message
-        assert registry.journal.count() == 0
+    error = await refusal(registry, clock, **PRINCIPAL | change)
+    assert (error.code, error.temporary) == ("unauthorized", False)
+    assert words in error.message
+    assert "Trace ID" not in error.message
+    assert registry.journal.count() == 0
 
 
 async def test_an_identity_without_a_role_is_denied_with_what_to_assign(
@@ -171,100 +175,93 @@ async def test_a_registry_that_exchanges_nothing_is_told(entra: EntraServer, clo
 
 @pytest.mark.parametrize("auth", [PRINCIPAL, {}], ids=["principal", "machine"])
 async def test_an_outage_of_azure_is_temporary(
-    entra: EntraServer, clock: SettableClock, monkeypatch: pytest.MonkeyPatch, auth: dict[str, Any]
+    registry: FakeRegistry, clock: SettableClock, monkeypatch: pytest.MonkeyPatch, auth: dict[str, Any]
 ) -> None:
     monkeypatch.setenv("AZURE_AUTHORITY_HOST", f"https://127.0.0.1:{free_port()}")
     monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", f"http://127.0.0.1:{free_port()}")
-    async with acr(entra, clock) as registry:
-        error = await refusal(registry, clock, **auth)
-        assert (error.code, error.temporary) == ("registry_unreachable", True)
-        assert SECRET not in f"{error!r} {error.message}"
+    error = await refusal(registry, clock, **auth)
+    assert (error.code, error.temporary) == ("registry_unreachable", True)
+    assert SECRET not in f"{error!r} {error.message}"
 
 
-async def test_a_failure_of_entra_is_temporary(entra: EntraServer, clock: SettableClock) -> None:
+async def test_a_failure_of_entra_is_temporary(
+    entra: EntraServer, registry: FakeRegistry, clock: SettableClock
+) -> None:
     entra.fails_with = 503
-    async with acr(entra, clock) as registry:
-        error = await refusal(registry, clock, **PRINCIPAL)
-        assert (error.code, error.temporary) == ("registry_unreachable", True)
+    error = await refusal(registry, clock, **PRINCIPAL)
+    assert (error.code, error.temporary) == ("registry_unreachable", True)
 
 
-async def test_a_failure_of_the_exchange_is_temporary(entra: EntraServer, clock: SettableClock) -> None:
-    async with acr(entra, clock) as registry:
-        registry.faults.add(Respond(503), matching=on("exchange"))
-        assert (await refusal(registry, clock, **PRINCIPAL)).temporary
+async def test_a_failure_of_the_exchange_is_temporary(registry: FakeRegistry, clock: SettableClock) -> None:
+    registry.faults.add(Respond(503), matching=on("exchange"))
+    assert (await refusal(registry, clock, **PRINCIPAL)).temporary
 
 
 async def test_a_login_is_renewed_before_its_three_hours_end(
-    entra: EntraServer, connect: Connect, clock: SettableClock
+    registry: FakeRegistry, connect: Connect, clock: SettableClock
 ) -> None:
-    async with acr(entra, clock) as registry:
-        registry.load("team/app", IMAGE, "v1")
-        client = connect(registry, auth=PRINCIPAL)
-        await client.head_manifest("team/app", V1)
-        clock.advance(2 * HOUR)
-        await client.head_manifest("team/app", V1)
-        assert registry.journal.count("exchange") == 1
-        clock.advance(0.8 * HOUR)
-        await asyncio.gather(*(client.head_manifest("team/app", V1) for _ in range(5)))
-        async with asyncio.timeout(20):
-            while registry.journal.count("exchange") < 2:  # noqa: ASYNC110 — a thread of azure-identity is in between
-                await asyncio.sleep(0.01)
-        await client.head_manifest("team/app", V1)
-        assert registry.journal.count("exchange") == 2
+    client = connect(registry, auth=PRINCIPAL)
+    await client.head_manifest("team/app", V1)
+    clock.advance(2 * HOUR)
+    await client.head_manifest("team/app", V1)
+    assert registry.journal.count("exchange") == 1
+    clock.advance(0.8 * HOUR)
+    await asyncio.gather(*(client.head_manifest("team/app", V1) for _ in range(5)))
+    async with asyncio.timeout(20):
+        while registry.journal.count("exchange") < 2:  # noqa: ASYNC110 — a thread of azure-identity is in between
+            await asyncio.sleep(0.01)
+    await client.head_manifest("team/app", V1)
+    assert registry.journal.count("exchange") == 2
 
 
 async def test_a_refresh_token_that_is_revoked_is_replaced_in_the_middle_of_a_job(
-    entra: EntraServer, connect: Connect, clock: SettableClock
+    registry: FakeRegistry, connect: Connect, clock: SettableClock
 ) -> None:
-    async with acr(entra, clock) as registry:
-        registry.load("team/app", IMAGE, "v1")
-        client = connect(registry, auth=PRINCIPAL)
-        await client.head_manifest("team/app", V1)
-        clock.advance(HOUR)  # the access token is over, and the refresh token does not last its three hours
-        registry.site.identity_tokens.clear()
-        assert await client.head_manifest("team/app", V1)
-        assert registry.journal.count("exchange") == 2
+    client = connect(registry, auth=PRINCIPAL)
+    await client.head_manifest("team/app", V1)
+    clock.advance(HOUR)  # the access token is over, and the refresh token does not last its three hours
+    registry.site.identity_tokens.clear()
+    assert await client.head_manifest("team/app", V1)
+    assert registry.journal.count("exchange") == 2
 
 
 async def test_a_new_refresh_token_that_is_refused_is_not_asked_for_again(
-    entra: EntraServer, connect: Connect, clock: SettableClock
+    registry: FakeRegistry, connect: Connect
 ) -> None:
-    async with acr(entra, clock) as registry:
-        registry.load("team/app", IMAGE, "v1")
-        registry.faults.add(Respond(401), matching=on("token"), times=None)
-        client = connect(registry, auth=PRINCIPAL)
-        for _ in range(3):
-            with pytest.raises(RegistryError) as refused:
-                await client.head_manifest("team/app", V1)
-            assert refused.value.code == "unauthorized"
-        assert registry.journal.count("exchange") == 1
-
-
-async def test_nothing_secret_is_in_the_log(entra: EntraServer, connect: Connect, clock: SettableClock) -> None:
-    async with acr(entra, clock) as registry:
-        registry.load("team/app", IMAGE, "v1")
-        with logging_at_debug() as logged:
-            client = connect(registry, auth=PRINCIPAL)
+    registry.faults.add(Respond(401), matching=on("token"), times=None)
+    client = connect(registry, auth=PRINCIPAL)
+    for _ in range(3):
+        with pytest.raises(RegistryError) as refused:
             await client.head_manifest("team/app", V1)
-            await refusal(registry, clock, **PRINCIPAL | {"client_secret": f"{SECRET}-wrong"})
-        secrets = [SECRET, *entra.issued, *registry.site.identity_tokens, *(t.value for t in registry.auth.tokens)]
-        assert len(secrets) > 3
-        assert not [secret for secret in secrets if secret in logged.getvalue()]
+        assert refused.value.code == "unauthorized"
+    assert registry.journal.count("exchange") == 1
 
 
-async def test_entra_is_asked_through_the_proxy_of_the_entry(entra: EntraServer, clock: SettableClock) -> None:
-    async with acr(entra, clock) as registry:
-        error = await refusal(registry, clock, proxy=f"http://127.0.0.1:{free_port()}", **PRINCIPAL)
-        assert error.code == "registry_unreachable"
-        assert entra.issued == []
+async def test_nothing_secret_is_in_the_log(
+    entra: EntraServer, registry: FakeRegistry, connect: Connect, clock: SettableClock
+) -> None:
+    with logging_at_debug() as logged:
+        client = connect(registry, auth=PRINCIPAL)
+        await client.head_manifest("team/app", V1)
+        await refusal(registry, clock, **PRINCIPAL | {"client_secret": f"{SECRET}-wrong"})
+    secrets = [SECRET, *entra.issued, *registry.site.identity_tokens, *(t.value for t in registry.auth.tokens)]
+    assert len(secrets) > 3
+    assert not [secret for secret in secrets if secret in logged.getvalue()]
+
+
+async def test_entra_is_asked_through_the_proxy_of_the_entry(
+    entra: EntraServer, registry: FakeRegistry, clock: SettableClock
+) -> None:
+    error = await refusal(registry, clock, proxy=f"http://127.0.0.1:{free_port()}", **PRINCIPAL)
+    assert error.code == "registry_unreachable"
+    assert entra.issued == []
 
 
 async def test_without_the_extra_the_refusal_names_it(
-    entra: EntraServer, clock: SettableClock, monkeypatch: pytest.MonkeyPatch
+    registry: FakeRegistry, clock: SettableClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "azure.identity", None)  # as where it was never installed
-    async with acr(entra, clock) as registry:
-        assert "registry-sync[azure]" in (await refusal(registry, clock, **PRINCIPAL)).message
+    assert "registry-sync[azure]" in (await refusal(registry, clock, **PRINCIPAL)).message
 
 
 @pytest.mark.parametrize(
