@@ -29,7 +29,7 @@ import asyncpg  # type: ignore[import-untyped]  # it has no types of its own
 import structlog
 from sqlalchemy import Connection, Table, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, EmulatedDBAPIException
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -342,6 +342,8 @@ def _is_gone(error: BaseException) -> bool:
         cause = error.orig.__cause__ if error.orig is not None else None
         is_shut = any(words in str(error.orig) for words in _SQLITE_SHUT)
         return error.connection_invalidated or is_shut or _is_gone(cause or Exception())
+    if isinstance(error, EmulatedDBAPIException):
+        return _is_gone(error.driver_exception)
     if isinstance(error, asyncpg.PostgresError):
         return str(error.sqlstate or "").startswith(_TRY_AGAIN)
     return isinstance(error, OSError | TimeoutError | PoolTimeoutError | asyncpg.InterfaceError)
@@ -414,7 +416,27 @@ def _postgres_engine(url: str, pool_size: int, application: str) -> AsyncEngine:
         if connection.driver_connection.is_closed():
             raise DisconnectionError
 
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        # BEGIN by itself, not as part of the first statement: a connection may be lost without the driver having
+        # noticed, and while nothing else was sent, another one loses nothing.
+        for _ in range(2 * pool_size):
+            if _begins(connection):
+                return
+            connection.invalidate()
+            connection.dialect.set_connection_execution_options(connection, connection.get_execution_options())
+
     return engine
+
+
+def _begins(connection: Connection) -> bool:
+    """Begin a transaction; return False where the connection is lost. What else is wrong the first statement says."""
+    adapted: Any = connection.connection.dbapi_connection
+    try:
+        await_only(adapted._start_transaction())  # noqa: SLF001 — what the first statement would do
+    except (OSError, EmulatedDBAPIException):
+        return not adapted.driver_connection.is_closed()
+    return True
 
 
 def insert_into(session: AsyncSession, table: Table) -> postgresql.Insert:

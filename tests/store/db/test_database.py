@@ -1,9 +1,16 @@
 """Transactions: all or nothing, one writer at a time on SQLite, and a database that is gone says so."""
 
 import asyncio
+import fcntl
+import socket
+import struct
+import termios
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import URL, func, insert, make_url, select, text
 from sqlalchemy.exc import IntegrityError
 
 from app.domain.errors import UnavailableError
@@ -158,6 +165,61 @@ async def test_a_connection_that_was_cut_is_replaced(postgres_url: str) -> None:
     async with database.reading() as session:
         assert (await session.execute(text("SELECT 1"))).scalar_one() == 1
     await database.aclose()
+
+
+async def test_a_connection_whose_end_the_driver_has_not_seen_is_replaced_too(postgres_url: str) -> None:
+    """The server's last words have come, and the connection is still open: each statement on it would fail."""
+    address = make_url(postgres_url)
+    other = Database(postgres_url)
+    server_left = asyncio.Event()
+    async with _relay_that_stays(address, server_left) as port:
+        database = Database(address.set(port=port).render_as_string(hide_password=False))
+        async with database.reading() as session:
+            raw = await (await session.connection()).get_raw_connection()
+            driver: Any = raw.driver_connection
+        async with other.transaction() as session:
+            await session.execute(select(func.pg_terminate_backend(driver.get_server_pid())))
+        await server_left.wait()
+        while _unread(driver._transport.get_extra_info("socket")):  # noqa: ASYNC110 — it is the kernel that is looked at
+            await asyncio.sleep(0.01)
+        assert not driver.is_closed()
+        async with database.reading() as session:
+            mode = (await session.execute(text("SHOW transaction_read_only"))).scalar_one()
+        assert mode == "on"
+        assert driver.is_closed()
+        await database.aclose()
+    await other.aclose()
+
+
+def _unread(connection: socket.socket) -> int:
+    (count,) = struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, bytes(4)))
+    return int(count)
+
+
+@asynccontextmanager
+async def _relay_that_stays(address: URL, server_left: asyncio.Event) -> AsyncIterator[int]:
+    """Pass bytes to a server and back; leave a caller's connection open when the server closes the first one."""
+
+    async def passing(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+        while received := await source.read(65536):
+            to.write(received)
+
+    async def answering(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+        await passing(source, to)
+        if server_left.is_set():
+            to.close()
+        server_left.set()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection(address.host, address.port)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(answering(from_server, writer))
+            await passing(reader, to_server)
+            to_server.close()
+        writer.close()
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
 
 
 async def test_one_worker_at_a_time_has_the_lock_of_an_embedded_database(tmp_path: object) -> None:
