@@ -6,6 +6,9 @@ PYTHON_IN_VENV := .venv/bin/python
 CHECKED        := app tests migrations
 PYTEST_ARGS    ?= --numprocesses 3 --dist worksteal
 
+# The tests start many processes: none shall compile the modules that another one has compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
