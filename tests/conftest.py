@@ -5,6 +5,7 @@ else has.
 """
 
 import asyncio
+import gc
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,10 +22,13 @@ from tests.support.images import Manifest
 from tests.support.lanes import DESCRIPTIONS, lane_of
 from tests.support.plain_client import Content, PlainClient
 from tests.support.postgres import PostgresServer
+from tests.support.preloaded import Preloaded
 from tests.support.registries import RegistryOptions, RegistryProcess
+from tests.support.service import AppProcess
 
 pytest_plugins = ["tests.support.job_fixtures"]
 
+GARBAGE_OBJECTS = 50_000
 PROJECT = Path(__file__).resolve().parent.parent
 
 # Several programs share the two cores of a CI machine: an example that takes long says nothing about the code.
@@ -45,6 +49,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put each test in its lane, before `-m` chooses among them."""
     for item in items:
         item.add_marker(lane_of(item))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays for the whole session: a quarter of the time went into looking at it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +102,15 @@ def project() -> Path:
 def data() -> Path:
     """Return the folder of recorded payloads, `tests/data`."""
     return PROJECT / "tests" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def preloaded() -> Iterator[Preloaded]:
+    """Return what starts the service's processes with their modules loaded, once for the session."""
+    with Preloaded() as preloaded:
+        AppProcess.preloaded = preloaded
+        yield preloaded
+        AppProcess.preloaded = None
 
 
 @pytest.fixture

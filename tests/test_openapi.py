@@ -20,7 +20,8 @@ from app.domain.errors import InvalidRequestError
 from app.main import create_app
 from app.settings import Settings
 
-DOCUMENT = create_app(Settings.model_construct()).openapi()
+DOCUMENT = json.loads((Path(__file__).parent.parent / "openapi" / "openapi.json").read_text())
+"""The reviewed file: it is to be had at once, and the first test holds that it is the generated one."""
 SUCCESSES = {"200", "201", "202"}
 
 
@@ -30,10 +31,10 @@ def operations() -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{method.upper()} {path}", operation
 
 
-def test_the_document_is_the_reviewed_one(project: Path) -> None:
-    written = json.loads((project / "openapi" / "openapi.json").read_text())
+def test_the_document_is_the_reviewed_one() -> None:
+    generated = create_app(Settings.model_construct()).openapi()
 
-    assert written == DOCUMENT, "run `make openapi` and look at the difference"
+    assert generated == DOCUMENT, "run `make openapi` and look at the difference"
 
 
 def test_nothing_that_callers_rely_on_has_vanished() -> None:

@@ -93,7 +93,11 @@ def test_a_whole_registry_of_fifty_repositories_arrives_digest_for_digest(
     tmp_path: Path, start_registry: Callable[[RegistryOptions], RegistryProcess]
 ) -> None:
     here, there = start_registry(RegistryOptions(catalog_page_cap=7)), start_registry(RegistryOptions())
-    with PlainClient.of(here) as reader, PlainClient.of(there) as judge, ServiceProcess(tmp_path) as service:
+    with (
+        PlainClient.of(here) as reader,
+        PlainClient.of(there) as judge,
+        ServiceProcess(tmp_path, is_preloaded=False) as service,
+    ):
         names = fill(reader)
         service.enter("old", here)
         service.enter("new", there)

@@ -1,12 +1,12 @@
 """Fixtures for tests of jobs and of workers, on SQLite and on PostgreSQL."""
 
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from app.store.db.database import Database
+from tests.support.preloaded import Preloaded
 from tests.support.processes import Program
 from tests.worker.house import House
 from tests.worker.sync_sessions import Journal
@@ -45,17 +45,18 @@ async def working(house: House) -> AsyncIterator[House]:
 class WorkerProcesses:
     """Starts worker processes on one database; those that still run at the end are ended."""
 
-    def __init__(self, url: str, journal: Journal, folder: Path) -> None:
+    def __init__(self, url: str, journal: Journal, *, folder: Path, preloaded: Preloaded) -> None:
         self._url = url
         self._journal = journal
         self._folder = folder
+        self._preloaded = preloaded
         self._programs: list[Program] = []
 
     def start(self, name: str) -> Program:
         """Start one and wait until it works."""
         log = self._folder / f"{name}.log"
-        command = [sys.executable, "-m", "tests.worker.worker_process", self._url, str(self._journal.file), name]
-        program = Program(command, log=log, folder=ROOT)
+        arguments = [self._url, str(self._journal.file), name]
+        program = self._preloaded.start(arguments, module="tests.worker.worker_process", log=log, folder=ROOT)
         self._programs.append(program)
         program.wait_until(lambda: "ready" in log.read_text(), seconds=90)
         return program
@@ -66,8 +67,8 @@ class WorkerProcesses:
 
 
 @pytest.fixture
-def workers(database_url: str, journal: Journal, tmp_path: Path) -> Iterator[WorkerProcesses]:
+def workers(database_url: str, journal: Journal, tmp_path: Path, preloaded: Preloaded) -> Iterator[WorkerProcesses]:
     """Return what starts worker processes on the test's database."""
-    processes = WorkerProcesses(database_url, journal, tmp_path)
+    processes = WorkerProcesses(database_url, journal, folder=tmp_path, preloaded=preloaded)
     yield processes
     processes.close()

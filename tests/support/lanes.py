@@ -11,6 +11,8 @@ A test is in one lane, the last of these that fits.
 
 import inspect
 from collections.abc import Iterator
+from functools import cache
+from types import ModuleType
 
 import pytest
 
@@ -66,10 +68,13 @@ def _hints(item: pytest.Item) -> Iterator[str]:
     if "database_url" in item.fixturenames:
         yield "postgres" if item.callspec.params.get("database_url") == "postgresql" else "fake"
     names = set(item.function.__code__.co_names)
-    for name, value in vars(item.module).items():
-        lane = _MODULES.get(_home_of(value))
-        if lane == "fake" or (lane is not None and name in _RUNNERS and name in names):
-            yield lane
+    yield from (lane for name, lane in _imports_of(item.module) if lane == "fake" or name in _RUNNERS & names)
+
+
+@cache
+def _imports_of(module: ModuleType) -> tuple[tuple[str, str], ...]:
+    homes = ((name, _home_of(value)) for name, value in vars(module).items())
+    return tuple((name, _MODULES[home]) for name, home in homes if home in _MODULES)
 
 
 def _home_of(value: object) -> str:

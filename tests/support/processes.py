@@ -8,9 +8,28 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 POLL_SECONDS = 0.02
 _MEMORY_BYTES = 4 * 1024**3
+
+
+class Process(Protocol):
+    """What a program is to those who end it: a child, or another one's."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | Any: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, sig: int) -> None: ...
+
+    def kill(self) -> None: ...
 
 
 class Program:
@@ -28,7 +47,7 @@ class Program:
         self.name = Path(command[0]).name
         self.log = log
         with log.open("ab") as output:
-            self._process = subprocess.Popen(
+            self._process: Process = subprocess.Popen(
                 list(command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -10,23 +10,38 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import httpx
 
+from tests.support.preloaded import Preloaded
 from tests.support.processes import Program, free_port
 from tests.support.registries import RegistryProcess
 
 READY_SECONDS = 120.0
 JOB_SECONDS = 240.0
 POLL_SECONDS = 0.05
+LONG_LIVED = ("serve", "work")
 ROOT = Path(__file__).parent.parent.parent
 
 
 class AppProcess:
-    """One `registry-sync` command in a folder, with only the settings given to it."""
+    """One `registry-sync` command in a folder, with only the settings given to it.
 
-    def __init__(self, folder: Path, *arguments: str, settings: Mapping[str, str] | None = None) -> None:
+    - `is_preloaded`: whether its modules may be loaded already; False starts Python anew, as users do
+    """
+
+    preloaded: ClassVar[Preloaded | None] = None
+    """What long-lived commands are forked from; None where there is none."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        settings: Mapping[str, str] | None = None,
+        is_preloaded: bool = True,
+    ) -> None:
+        self._preloaded = self.preloaded if is_preloaded and arguments[0] in LONG_LIVED else None
         self.folder = folder
         self.arguments = arguments
         self.settings = {"LOG_FORMAT": "json", **(settings or {})}
@@ -51,16 +66,23 @@ class AppProcess:
 
     def start(self) -> None:
         """Start the command; a stopped or killed one may be started again."""
+        environment = {
+            "PYTHONPATH": str(ROOT),
+            **{f"REGISTRY_SYNC_{name}": value for name, value in self.settings.items()},
+        }
         inherited = sorted(name for name in os.environ if name.startswith("REGISTRY_SYNC_"))
-        self.program = Program(
-            ["env", *(f"--unset={name}" for name in inherited), sys.executable, "-m", "app", *self.arguments],
-            log=self.log,
-            environment={
-                "PYTHONPATH": str(ROOT),
-                **{f"REGISTRY_SYNC_{name}": value for name, value in self.settings.items()},
-            },
-            folder=self.folder,
-        )
+        if self._preloaded is not None:
+            clean = {name: value for name, value in os.environ.items() if name not in inherited}
+            self.program = self._preloaded.start(
+                self.arguments, log=self.log, environment=clean | environment, folder=self.folder
+            )
+        else:
+            self.program = Program(
+                ["env", *(f"--unset={name}" for name in inherited), sys.executable, "-m", "app", *self.arguments],
+                log=self.log,
+                environment=environment,
+                folder=self.folder,
+            )
 
     def stop(self) -> None:
         """Ask it to end in good order (SIGTERM) and wait for that."""
@@ -86,9 +108,17 @@ class AppProcess:
 class ServiceProcess(AppProcess):
     """`registry-sync serve`, with a client of its API."""
 
-    def __init__(self, folder: Path, *arguments: str, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        settings: Mapping[str, str] | None = None,
+        is_preloaded: bool = True,
+    ) -> None:
         self.port = free_port()
-        super().__init__(folder, "serve", "--port", str(self.port), *arguments, settings=settings)
+        super().__init__(
+            folder, "serve", "--port", str(self.port), *arguments, settings=settings, is_preloaded=is_preloaded
+        )
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False, timeout=70)
 
     def start(self) -> None:

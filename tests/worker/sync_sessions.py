@@ -147,8 +147,8 @@ class Steered:
             )
         if tag.startswith("slowly-"):
             await asyncio.sleep(float(tag.removeprefix("slowly-").removesuffix("s")))
-        if tag == "kills-planner" and self.journal.is_first("planning"):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if tag == "holds-planner" and self.journal.is_first("planning"):
+            await asyncio.Event().wait()
         return None
 
     async def copy(self, copy: PlannedCopy, _options: Options, *, observe: Observe) -> tuple[CopyResult, ...]:
