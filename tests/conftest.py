@@ -7,6 +7,7 @@ else has.
 import asyncio
 import gc
 import itertools
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from tests.support.lanes import DESCRIPTIONS, lane_of
 from tests.support.plain_client import Content, PlainClient
 from tests.support.postgres import PostgresServer
 from tests.support.preloaded import Preloaded
+from tests.support.processes import memory_folder
 from tests.support.registries import RegistryOptions, RegistryProcess
 from tests.support.service import AppProcess
 
@@ -39,7 +41,9 @@ _namespace_numbers = itertools.count(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the lanes known, for `-m`."""
+    """Make the lanes known, for `-m`; and put tests' folders in memory: SQLite waits for the disk at each commit."""
+    if (folder := memory_folder()) is not None:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", folder)
     for lane, description in DESCRIPTIONS.items():
         config.addinivalue_line("markers", f"{lane}: {description}")
 

@@ -4,7 +4,7 @@
     fake       the fake registry, SQLite, loopback sockets
     postgres   a real PostgreSQL
     registry   real registries
-    kill       processes are killed, or servers taken away; modules and tests say so themselves
+    kill       processes of the service run, or are killed; or servers are taken away, as modules and tests say
 
 A test is in one lane, the last of these that fits.
 """
@@ -22,7 +22,7 @@ DESCRIPTIONS = {
     "fake": "the fake registry, SQLite, loopback sockets",
     "postgres": "a real PostgreSQL",
     "registry": "real registries",
-    "kill": "processes are killed, or servers taken away",
+    "kill": "processes of the service run or are killed, or servers are taken away",
 }
 _FIXTURES = {
     "postgres_server": "postgres",
@@ -45,7 +45,7 @@ _MODULES = {
     "tests.support.mail_server": "fake",
     "tests.support.processes": "fake",
     "tests.support.receiver": "fake",
-    "tests.support.service": "fake",
+    "tests.support.service": "kill",
     "tests.support.token_server": "fake",
 }
 _RUNNERS = frozenset({"PostgresServer", "RegistryProcess", "run_registry"})
@@ -68,7 +68,7 @@ def _hints(item: pytest.Item) -> Iterator[str]:
     if "database_url" in item.fixturenames:
         yield "postgres" if item.callspec.params.get("database_url") == "postgresql" else "fake"
     names = set(item.function.__code__.co_names)
-    yield from (lane for name, lane in _imports_of(item.module) if lane == "fake" or name in _RUNNERS & names)
+    yield from (lane for name, lane in _imports_of(item.module) if lane in {"fake", "kill"} or name in _RUNNERS & names)
 
 
 @cache

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support.processes import Program, free_port
+from tests.support.processes import Program, free_port, memory_folder
 
 USER = "registry_sync"
 READY_SECONDS = 90.0
@@ -50,7 +50,7 @@ class PostgresServer:
         self.port = 0
         self.durable = durable
         self.max_connections = max_connections
-        self.folder = Path(tempfile.mkdtemp(prefix="registry-sync-postgres-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="registry-sync-postgres-", dir=memory_folder()))
         self.password = secrets.token_hex(8)
         self._programs = find_programs()
         self._owner = "postgres" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
