@@ -79,6 +79,10 @@ class Journal:
             return False
         return True
 
+    def was_asked(self, what: object) -> bool:
+        """Say whether somebody has asked whether this is the first."""
+        return self._mark(what).exists()
+
     def open_gate(self, gate: int) -> None:
         """Let the images end that wait at a gate."""
         self._mark(f"gate {gate}").touch()
