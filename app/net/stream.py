@@ -23,10 +23,11 @@ from app.net.handshake import shake_hands
 Piece = bytes | memoryview
 """Bytes as they came: `bytes` for few, a view of a buffer for many. A view that is kept keeps its buffer, no more."""
 
-BUFFER_BYTES = 256 * 1024
-"""Of one read; larger ones fall out of the processor's cache between the socket and the hash."""
+BUFFER_BYTES = 1024 * 1024
+"""Of one read. Fewer bytes leave more of the time to the interpreter, which takes as long for each piece whatever its size;
+more fall out of the processor's cache between the socket, the hash and the socket."""
 _MAX_BUFFERS = 16
-_COPIED_BYTES = 16 * 1024
+_COPIED_BYTES = 64 * 1024
 """Up to here a copy costs less than a buffer that is kept from the next read."""
 _MAX_EARLY_BYTES = 64 * 1024
 _INTERIM = b"HTTP/1.1 1"

@@ -94,9 +94,10 @@ class SourceBlob:
                 offset = self._at.offset
                 self._take(chunk)
                 new = chunk[max(0, start - offset) :]
-                if last and new:
-                    yield last
-                last = new or last
+                if offset + len(chunk) == self.blob.size:
+                    last = new
+                elif new:
+                    yield new
         self._check_digest()
         if last:
             yield last
