@@ -86,7 +86,9 @@ class BlobMover:
             found = await run_limited((self._look(need, self._dry_run) for need in needs), at_once=BLOBS_AT_ONCE)
             await self._claim([missing for each in found for missing in each], self._dry_run)
         else:
-            await run_limited((self._move(need) for need in needs), at_once=BLOBS_AT_ONCE)
+            # The largest first: one that begins last would be waited for alone.
+            ordered = sorted(needs, key=lambda need: need.blob.size, reverse=True)
+            await run_limited((self._move(need) for need in ordered), at_once=BLOBS_AT_ONCE)
 
     async def _look(self, need: Need, dry_run: DryRun) -> list[tuple[_Place, Descriptor, MissingBlob]]:
         """Count what would become of a blob; return where it would have to be sent."""

@@ -7,6 +7,7 @@ import pytest
 from app.domain.reference import Reference
 from app.domain.registry import RegistryEntry
 from app.registry.limits import REQUEST_RETRIES, ClientSettings
+from app.sync.blobs import BLOBS_AT_ONCE
 from app.sync.rewrite import MAX_DEPTH
 from tests.support.fake_registry import (
     Call,
@@ -67,6 +68,17 @@ async def test_counts_only_grow_while_it_is_copied(bench: Workbench, here: FakeR
     assert {str(place) for place, _ in bench.tallies} == {there.reference("app", "1")}
     for (_, before), (_, after) in zip(bench.tallies, bench.tallies[1:], strict=False):
         assert all(getattr(after, name) >= getattr(before, name) for name in after.__slots__)
+
+
+async def test_the_largest_blobs_are_sent_first(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
+    layers = [blob(f"layer {number}", size=1_000 * (number + 1)) for number in range(2 * BLOBS_AT_ONCE)]
+    here.load("app", oci_image("of layers that grow", layers=layers), "1")
+
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+
+    assert result.outcome == "copied"
+    first = there.journal.find("blob", method="HEAD")[:BLOBS_AT_ONCE]
+    assert {entry.reference for entry in first} == {layer.digest for layer in layers[-BLOBS_AT_ONCE:]}
 
 
 @pytest.mark.parametrize(
