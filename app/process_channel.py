@@ -49,16 +49,22 @@ class Topic(StrEnum):
     PUSH_STORED = "push_stored"
     """To all others: a push event waits to be matched."""
     LOCK_BLOB = "lock_blob"
-    """To the supervisor: a number, and places that this process wants to send a blob to."""
+    """To the supervisor: a number, and what this process wants to be the only one for: places to send a blob to, a
+    list to read, a token to ask for."""
     BLOB_LOCKED = "blob_locked"
-    """From the supervisor: the places under that number are this process's."""
+    """From the supervisor: what was asked for under that number is this process's."""
     UNLOCK_BLOB = "unlock_blob"
-    """To the supervisor: the places under that number are wanted no longer."""
+    """To the supervisor: what was asked for under that number is wanted no longer."""
     BLOBS = "blobs"
-    """To all others: where blobs were found, and where they were not."""
+    """To the other workers: where blobs were found, and where they were not."""
+    DIGEST_LIST = "digest_list"
+    """To the other workers: what a registry's list says of a repository's tags, and whether it may be believed."""
+    TOKEN = "token"  # noqa: S105 — what a message is about
+    """To the other workers: a token of a registry, which they would ask for too."""
 
 
-RELAYED = frozenset({Topic.JOB_CHANGED, Topic.PUSH_STORED, Topic.BLOBS})
+FOR_WORKERS = frozenset({Topic.BLOBS, Topic.DIGEST_LIST, Topic.TOKEN})
+RELAYED = frozenset({Topic.JOB_CHANGED, Topic.PUSH_STORED, *FOR_WORKERS})
 """Hints: each is found out without them too, only later."""
 
 

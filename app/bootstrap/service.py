@@ -61,6 +61,8 @@ from app.worker.shared_state import (
     SharedRegistryLimits,
     SharedUploads,
     SiblingBlobs,
+    SiblingDigestLists,
+    SiblingTokens,
     shared_blob_claims,
 )
 from app.worker.summary_writer import SummaryWriter
@@ -144,7 +146,8 @@ async def open_service(
     sealer, mailer = load_sealer(settings), Mailer(load_mail_server(settings))
     pool_size = POOL_SIZE if worker_id is None else WORKER_POOL_SIZE
     database = Database(settings.database_url, pool_size=pool_size, channel=channel)
-    pool = ClientPool(settings=client_settings(settings), clock=now)
+    tokens = SiblingTokens(channel) if channel is not None else None
+    pool = ClientPool(settings=client_settings(settings), clock=now, token_siblings=tokens)
     outbound = Outbound(AddressRules(), private_hosts=settings.notify_private_hosts)
     google_keys = GoogleKeys(AddressRules())
     try:
@@ -285,7 +288,14 @@ def _worker(
     )
     uploads = SharedUploads(database, sealer, heartbeat=heartbeat, clock=now)
     claim_blobs = shared_blob_claims(database, clock=now)
-    sessions = SyncSessions(pool, blobs, uploads.notes, destination_notes=notes, claim_blobs=claim_blobs)
+    sessions = SyncSessions(
+        pool,
+        blobs,
+        uploads.notes,
+        destination_notes=notes,
+        claim_blobs=claim_blobs,
+        list_siblings=SiblingDigestLists(channel) if channel is not None else None,
+    )
     runner = JobRunner(
         database,
         queue,

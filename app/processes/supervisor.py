@@ -22,7 +22,7 @@ from typing import Any
 from app.concurrency import wait_for_event
 from app.domain.retry_policy import RetryPolicy
 from app.observability import get_logger
-from app.process_channel import RELAYED, ProcessChannel, ProcessStart, ProcessTable, Topic, open_channel
+from app.process_channel import FOR_WORKERS, RELAYED, ProcessChannel, ProcessStart, ProcessTable, Topic, open_channel
 from app.processes.blob_locks import BlobLocks
 from app.processes.forking import fork_process
 from app.processes.unit_dispatcher import UnitDispatcher
@@ -193,7 +193,7 @@ class Supervisor:
 
     def _relay(self, sender: _Child, topic: Topic, content: Any) -> None:
         for child in self._children.values():
-            if child is not sender and (child.role.is_worker or topic is not Topic.BLOBS):
+            if child is not sender and (child.role.is_worker or topic not in FOR_WORKERS):
                 child.channel.send(topic, content)
 
     def _forget(self, child: _Child) -> None:

@@ -22,6 +22,7 @@ from app.domain.registry_state import RegistryState
 from app.net.address_guard import AddressRules
 from app.registry.auth.authenticator import Authenticator
 from app.registry.auth.challenge import Scopes
+from app.registry.auth.tokens import TokenSiblings
 from app.registry.blobs import BlobReader, has_blob, locate_upload, open_blob, read_byte
 from app.registry.creation import RepositoryCreator
 from app.registry.http.client import HttpClient
@@ -260,6 +261,7 @@ class ClientPool:
     - `settings`: timeouts (seconds), attempts, sizes (bytes); defaults for the internet
     - `clock`: the time, in UTC, for tokens
     - `rules`: the SSRF guard; the strict one by default
+    - `token_siblings`: the other processes of this host, with which tokens are shared
     """
 
     def __init__(
@@ -268,7 +270,9 @@ class ClientPool:
         settings: ClientSettings | None = None,
         clock: Callable[[], datetime],
         rules: AddressRules | None = None,
+        token_siblings: TokenSiblings | None = None,
     ) -> None:
+        self._token_siblings = token_siblings
         self._settings = settings or ClientSettings()
         self._clock = clock
         self._rules = rules or AddressRules()
@@ -335,7 +339,7 @@ class ClientPool:
     def _make(self, entry: RegistryEntry) -> _Parts:
         trust = Trust(entry)
         http = HttpClient(entry, trust, rules=self._rules, settings=self._settings)
-        auth = Authenticator(entry, http, clock=self._clock)
+        auth = Authenticator(entry, http, clock=self._clock, siblings=self._token_siblings)
         executor = RequestExecutor(entry, http, auth, window=self._window(entry), clock=self._clock)
         strategy = UploadStrategy.of(entry, self._settings.chunk_bytes)
         creator = RepositoryCreator(executor) if entry.create_missing else None

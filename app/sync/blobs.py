@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,7 +29,9 @@ _PLACES_AT_ONCE = 16
 _SENT_TWICE_BYTES = 64 * 1024
 """Up to here asking the other processes of the host who sends a blob costs more than sending it twice."""
 _SENT_WITHOUT_ASKING_BYTES = 1024 * 1024
-"""A blob that a mount did not find where it was known: up to here sending it costs no more than asking for it."""
+"""A blob that a mount did not find: up to here sending it costs no more than asking for it."""
+_ASKED_BY_HEAD = 2
+"""Blobs for which it is not worth asking first whether their repository is there."""
 
 
 @dataclass(slots=True, eq=False)
@@ -87,8 +90,43 @@ class BlobMover:
             await self._claim([missing for each in found for missing in each], self._dry_run)
         else:
             # The largest first: one that begins last would be waited for alone.
+            needs = list(needs)
+            await self._look_for_repositories(needs)
             ordered = sorted(needs, key=lambda need: need.blob.size, reverse=True)
             await run_limited((self._move(need) for need in ordered), at_once=BLOBS_AT_ONCE)
+
+    async def _look_for_repositories(self, needs: Sequence[Need]) -> None:
+        """Ask once for repositories of which nothing is known yet: one that is not there is asked for no blob.
+
+        Where blobs would each be asked for by HEAD otherwise, and there are more than a few.
+        """
+        wanted: Counter[Repository] = Counter()
+        targets: dict[Repository, DestinationState] = {}
+        for need in needs:
+            for target in need.targets:
+                repository = target.repository
+                if not self._known.has_seen(repository) and not self._is_asked_by_mount(repository, need.blob):
+                    wanted[repository] += self._candidate(repository, need.blob) is None
+                    targets[repository] = target
+        for repository, count in wanted.items():
+            if count > _ASKED_BY_HEAD and self._seen is None:
+                await self._look_for_repository(targets[repository])
+
+    async def _look_for_repository(self, target: DestinationState) -> None:
+        try:
+            await anext(target.client.list_tags(target.path), None)
+        except TransferError as error:
+            if error.code == "repository_missing":
+                self._known.note_missing(target.repository)
+
+    def _is_asked_by_mount(self, repository: Repository, blob: Descriptor) -> bool:
+        """Return whether a mount of a blob from the repository itself is the question whether it is there.
+
+        As long as it was not tried whether this registry answers so, for what costs no more to send than to ask for.
+        """
+        answers = self._known.answers_by_mount(repository.registry)
+        is_light = blob.size <= _SENT_WITHOUT_ASKING_BYTES and not self._known.was_seen(repository, blob.digest)
+        return blob.digest.algorithm == "sha256" and (is_light if answers is None else answers)
 
     async def _look(self, need: Need, dry_run: DryRun) -> list[tuple[_Place, Descriptor, MissingBlob]]:
         """Count what would become of a blob; return where it would have to be sent."""
@@ -201,11 +239,17 @@ class BlobMover:
             return "present" if is_asked and await client.has_blob(repository.path, blob) else None
         if self._seen is not None:
             return None
-        if blob.digest.algorithm == "sha256" and self._known.answers_by_mount(repository.registry):
+        if self._is_asked_by_mount(repository, blob):
             place.session = await begun(
                 client.mount_blob(repository.path, blob.digest, from_repository=repository.path)
             )
-            return "present" if place.session is None else None
+            if place.session is None:
+                self._known.note_answers_by_mount(repository.registry, does=True)
+                return "present"
+            self._known.note_absence(repository.registry)
+            return None
+        if self._known.is_new(repository) and not is_believed:
+            return None
         if await client.has_blob(repository.path, blob):
             return "present"
         self._known.note_absence(repository.registry)

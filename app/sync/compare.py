@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol
 
 import structlog
 
@@ -39,10 +40,36 @@ MAX_LIES = 2
 """HEADs that differ from a list, after which it is not believed: one may be a tag that moved in between."""
 
 
+class ListState(NamedTuple):
+    """What one process tells the others of its host of a list."""
+
+    begun_at: float
+    is_proven: bool
+    is_off: bool
+    heads: Sequence[tuple[str, str]]
+    """The sample: tag and digest."""
+    tags: Sequence[tuple[str, str, str]] | None = None
+    """Tag, digest and media type of all there are; None where it was not read."""
+
+
+class ListSiblings(Protocol):
+    """The other processes of this host; a place is a job, an entry and a repository."""
+
+    def reading(self, place: tuple[str, ...]) -> AbstractAsyncContextManager[None]:
+        """Be the only one among them that reads a list, while inside."""
+
+    def heard(self, place: tuple[str, ...]) -> ListState | None:
+        """Return what another one told last."""
+
+    def tell(self, place: tuple[str, ...], news: ListState) -> None:
+        """Tell them what was found out."""
+
+
 @dataclass(slots=True, eq=False)
 class _RepositoryList:
     """What is known of one repository's list."""
 
+    place: tuple[str, ...]
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     heads: dict[Tag, Digest] = field(default_factory=dict)
     """What the sample is, by HEAD: asked for before the list is read."""
@@ -52,12 +79,38 @@ class _RepositoryList:
     lies: int = 0
     begun_at: float = 0.0
 
+    def take_over(self, news: ListState) -> None:
+        """Take in what another process found out, unless it is of an earlier list."""
+        if news.begun_at < self.begun_at - MAX_AGE_SECONDS:
+            return
+        self.is_off = self.is_off or news.is_off
+        if self.tags is None and not self.is_off:
+            self.heads |= {Tag(tag): Digest(digest) for tag, digest in news.heads}
+            if news.tags is not None:
+                listed = (ListedTag(Tag(tag), Digest(digest), kind) for tag, digest, kind in news.tags)
+                self.tags = {each.tag: each for each in listed}
+                self.is_proven, self.begun_at = news.is_proven, news.begun_at
+
+    def news(self) -> ListState:
+        """Return what there is to tell."""
+        tags = None if self.tags is None or self.is_off else self.tags.values()
+        listed = None if tags is None else [(each.tag, each.digest, each.media_type) for each in tags]
+        return ListState(self.begun_at, self.is_proven, self.is_off, list(self.heads.items()), listed)
+
 
 class DigestLists:
-    """The digest lists of one job's repositories; each is read once, when a second tag of it is asked for."""
+    """The digest lists of one job's repositories; each is read once, when a second tag of it is asked for.
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Take what the age of a list is measured by, in seconds."""
+    - `job`: its id, by which the other processes of this host know what is told of its lists
+    - `siblings`: these processes, where there are any: one of them reads for all
+    - `clock`: monotonic seconds, the same for all processes of the host
+    """
+
+    def __init__(
+        self, job: str = "", *, siblings: ListSiblings | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._job = job
+        self._siblings = siblings
         self._clock = clock
         self._lists: OrderedDict[tuple[str, Repository], _RepositoryList] = OrderedDict()
         self._warnings: list[JobWarning] = []
@@ -71,10 +124,16 @@ class DigestLists:
             return None
         known = self._of(client, reference.repository)
         async with known.lock:
+            self._hear(known)
             if known.tags is None and not known.is_off:
-                if not known.heads:
-                    return await self._ask(client, reference, known)
-                await self._read(client, reference.repository, known)
+                if self._siblings is None:
+                    found = await self._read(client, reference, known)
+                else:
+                    async with self._siblings.reading(known.place):
+                        self._hear(known)  # another process may have read it while we waited
+                        found = await self._read(client, reference, known)
+                if found is not None:
+                    return found
         listed = known.tags.get(reference.tag) if known.tags and known.is_proven and not known.is_off else None
         return Descriptor(listed.media_type, listed.digest, 0) if listed else None
 
@@ -82,7 +141,8 @@ class DigestLists:
         key = (client.entry.name, repository)
         known = self._lists.get(key)
         if known is None or self._clock() - known.begun_at > MAX_AGE_SECONDS:
-            known = self._lists[key] = _RepositoryList(begun_at=self._clock())
+            place = (self._job, client.entry.name, str(repository))
+            known = self._lists[key] = _RepositoryList(place, begun_at=self._clock())
             self._forget()
         self._lists.move_to_end(key)
         return known
@@ -115,7 +175,19 @@ class DigestLists:
             known.heads[reference.tag] = found.digest
         return found
 
-    async def _read(self, client: RegistryClient, repository: Repository, known: _RepositoryList) -> None:
+    async def _read(self, client: RegistryClient, reference: Reference, known: _RepositoryList) -> Descriptor | None:
+        """Ask for one tag by HEAD first, the next time read the list; return what HEAD said."""
+        if known.tags is not None or known.is_off:
+            return None
+        if not known.heads:
+            found = await self._ask(client, reference, known)
+        else:
+            found = None
+            await self._read_all(client, reference.repository, known)
+        self._tell(known)
+        return found
+
+    async def _read_all(self, client: RegistryClient, repository: Repository, known: _RepositoryList) -> None:
         try:
             known.tags = {listed.tag: listed async for listed in client.list_digests(repository.path)}
         except TransferError as error:
@@ -124,6 +196,15 @@ class DigestLists:
             return
         for tag, digest in known.heads.items():
             self._check(repository, known, tag=tag, digest=digest)
+
+    def _hear(self, known: _RepositoryList) -> None:
+        news = self._siblings.heard(known.place) if self._siblings is not None else None
+        if news is not None:
+            known.take_over(news)
+
+    def _tell(self, known: _RepositoryList) -> None:
+        if self._siblings is not None:
+            self._siblings.tell(known.place, known.news())
 
     def _check(self, repository: Repository, known: _RepositoryList, *, tag: Tag, digest: Digest) -> None:
         listed = known.tags.get(tag) if known.tags else None
@@ -136,6 +217,7 @@ class DigestLists:
         if not known.is_proven or known.lies >= MAX_LIES:
             known.is_off = True
             self._warnings.append(JobWarning("digest_list_wrong", (f"{repository}:{tag}",)))
+            self._tell(known)
             _log.warning("digest_list_wrong", registry=repository.registry, path=repository.path, tag=tag)
 
 

@@ -35,8 +35,10 @@ FRESH_SECONDS = 3_600.0
 CONFIRMED_SECONDS = 10.0
 """So long after something of a repository was seen, all of it that is known is believed; then one blob is asked for
 first, and a repository that was emptied costs one request, not one for each blob and image."""
+NEW_SECONDS = 60.0
+"""So long after a registry said that it has no such repository, nothing is asked for that others may have put there."""
 ABSENCES_BEFORE_TRYING = 8
-"""Blobs asked for by HEAD in vain, after which a registry is tried for answering that by a mount."""
+"""Blobs asked for in vain, after which a registry is tried for answering that by a mount."""
 DECLINED_MOUNTS = 3
 """Mounts in a row answered with a session, after which a registry is taken for one that never mounts."""
 MIN_NOTED_BYTES = 16 * 1024 * 1024
@@ -54,6 +56,9 @@ class Siblings(Protocol):
 
     def tell(self, repository: Repository, digest: Digest, *, is_there: bool) -> None:
         """Tell them of a place that is new here, or turned out to be wrong."""
+
+    def tell_of_mounts(self, registry: Registry, *, does: bool) -> None:
+        """Tell them whether a registry answers by a mount if a blob is there."""
 
     def sending(self, places: Sequence[str]) -> AbstractAsyncContextManager[None]:
         """Be the only one among them that sends to these places, while inside."""
@@ -76,6 +81,7 @@ class KnownBlobs:
         """What is being sent: set when it is over, and for which unit."""
         self._declined: dict[Registry, int] = {}
         self._confirmed: OrderedDict[Repository, float] = OrderedDict()
+        self._missing: OrderedDict[Repository, float] = OrderedDict()
         self._answers_by_mount: dict[Registry, bool] = {}
         self._absences: dict[Registry, int] = {}
 
@@ -83,6 +89,25 @@ class KnownBlobs:
         """Return whether a repository held a blob so recently that the registry need not be asked."""
         seen = self._places.get((repository.registry, digest), {}).get(repository.path, _LONG_AGO)
         return self._clock() - seen < FRESH_SECONDS
+
+    def was_seen(self, repository: Repository, digest: Digest) -> bool:
+        """Return whether a repository held a blob at any time that is remembered."""
+        return repository.path in self._places.get((repository.registry, digest), {})
+
+    def has_seen(self, repository: Repository) -> bool:
+        """Return whether this process has seen anything of a repository, or just asked for it."""
+        return repository in self._confirmed or self.is_new(repository)
+
+    def is_new(self, repository: Repository) -> bool:
+        """Return whether a repository was not there a moment ago: what is not known of it is not in it."""
+        return self._clock() - self._missing.get(repository, _LONG_AGO) < NEW_SECONDS
+
+    def note_missing(self, repository: Repository) -> None:
+        """Note that a registry has no such repository yet."""
+        self._missing[repository] = self._clock()
+        self._missing.move_to_end(repository)
+        while len(self._missing) > MAX_REPOSITORIES:
+            self._missing.popitem(last=False)
 
     def is_confirmed(self, repository: Repository) -> bool:
         """Return whether something of a repository was seen there just now, so that the rest may be believed."""
@@ -101,7 +126,13 @@ class KnownBlobs:
         self._absences[registry] = self._absences.get(registry, 0) + 1
 
     def note_answers_by_mount(self, registry: Registry, *, does: bool) -> None:
-        """Remember whether a mount from the repository itself found a blob that was there."""
+        """Remember whether a mount from the repository itself found a blob that was there, and tell the others."""
+        if self._answers_by_mount.get(registry) is not does and self.siblings is not None:
+            self.siblings.tell_of_mounts(registry, does=does)
+        self._answers_by_mount[registry] = does
+
+    def hear_of_mounts(self, registry: Registry, *, does: bool) -> None:
+        """Take in what another process found out of mounts there."""
         self._answers_by_mount[registry] = does
 
     def mount_candidates(self, repository: Repository, digest: Digest) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -36,7 +36,7 @@ from app.registry.ratelimit.token_bucket import TokenBucket
 from app.store.db.database import Database
 from app.store.images import StoredImage
 from app.store.units import UnitKind
-from app.sync.compare import DigestLists
+from app.sync.compare import DigestLists, ListSiblings
 from app.sync.copier import Copier
 from app.sync.destination import DestinationNotes
 from app.sync.dry_run import ClaimBlobs, DryRun
@@ -290,8 +290,7 @@ def _joined(images: Sequence[StoredImage]) -> PlannedCopy:
 class _JobMemory:
     """What is remembered of a job over its units."""
 
-    digest_lists: DigestLists = field(default_factory=DigestLists)
-    """A list is as old as its job's first look at it, at most."""
+    digest_lists: DigestLists  # a list is as old as its job's first look at it, at most
     dry_run: DryRun | None = None
 
 
@@ -306,11 +305,13 @@ class SyncSessions:
         *,
         destination_notes: DestinationNotes,
         claim_blobs: ClaimBlobs | None = None,
+        list_siblings: ListSiblings | None = None,
     ) -> None:
         self._pool = pool
         self._blobs = blobs
         self._notes = notes
         self._destination_notes, self._claim_blobs = destination_notes, claim_blobs
+        self._list_siblings = list_siblings
         self._rate_limits: WeakValueDictionary[str, TokenBucket] = WeakValueDictionary()
         """By job; each lasts as long as a copier of that job."""
         self._memories: OrderedDict[str, _JobMemory] = OrderedDict()
@@ -336,7 +337,8 @@ class SyncSessions:
         memory = self._memories.get(job.id)
         if memory is None:
             dry_run = DryRun(job.id, claim=self._claim_blobs) if job.dry_run else None
-            memory = self._memories[job.id] = _JobMemory(dry_run=dry_run)
+            lists = DigestLists(job.id, siblings=self._list_siblings)
+            memory = self._memories[job.id] = _JobMemory(lists, dry_run)
         self._memories.move_to_end(job.id)
         while len(self._memories) > MAX_JOBS_REMEMBERED:
             self._memories.popitem(last=False)

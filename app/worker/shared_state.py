@@ -1,6 +1,7 @@
 """What workers share through the database: windows and pauses of registries, blob locations, open uploads.
 
-Blob locations go through the supervisor too, which tells the processes of one host at once.
+Through the supervisor the processes of one host tell each other at once where blobs are, what digest lists say, and
+which tokens registries gave them.
 
 Rate limits of an entry and of a job hold for all workers together: each gets its part of them.
 """
@@ -9,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from app.concurrency import retry_while_unavailable
 from app.domain.errors import UnavailableError
@@ -20,6 +23,7 @@ from app.domain.job import Job
 from app.domain.reference import Digest, Registry, Repository
 from app.domain.registry import RegistryEntry, RegistryLimits
 from app.process_channel import ProcessChannel, Topic
+from app.registry.auth.tokens import Token
 from app.registry.client import ClientPool
 from app.registry.ratelimit.window import WindowState
 from app.security import Sealer
@@ -29,6 +33,7 @@ from app.store.destination_notes import DestinationNoteStore
 from app.store.planned_blobs import PlannedBlobStore
 from app.store.registry_limits import RegistryLimitStore, SharedLimit
 from app.store.upload_sessions import OpenUpload, UploadSessionStore
+from app.sync.compare import ListState
 from app.sync.destination import DestinationNote, DestinationNotes, NoteKind
 from app.sync.dry_run import ClaimBlobs
 from app.sync.known_blobs import KnownBlobs, UploadNotes
@@ -115,8 +120,78 @@ BATCH = 500
 NEWS_SECONDS = 0.01
 """How long news for the other processes wait for more."""
 SEVERAL = 2
+MAX_TOLD_TAGS = 10_000
+"""Of one digest list: 1 MB of a message, which the supervisor reads and writes between two heartbeats."""
+MAX_HEARD_TAGS = 20_000
+MAX_HEARD_LISTS = 100
+MAX_TOLD_TOKENS = 256
+_numbers = itertools.count()
+"""Of this process's locks."""
 CLAIM_SECONDS = 0.02
 """How long an image of a plan waits for others that claim blobs, to be written with them."""
+
+
+class SiblingTokens:
+    """Tokens of registries: each is asked for by one process of a host for all.
+
+    They go from worker to worker, through the supervisor, and nowhere else; who holds one could have asked for it.
+    """
+
+    def __init__(self, channel: ProcessChannel) -> None:
+        self._channel = channel
+        self._locks = SiblingLocks(channel)
+        self._told: OrderedDict[str, Token] = OrderedDict()
+        channel.on(Topic.TOKEN, self._take_in)
+
+    def asking(self, place: str) -> AbstractAsyncContextManager[None]:
+        """Be the only process that asks for a token; the second takes what the first has told."""
+        return self._locks.holding([f"token {place}"])
+
+    def take(self, place: str) -> Token | None:
+        """Return what another process told, once."""
+        return self._told.pop(place, None)
+
+    def tell(self, place: str, token: Token) -> None:
+        """Tell the others of a token."""
+        if len(self._channel.processes.workers) >= SEVERAL:
+            times = token.asked_at.timestamp(), token.good_until.timestamp()
+            self._channel.send(Topic.TOKEN, [place, token.text, *times])
+
+    def _take_in(self, told: Sequence[Any]) -> None:
+        place, text, *times = told
+        asked_at, good_until = (datetime.fromtimestamp(time, UTC) for time in times)
+        self._told[place] = Token(text, asked_at, good_until)
+        while len(self._told) > MAX_TOLD_TOKENS:
+            self._told.popitem(last=False)
+
+
+class SiblingLocks:
+    """What one process of a host does at a time, by name: whoever asks waits until no other is at it."""
+
+    def __init__(self, channel: ProcessChannel) -> None:
+        self._channel = channel
+        self._granted: dict[int, asyncio.Event] = {}
+        channel.on(Topic.BLOB_LOCKED, self._grant)
+
+    @asynccontextmanager
+    async def holding(self, names: Sequence[str]) -> AsyncIterator[None]:
+        """Be the only process at these, all together; what is told before the end the next one has heard."""
+        if len(self._channel.processes.workers) < SEVERAL:
+            yield
+            return
+        number = next(_numbers)
+        granted = self._granted[number] = asyncio.Event()
+        self._channel.send(Topic.LOCK_BLOB, [number, names])
+        try:
+            await granted.wait()
+            yield
+        finally:
+            del self._granted[number]
+            self._channel.send(Topic.UNLOCK_BLOB, number)
+
+    def _grant(self, number: int) -> None:
+        if number in self._granted:
+            self._granted[number].set()
 
 
 class SharedBlobLocations:
@@ -151,11 +226,9 @@ class SiblingBlobs:
         self._channel = channel
         self._blobs = blobs
         self._news: list[tuple[str, str, str, bool]] = []
-        self._numbers = itertools.count()
-        self._granted: dict[int, asyncio.Event] = {}
+        self._locks = SiblingLocks(channel)
         blobs.siblings = self
         channel.on(Topic.BLOBS, self._take_in)
-        channel.on(Topic.BLOB_LOCKED, self._grant)
 
     def tell(self, repository: Repository, digest: Digest, *, is_there: bool) -> None:
         """Tell the others of a place, together with what follows soon."""
@@ -163,22 +236,18 @@ class SiblingBlobs:
             asyncio.get_running_loop().call_later(NEWS_SECONDS, self._tell_news)
         self._news.append((repository.registry, repository.path, digest, is_there))
 
+    def tell_of_mounts(self, registry: Registry, *, does: bool) -> None:
+        """Tell the others what a registry answers to mounts."""
+        self._channel.send(Topic.BLOBS, [(registry, "", "", does)])
+
     @asynccontextmanager
     async def sending(self, places: Sequence[str]) -> AsyncIterator[None]:
         """Be the only process that sends to these places; the second finds what the first has sent."""
-        if len(self._channel.processes.workers) < SEVERAL:
-            yield
-            return
-        number = next(self._numbers)
-        granted = self._granted[number] = asyncio.Event()
-        self._channel.send(Topic.LOCK_BLOB, [number, places])
-        try:
-            await granted.wait()
-            yield
-        finally:
-            del self._granted[number]
-            self._tell_news()
-            self._channel.send(Topic.UNLOCK_BLOB, number)
+        async with self._locks.holding(places):
+            try:
+                yield
+            finally:
+                self._tell_news()
 
     def _tell_news(self) -> None:
         news, self._news = self._news, []
@@ -187,11 +256,41 @@ class SiblingBlobs:
 
     def _take_in(self, news: Iterable[tuple[str, str, str, bool]]) -> None:
         for registry, path, digest, is_there in news:
-            self._blobs.take_over(Repository(Registry(registry), path), Digest(digest), is_there=is_there)
+            if path:
+                self._blobs.take_over(Repository(Registry(registry), path), Digest(digest), is_there=is_there)
+            else:  # of the registry as a whole: whether it answers by mounts
+                self._blobs.hear_of_mounts(Registry(registry), does=is_there)
 
-    def _grant(self, number: int) -> None:
-        if number in self._granted:
-            self._granted[number].set()
+
+class SiblingDigestLists:
+    """What the processes of one host know of digest lists together: each is read, and proven, by one for all."""
+
+    def __init__(self, channel: ProcessChannel) -> None:
+        self._channel = channel
+        self._locks = SiblingLocks(channel)
+        self._heard: OrderedDict[tuple[str, ...], ListState] = OrderedDict()
+        channel.on(Topic.DIGEST_LIST, self._take_in)
+
+    def reading(self, place: tuple[str, ...]) -> AbstractAsyncContextManager[None]:
+        """Be the only process that reads a list; the second finds what the first has told."""
+        return self._locks.holding([" ".join(("digest list", *place))])
+
+    def heard(self, place: tuple[str, ...]) -> ListState | None:
+        """Return what another process told last of a list."""
+        return self._heard.get(place)
+
+    def tell(self, place: tuple[str, ...], news: ListState) -> None:
+        """Tell the others of a list; one that is very long each reads by itself."""
+        if len(self._channel.processes.workers) >= SEVERAL and len(news.tags or ()) <= MAX_TOLD_TAGS:
+            self._channel.send(Topic.DIGEST_LIST, [place, news])
+
+    def _take_in(self, told: Sequence[Any]) -> None:
+        place = tuple(told[0])
+        self._heard[place] = ListState(*told[1])
+        self._heard.move_to_end(place)
+        total = sum(len(news.tags or ()) for news in self._heard.values())
+        while len(self._heard) > MAX_HEARD_LISTS or total > MAX_HEARD_TAGS:
+            total -= len(self._heard.popitem(last=False)[1].tags or ())
 
 
 class SharedUploads:

@@ -27,6 +27,7 @@ CASES: dict[str, Case] = {
     "wiped": copies.wiped,
     "unchanged": copies.unchanged,
     "unchanged-tls": partial(copies.unchanged, tls=True),
+    "listed": scale.listed,
     "fan-out": copies.fan_out,
     "tags": scale.tags,
     "curves": scale.curves,

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.null_registry --repositories 50 --tags 200
 
-It answers listings and manifests as fast as Python can, so that what is measured is the client and the job path. It
-listens on as many ports as it is told, each a registry of its own to whoever asks, and counts requests at `/count`.
+It answers listings, those of ACR's own API too, and manifests as fast as Python can, so that what is measured is the
+client and the job path. It listens on as many ports as it is told, each a registry of its own to whoever asks, and
+counts requests at `/count`.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from functools import lru_cache
 
 _MANIFEST = re.compile(rb"/v2/.+/manifests/(?P<reference>[^/?]+)")
 _TAGS = re.compile(rb"/v2/.+/tags/list")
+_DIGESTS = re.compile(rb"/acr/v1/.+/_tags")
 _MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _OK = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n%s\r\n"
 
@@ -27,9 +29,10 @@ class NullRegistry(asyncio.Protocol):
     answered = 0
     """Of all connections together."""
 
-    def __init__(self, catalog: bytes, tags: bytes) -> None:
+    def __init__(self, catalog: bytes, tags: bytes, digests: bytes) -> None:
         self._catalog = catalog
         self._tags = tags
+        self._digests = digests
         self._rest = b""
         self._transport: asyncio.WriteTransport | None = None
 
@@ -51,10 +54,12 @@ class NullRegistry(asyncio.Protocol):
         if manifest := _MANIFEST.fullmatch(path):
             found, body = _found(manifest["reference"])
             return found if method == b"HEAD" else found + body
-        if path == b"/v2/_catalog":
+        if path in {b"/v2/_catalog", b"/acr/v1/_catalog"}:
             return _json(self._catalog)
         if _TAGS.fullmatch(path):
             return _json(self._tags)
+        if _DIGESTS.fullmatch(path):  # all on one page, however many there are
+            return _json(b'{"tags": []}' if b"last=" in target else self._digests)
         return _json(b"{}")
 
 
@@ -94,12 +99,15 @@ def main() -> None:
     options = parser.parse_args()
     names = [f"team-{number % 10}/service-{number}" for number in range(options.repositories)]
     catalog = json.dumps({"repositories": names}).encode()
-    tags = json.dumps({"name": "any", "tags": [f"v1.{number}.0" for number in range(options.tags)]}).encode()
+    listed = [f"v1.{number}.0" for number in range(options.tags)]
+    tags = json.dumps({"name": "any", "tags": listed}).encode()
+    told = [{"name": tag, "digest": _digest(_found(tag.encode())[1])} for tag in listed]
+    digests = json.dumps({"registry": "any", "imageName": "any", "tags": told}).encode()
     tls = None
     if options.certificate:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(options.certificate, options.key)
-    asyncio.run(serve(lambda: NullRegistry(catalog, tags), ports=options.ports, tls=tls))
+    asyncio.run(serve(lambda: NullRegistry(catalog, tags, digests), ports=options.ports, tls=tls))
 
 
 if __name__ == "__main__":

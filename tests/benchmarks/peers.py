@@ -151,6 +151,28 @@ def _oras(program: str, copies: Sequence[Copy], _: Path) -> Iterator[Command]:
         yield [program, "copy", "--no-tty", *flags, copy.from_, copy.to]
 
 
+def _ocync(program: str, copies: Sequence[Copy], folder: Path) -> Iterator[Command]:
+    sides = {side.host: side for copy in copies for side in copy.sides}
+    names = {host: f"registry-{number}" for number, host in enumerate(sides)}
+    registries = {
+        names[host]: {"url": f"{'https' if side.ca_file else 'http'}://{host}", "auth_type": "anonymous"}
+        for host, side in sides.items()
+    }
+    mappings = [
+        {
+            "from": copy.repository,
+            "source": names[copy.source.host],
+            "targets": [names[copy.destination.host]],
+            "tags": {"include": [copy.tag or "*"], "glob": copy.tag or "*"},
+        }
+        for copy in copies
+    ]
+    settings = {"max_concurrent_transfers": AT_ONCE, "cache_ttl": "0"}
+    config = {"global": settings, "registries": registries, "mappings": mappings}
+    (folder / "ocync.yml").write_text(yaml.safe_dump(config))
+    yield [program, "sync", "--config", "ocync.yml"]
+
+
 _PEERS: dict[str, tuple[Commands, bool]] = {
     "crane": (_crane, True),
     "regsync": (_regsync, True),
@@ -158,8 +180,9 @@ _PEERS: dict[str, tuple[Commands, bool]] = {
     "skopeo": (_skopeo, True),
     "image-syncer": (_image_syncer, True),
     "oras": (_oras, False),
+    "ocync": (_ocync, True),
 }
-"""Also known of, with nothing to build it from where this was written: ocync."""
+"""The configuration of ocync is as its documentation says (v0.5): where this was written it could not be run."""
 _VERSION = {
     "crane": ["version"],
     "regsync": ["version", "--format", "{{.VCSTag}}"],
@@ -167,6 +190,7 @@ _VERSION = {
     "skopeo": ["--version"],
     "image-syncer": [],
     "oras": ["version"],
+    "ocync": ["version"],
 }
 
 

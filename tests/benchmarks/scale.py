@@ -4,17 +4,24 @@ The registries here are fake ones that cost little, so that memory and time are 
 """
 
 import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from statistics import median
 from typing import Any
 
 from tests.benchmarks.content import GIB
-from tests.benchmarks.contest import OURS, Bench, run_peer
+from tests.benchmarks.contest import OURS, Bench, run_peer, spread
 from tests.benchmarks.fakes import FakeRegistry, endless_registries, null_registries
 from tests.benchmarks.measuring import Usage, resident_bytes, tree
 from tests.benchmarks.peers import Copy, Peer
 from tests.benchmarks.results import Section, Table, mib
 from tests.benchmarks.service import CONNECTIONS, enter, run_job, running, whole_registry
+from tests.support.service import ServiceProcess
 
 MANY_REPOSITORIES, MANY_TAGS = 500, 200
+LISTED_REPOSITORIES, LISTED_TAGS = (1, 50), 1_000
 CURVE = (100, 300, 1_000, 3_000, 10_000)
 PLANS = (10_000, 100_000)
 TAGS_PER_REPOSITORY = 100
@@ -38,11 +45,34 @@ def tags(bench: Bench, section: Section) -> None:
         _check_unchanged(measured.job, count)
         used, over = measured.used.usage, mib(measured.used.peak_over_idle_bytes)
         _add_many(table, OURS, used, count=count, over=over, requests=sides[0].answered() - before)
-        names = [f"team-{number % 10}/service-{number}" for number in range(MANY_REPOSITORIES)]
         for peer in (peer for peer in bench.peers if peer.name == "regsync"):  # the one that compares by HEAD
             before = sides[0].answered()
-            used = run_peer(peer, [Copy(sides[0], sides[1], name) for name in names])
+            used = run_peer(peer, _all_of(sides, MANY_REPOSITORIES))
             _add_many(table, peer.label, used, count=count, over="", requests=sides[0].answered() - before)
+
+
+def listed(bench: Bench, section: Section) -> None:
+    """Go over 1,000 unchanged tags by digest lists, as ACR has them, at both sides; regsync compares by HEAD."""
+    table = section.table("repositories", "copier", "wall s", "CPU s", "requests", "ours / theirs: wall", "CPU")
+    peers = [peer for peer in bench.peers if peer.name == "regsync"]
+    for repositories in LISTED_REPOSITORIES:
+        found: dict[str, list[Usage]] = defaultdict(list)
+        tags_of_each = LISTED_TAGS // repositories
+        with (
+            null_registries(repositories=repositories, tags=tags_of_each) as sides,
+            running(bench.settings) as service,
+        ):
+            enter(service, *sides, type="acr", **CONNECTIONS)
+            request = whole_registry(sides[0], sides[1:]) | {"options": {"companions": "on_change"}}
+            contenders = {OURS: partial(_run_listed, service, request)}
+            contenders |= {peer.label: partial(run_peer, peer, _all_of(sides, repositories)) for peer in peers}
+            for _ in range(bench.rounds):
+                for name, run in contenders.items():
+                    before = sides[0].answered()
+                    used = run()
+                    found[name].append(replace(used, requests=sides[0].answered() - before))
+        for name, used_each in found.items():
+            _add_listed(table, name, used_each, repositories=repositories, ours=found[OURS])
 
 
 def curves(bench: Bench, section: Section) -> None:
@@ -123,6 +153,31 @@ def entries(bench: Bench, section: Section) -> None:
         time.sleep(SETTLE_SECONDS)
         after = _memory(service.running.pid)
         table.add(f"{ENTRIES}", mib(after), f"{(after - before) / ENTRIES / 1_000_000:.2f}")
+
+
+def _run_listed(service: ServiceProcess, request: dict[str, Any]) -> Usage:
+    measured = run_job(service, request)
+    _check_unchanged(measured.job, LISTED_TAGS)
+    return measured.used.usage
+
+
+def _all_of(sides: Sequence[FakeRegistry], repositories: int) -> list[Copy]:
+    names = [f"team-{number % 10}/service-{number}" for number in range(repositories)]
+    return [Copy(sides[0], sides[1], name) for name in names]
+
+
+def _add_listed(table: Table, name: str, used: Sequence[Usage], *, repositories: int, ours: Sequence[Usage]) -> None:
+    pairs = list(zip(ours, used, strict=True))
+    is_ours = name == OURS
+    table.add(
+        f"{repositories}",
+        name,
+        f"{median(one.wall_seconds for one in used):.2f}",
+        f"{median(one.cpu_seconds for one in used):.2f}",
+        f"{median(one.requests for one in used):.0f}",
+        "" if is_ours else spread([one.wall_seconds / other.wall_seconds for one, other in pairs]),
+        "" if is_ours else spread([one.cpu_seconds / other.cpu_seconds for one, other in pairs]),
+    )
 
 
 def _add_many(table: Table, name: str, used: Usage, *, count: int, over: str, requests: int) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.fakes import FakeRegistry
 from tests.benchmarks.measuring import CommandFailedError, measure_tree, run_command
-from tests.benchmarks.peers import find_peers
+from tests.benchmarks.peers import Copy, find_peers
 from tests.benchmarks.results import Section, keep
 
 BUSY = "import time\nwhile time.process_time() < 0.3: pass\n"
@@ -63,6 +64,24 @@ def test_a_case_that_runs_again_replaces_its_section_alone(tmp_path: Path) -> No
     assert "| 3" in one
     assert "| 1" not in one
     assert "| 2" in two
+
+
+def test_every_peer_that_is_known_of_is_found_and_told_what_to_copy(tmp_path: Path) -> None:
+    for name in ("crane", "regsync", "regctl", "skopeo", "image-syncer", "oras", "ocync"):
+        program = tmp_path / name
+        program.write_text("#!/bin/sh\necho 1.2.3\n")
+        program.chmod(0o755)
+    source, destination = FakeRegistry(5001), FakeRegistry(5002)
+
+    found, missing = find_peers(str(tmp_path))
+
+    assert missing == []
+    for peer in found:
+        commands = list(peer.commands(peer.program, [Copy(source, destination, "team/app", "v1")], tmp_path))
+        assert all(command[0] == peer.program for command in commands)
+        written = "".join(file.read_text() for file in tmp_path.iterdir() if file.suffix in {".yml", ".json"})
+        said = " ".join(word for command in commands for word in command) + written
+        assert {host for host in (source.host, destination.host) if host in said} == {source.host, destination.host}
 
 
 def test_peers_are_taken_from_the_folder_given(tmp_path: Path) -> None:

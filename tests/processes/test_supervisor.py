@@ -158,6 +158,25 @@ def test_both_workers_work_and_one_answer_shows_the_metrics_of_all(host: Host) -
     assert sum(counted) >= sent
 
 
+def test_a_list_of_digests_is_read_once_for_all_workers(host: Host) -> None:
+    image, tags = oci_image("app"), [f"v{number:04}" for number in range(1_000)]
+    for name, registry in (("source", host.source), ("destination", host.destination)):
+        registry.change(digest_list="harbor")
+        registry.load("team/app", image, *tags)
+        body = {"host": registry.host, "insecure": True, "type": "harbor"}
+        host.service.client.put(f"/v1/registries/{name}", json=body).raise_for_status()
+    request = {
+        "source": f"{host.source.host}/team/app",
+        "destination": host.destination.host,
+        "options": {"companions": "on_change"},
+    }
+    job = host.service.run_job(request)
+    assert job["progress"]["images"]["up_to_date"] == len(tags)
+    for registry in (host.source, host.destination):
+        asked = [entry for entry in registry.journal if entry.kind != "ping"]  # a login, which each worker finds out
+        assert len(asked) <= 12, registry.journal.table()
+
+
 def test_a_worker_that_is_killed_loses_nothing_and_is_replaced(host: Host) -> None:
     images = host.load()
     released = hold_uploads(host)

@@ -1,25 +1,37 @@
 """What the processes of one host know of each other: changes, blobs, who lives, and the limits they keep together."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 
-from app.domain.manifest import digest_of
-from app.domain.reference import Repository
+from app.domain.errors import RegistryError
+from app.domain.manifest import Descriptor, digest_of
+from app.domain.reference import Digest, Reference, Repository, Tag
+from app.domain.registry import RegistryEntry
 from app.jobs.policy_jobs import PolicyJobs
 from app.jobs.push_jobs import PushMatcher
 from app.jobs.queue import MemoryQueue
 from app.process_channel import ProcessChannel, ProcessTable
+from app.registry.client import ClientPool, RegistryClient
+from app.registry.listing.digest_lists import ListedTag
 from app.store.db.database import Database
+from app.sync.compare import DigestLists
 from app.sync.known_blobs import KnownBlobs
 from app.worker.heartbeat import Heartbeat
-from app.worker.shared_state import SiblingBlobs
+from app.worker.shared_state import SiblingBlobs, SiblingDigestLists, SiblingTokens
 from tests.processes.hosts import SOON_SECONDS, RelayedChannels, until
+from tests.support.fake_registry import FakeRegistry, Quirks, fake_registry
+from tests.support.fake_registry.server import ACCOUNT
+from tests.support.images import oci_image
 from tests.worker.house import ON_POSTGRESQL, ON_SQLITE, SEALER, now
 
 APP, OTHER, FAR = (Repository.parse(text) for text in ("a.io/app", "a.io/other", "b.io/app"))
 BLOB = digest_of(b"blob")
+Asking = Callable[[], Awaitable[Descriptor | None]]
+TAGS = [Tag(f"v{number}") for number in range(40)]
 
 
 @pytest.fixture
@@ -165,6 +177,110 @@ async def test_what_is_sent_elsewhere_waits_for_nobody_and_what_a_dead_process_s
         await waiting
     never.cancel()
     await asyncio.gather(never, return_exceptions=True)
+
+
+class Listing:
+    """A client of a registry whose list says the digests of a repository, or is wrong about them."""
+
+    entry = RegistryEntry(name="harbor", host="a.io")
+    has_digest_list = True
+
+    def __init__(self, *, lies: bool = False) -> None:
+        self.asked: list[str] = []
+        self._lies = lies
+
+    async def head_manifest(self, _path: str, tag: Tag) -> Descriptor:
+        self.asked.append("HEAD")
+        return Descriptor("", digest_of(tag.encode()), 1)
+
+    async def list_digests(self, path: str) -> AsyncIterator[ListedTag]:
+        self.asked.append(path)
+        await asyncio.sleep(0.1)
+        for tag in TAGS:
+            yield ListedTag(tag, digest_of(b"a lie" if self._lies else tag.encode()))
+
+
+async def lists_of_two(channels: RelayedChannels, *jobs: str) -> list[DigestLists]:
+    """Return what two processes have of a job's lists."""
+    lists = [DigestLists(job, siblings=SiblingDigestLists(await channels.join())) for job in jobs]
+    channels.tell(ProcessTable(workers={"worker-1": "one", "worker-2": "two"}))
+    await until(lambda: all(len(end.processes.workers) == 2 for end in channels.ends))
+    return lists
+
+
+async def find_all(lists: DigestLists, client: Listing) -> list[Digest | None]:
+    found = [await lists.find(cast("RegistryClient", client), Reference(APP, tag)) for tag in TAGS]
+    return [None if one is None else one.digest for one in found]
+
+
+async def test_a_list_of_digests_is_read_and_proven_by_one_process_for_all(channels: RelayedChannels) -> None:
+    client = Listing()
+    lists = await lists_of_two(channels, "job", "job")
+    found = await asyncio.gather(*(find_all(each, client) for each in lists))
+    assert found == [[digest_of(tag.encode()) for tag in TAGS]] * 2
+    assert sorted(client.asked) == ["HEAD", "app"]
+
+
+async def test_a_list_that_lies_is_found_out_for_all_processes_at_once(channels: RelayedChannels) -> None:
+    client = Listing(lies=True)
+    lists = await lists_of_two(channels, "job", "job")
+    for each in lists:
+        assert set(await find_all(each, client)) <= {None, digest_of(TAGS[0].encode())}
+    assert sorted(client.asked) == ["HEAD", "app"]
+    assert [warning.code for each in lists for warning in each.take_warnings()] == ["digest_list_wrong"]
+
+
+async def test_each_job_reads_lists_anew(channels: RelayedChannels) -> None:
+    client = Listing()
+    lists = await lists_of_two(channels, "one", "another")
+    await asyncio.gather(*(find_all(each, client) for each in lists))
+    assert sorted(client.asked) == ["HEAD", "HEAD", "app", "app"]
+
+
+@asynccontextmanager
+async def two_pools(channels: RelayedChannels) -> AsyncIterator[list[ClientPool]]:
+    """Run what two processes have of registries."""
+    pools = [ClientPool(clock=now, token_siblings=SiblingTokens(await channels.join())) for _ in range(2)]
+    channels.tell(ProcessTable(workers={"worker-1": "one", "worker-2": "two"}))
+    await until(lambda: all(len(end.processes.workers) == 2 for end in channels.ends))
+    try:
+        yield pools
+    finally:
+        for pool in pools:
+            await pool.aclose()
+
+
+def ask(pool: ClientPool, registry: FakeRegistry, *, name: str = "fake", password: str = ACCOUNT[1]) -> Asking:
+    """Return what asks for a manifest with an entry's login."""
+    auth = {"type": "basic", "username": ACCOUNT[0], "password": password}
+    entry = RegistryEntry.model_validate({"name": name, "host": registry.host, "insecure": True, "auth": auth})
+    client = pool.clients((entry,)).for_registry(entry.registry)
+    return lambda: client.head_manifest("team/app", Tag("v1"))
+
+
+async def test_a_token_is_asked_for_by_one_process_for_all(channels: RelayedChannels) -> None:
+    async with fake_registry(Quirks(auth="token")) as registry, two_pools(channels) as pools:
+        registry.load("team/app", oci_image("app"), "v1")
+        assert all(await asyncio.gather(*(ask(pool, registry)() for pool in pools)))
+        assert registry.journal.count("token") == 1
+
+
+async def test_a_token_that_was_told_and_is_refused_is_asked_for_anew(channels: RelayedChannels) -> None:
+    async with fake_registry(Quirks(auth="token", token_lives_requests=1)) as registry, two_pools(channels) as pools:
+        registry.load("team/app", oci_image("app"), "v1")
+        for pool in pools:
+            assert await ask(pool, registry)()
+        assert registry.journal.count("token") == 2
+
+
+async def test_a_token_serves_no_other_entry_and_no_other_password(channels: RelayedChannels) -> None:
+    async with fake_registry(Quirks(auth="token")) as registry, two_pools(channels) as pools:
+        registry.load("team/app", oci_image("app"), "v1")
+        assert await ask(pools[0], registry)()
+        with pytest.raises(RegistryError, match="no token"):
+            await ask(pools[1], registry, password="wrong")()
+        assert await ask(pools[1], registry, name="another")()
+        assert registry.journal.count("token", status=200) == 2
 
 
 async def _send(blobs: KnownBlobs) -> None:

@@ -1,6 +1,7 @@
 """One planned copy: compared, brought, tagged; what goes wrong is a result."""
 
 from dataclasses import replace
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -77,8 +78,8 @@ async def test_the_largest_blobs_are_sent_first(bench: Workbench, here: FakeRegi
     [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
 
     assert result.outcome == "copied"
-    first = there.journal.find("blob", method="HEAD")[:BLOBS_AT_ONCE]
-    assert {entry.reference for entry in first} == {layer.digest for layer in layers[-BLOBS_AT_ONCE:]}
+    first = there.journal.find("upload_start")[:BLOBS_AT_ONCE]
+    assert {parse_qs(entry.query)["mount"][0] for entry in first} == {layer.digest for layer in layers[-BLOBS_AT_ONCE:]}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from app.domain.manifest import Platform
 from app.domain.plan import DigestTags, PlannedCopy
 from app.domain.reference import Reference, Registry
+from app.registry.limits import MIB
 from app.sync.known_blobs import ABSENCES_BEFORE_TRYING, CONFIRMED_SECONDS, KnownBlobs
 from tests.support.fake_registry import FakeRegistry
 from tests.support.images import Manifest, artifact, blob, oci_image, oci_index
@@ -149,6 +150,32 @@ async def test_leaving_existing_tags_alone_costs_nothing_more(
     assert asked(here, since=marks[0]) == asked(there, since=marks[1]) == {"HEAD manifest": 1}
 
 
+@pytest.mark.parametrize(("size", "more"), [(1_000, 0), (2 * MIB, 1)])
+async def test_the_first_image_of_a_registry_is_asked_for_no_blob(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, size: int, more: int
+) -> None:
+    layers = [blob(f"layer {number}", size=size) for number in range(4)]
+    here.load("app", oci_image("first", layers=layers), "1")
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert result.outcome == "copied"
+    assert there.journal.count("blob", method="HEAD") == 0
+    k = len(layers) + 1
+    assert sum(asked(there).values()) == 2 * k + 2 + more
+
+
+async def test_blobs_of_a_repository_that_is_there_are_asked_for(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    there.load("app", image("other", 2), "other")
+    layers = [blob(f"layer {number}", size=2 * MIB) for number in range(4)]
+    here.load("app", oci_image("first", layers=layers), "1")
+    for layer in layers[:2]:
+        there.load("app", oci_image("of one of them", layers=[layer]))
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert (result.outcome, result.tally.blobs_present, result.tally.blobs_transferred) == ("copied", 2, 3)
+    assert there.journal.count("blob", method="HEAD") == len(layers)
+
+
 @pytest.mark.parametrize("answer", ["session", "refused"])
 async def test_where_a_mount_finds_nothing_blobs_are_asked_for_first(
     bench: Workbench, here: FakeRegistry, there: FakeRegistry, answer: str
@@ -157,10 +184,11 @@ async def test_where_a_mount_finds_nothing_blobs_are_asked_for_first(
     here.load("app", image("app", 2 * ABSENCES_BEFORE_TRYING), "1")
     here.load("more", image("more", 5), "1")
     for name in ("app", "more"):
+        mark = there.journal.mark()
         [result] = await bench.copy(here.reference(name, "1"), there.reference("app", name))
         assert result.outcome == "copied"
     assert (
-        there.journal.count("blob", method="HEAD") == there.journal.count("upload_close") > 2 * ABSENCES_BEFORE_TRYING
+        there.journal.count("blob", method="HEAD", since=mark) == there.journal.count("upload_close", since=mark) == 5
     )
 
 

@@ -22,7 +22,7 @@ from app.registry.auth.challenge import Challenge, Scopes, parse_challenges
 from app.registry.auth.credentials import Login, entered_login
 from app.registry.auth.identities import identity_of
 from app.registry.auth.renewal import LoginRenewal
-from app.registry.auth.tokens import Token, TokenKey, fetch_token
+from app.registry.auth.tokens import Token, TokenKey, TokenSiblings, fetch_token
 from app.registry.http.client import HttpClient
 from app.registry.http.errors import LOG_IN, ErrorContext, make_error
 from app.registry.http.host_trust import parse_realm
@@ -64,14 +64,23 @@ class Authenticator:
     - `entry`: whose credentials
     - `http`: to ask token servers with
     - `clock`: the time, in UTC, for the tokens' ends
+    - `siblings`: the other processes of this host: one of them asks for a token for all
 
     Protocol: Distribution's "Token Authentication" and "Oauth2" specifications.
     """
 
-    def __init__(self, entry: RegistryEntry, http: HttpClient, *, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        entry: RegistryEntry,
+        http: HttpClient,
+        *,
+        clock: Callable[[], datetime],
+        siblings: TokenSiblings | None = None,
+    ) -> None:
         self._entry = entry
         self._http = http
         self._clock = clock
+        self._siblings = siblings
         has_login = entry.auth.type != "none"
         self._entered = entered_login(entry) if has_login else Login()
         fetch = identity_of(entry, http, clock=clock) if has_login else None
@@ -259,9 +268,7 @@ class Authenticator:
     async def _fetch(self, key: TokenKey, realm: Url, login: Login) -> Token | RegistryError:
         """Ask for a token; return the error where there is none, for each that waits to raise its own."""
         try:
-            token = await fetch_token(
-                self._http, realm, key, login=login, registry=self._entry.registry, clock=self._clock
-            )
+            token = await self._fetch_for_all(key, realm, login)
         except RegistryError as error:
             if error.code == "unauthorized" and not login.is_anonymous and error.status is not None:
                 self._taken = None
@@ -273,6 +280,20 @@ class Authenticator:
         while len(self._tokens) > MAX_CACHED_TOKENS:
             self._tokens.popitem(last=False)
         return token
+
+    async def _fetch_for_all(self, key: TokenKey, realm: Url, login: Login) -> Token:
+        """Ask for a token, or take the one that another process of this host just asked for."""
+        registry, siblings = self._entry.registry, self._siblings
+        if siblings is None:
+            return await fetch_token(self._http, realm, key, login=login, registry=registry, clock=self._clock)
+        place = key.place(self._entry.name, login)
+        async with siblings.asking(place):
+            told = siblings.take(place)
+            if told is not None and told.is_fresh(self._clock()):
+                return told
+            token = await fetch_token(self._http, realm, key, login=login, registry=registry, clock=self._clock)
+            siblings.tell(place, token)
+            return token
 
     def _fetched(self, key: TokenKey, fetch: asyncio.Task[Token | RegistryError]) -> None:
         self._fetches.pop(key, None)

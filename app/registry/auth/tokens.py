@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import httpx
@@ -41,6 +43,12 @@ class TokenKey:
     scopes: Scopes
     principal: str
 
+    def place(self, entry: str, login: Login) -> str:
+        """Return what processes call it to each other: the same for the same entry with the same login, else never."""
+        secrets = (entry, login.username, login.password, login.identity_token)
+        parts = (*secrets, self.realm, self.service, *self.scopes.texts())
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -53,6 +61,19 @@ class Token:
     def is_fresh(self, now: datetime) -> bool:
         """Whether it may still be sent."""
         return now < self.good_until
+
+
+class TokenSiblings(Protocol):
+    """The other processes of this host, which talk for the same entries; a place is a hash of what a token is for."""
+
+    def asking(self, place: str) -> AbstractAsyncContextManager[None]:
+        """Be the only one among them that asks for a token, while inside."""
+
+    def take(self, place: str) -> Token | None:
+        """Return what another one got and told; once, so that one that is refused is not taken again."""
+
+    def tell(self, place: str, token: Token) -> None:
+        """Tell them of a token."""
 
 
 @dataclass(frozen=True, slots=True)
