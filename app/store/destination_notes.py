@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, select, tuple_
@@ -27,16 +27,17 @@ class DestinationNoteStore:
         rows = await self._session.execute(select(_notes.c.kind, _notes.c.value).where(*_is(repository, digest)))
         return {row.kind: row.value for row in rows}
 
-    async def put(self, repository: Repository, digest: Digest | None, *, kind: str, value: str, now: datetime) -> None:
-        """Note something, in place of what was noted of that kind before."""
-        statement = insert_into(self._session, _notes).values(
-            host=repository.registry,
-            repository=repository.path,
-            digest=digest or "",
-            kind=kind,
-            value=value,
-            noted_at=now,
-        )
+    async def put(self, notes: Iterable[tuple[Repository, Digest | None, str, str]], *, now: datetime) -> None:
+        """Note things in one statement, each in place of what was noted of its kind before; the last one counts."""
+        latest = {
+            (repository.registry, repository.path, digest or "", kind): value
+            for repository, digest, kind, value in notes
+        }
+        rows = [
+            {"host": host, "repository": path, "digest": digest, "kind": kind, "value": value, "noted_at": now}
+            for (host, path, digest, kind), value in sorted(latest.items())  # in one order: no two wait for each other
+        ]
+        statement = insert_into(self._session, _notes).values(rows)
         columns = {name: statement.excluded[name] for name in ("value", "noted_at")}
         key = ["host", "repository", "digest", "kind"]
         await self._session.execute(statement.on_conflict_do_update(index_elements=key, set_=columns))

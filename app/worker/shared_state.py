@@ -12,7 +12,7 @@ import asyncio
 import itertools
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -127,6 +127,8 @@ MAX_HEARD_LISTS = 100
 MAX_TOLD_TOKENS = 256
 _numbers = itertools.count()
 """Of this process's locks."""
+NOTE_SECONDS = 0.01
+"""How long a note of an image waits for those of others, to be written with them."""
 CLAIM_SECONDS = 0.02
 """How long an image of a plan waits for others that claim blobs, to be written with them."""
 
@@ -359,6 +361,9 @@ class SharedDestinationNotes:
     def __init__(self, database: Database, *, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._clock = clock
+        self._puts = GroupCommit[tuple[Repository, Digest | None, DestinationNote], None](
+            database, self._put_all, linger_seconds=NOTE_SECONDS
+        )
 
     @property
     def notes(self) -> DestinationNotes:
@@ -373,12 +378,16 @@ class SharedDestinationNotes:
             return {}
 
     async def _put(self, repository: Repository, digest: Digest | None, note: DestinationNote) -> None:
-        try:
-            async with self._database.transaction() as session:
-                notes = DestinationNoteStore(session)
-                await notes.put(repository, digest, kind=note.kind, value=note.value, now=self._clock())
-        except UnavailableError:
-            return
+        with suppress(UnavailableError):
+            await self._puts.add((repository, digest, note))
+
+    async def _put_all(
+        self, session: Session, wanted: Sequence[tuple[Repository, Digest | None, DestinationNote]]
+    ) -> list[Exception | None]:
+        """Write the notes of several images in one transaction."""
+        rows = [(repository, digest, note.kind, note.value) for repository, digest, note in wanted]
+        await DestinationNoteStore(session).put(rows, now=self._clock())
+        return [None] * len(rows)
 
     async def _drop(self, repository: Repository, digest: Digest | None, kind: NoteKind) -> None:
         try:

@@ -1,12 +1,18 @@
 """What workers share: limits are for all of them together, and what one finds out all of them know."""
 
+import asyncio
 from datetime import timedelta
 
+import pytest
+
+from app.domain.manifest import digest_of
+from app.domain.reference import Repository
 from app.domain.registry import RegistryEntry, RegistryLimits
 from app.domain.request import Options
 from app.registry.client import ClientPool
 from app.store.registry_limits import RegistryLimitStore
-from app.worker.shared_state import SharedRegistryLimits, with_shared_limits, with_shared_rate
+from app.sync.destination import DestinationNote, NoteKind
+from app.worker.shared_state import SharedDestinationNotes, SharedRegistryLimits, with_shared_limits, with_shared_rate
 from tests.worker.house import ON_POSTGRESQL, House, now
 
 ENTRY = RegistryEntry(
@@ -35,6 +41,27 @@ async def test_a_jobs_own_rate_is_shared_too(house: House) -> None:
     assert with_shared_rate(job, workers=4).request.options.max_bytes_per_second == 250
     plain = await house.submit("t1")
     assert with_shared_rate(plain, workers=4) == plain
+
+
+async def test_notes_of_many_images_are_written_together(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+    transaction = house.database.transaction
+    monkeypatch.setattr(
+        house.database, "transaction", lambda **options: begun.append(options) or transaction(**options)
+    )
+    notes = SharedDestinationNotes(house.database, clock=now).notes
+    repository, digests = Repository.parse("b.io/app"), [digest_of(f"{number}".encode()) for number in range(40)]
+    kinds: list[NoteKind] = ["parts", "companions", "parts"]
+    await asyncio.gather(
+        *(
+            notes.put(repository, digest, DestinationNote(kind, f"{number}"))
+            for digest in digests
+            for number, kind in enumerate(kinds)
+        )
+    )
+    assert len(begun) == 2  # of 64 at most
+    for digest in digests:
+        assert await notes.find(repository, digest) == {"parts": "2", "companions": "1"}
 
 
 @ON_POSTGRESQL
