@@ -113,11 +113,15 @@ class BlobMover:
                 await self._look_for_repository(targets[repository])
 
     async def _look_for_repository(self, target: DestinationState) -> None:
-        try:
-            await anext(target.client.list_tags(target.path), None)
-        except TransferError as error:
-            if error.code == "repository_missing":
-                self._known.note_missing(target.repository)
+        async with self._known.looking_for(target.repository):
+            if self._known.has_seen(target.repository):
+                return  # another image has asked
+            is_missing = False
+            try:
+                await anext(target.client.list_tags(target.path), None)
+            except TransferError as error:
+                is_missing = error.code == "repository_missing"
+            self._known.note_repository(target.repository, is_missing=is_missing)
 
     def _is_asked_by_mount(self, repository: Repository, blob: Descriptor) -> bool:
         """Return whether a mount of a blob from the repository itself is the question whether it is there.
@@ -240,20 +244,28 @@ class BlobMover:
         if self._seen is not None:
             return None
         if self._is_asked_by_mount(repository, blob):
-            place.session = await begun(
-                client.mount_blob(repository.path, blob.digest, from_repository=repository.path)
-            )
-            if place.session is None:
-                self._known.note_answers_by_mount(repository.registry, does=True)
-                return "present"
-            self._known.note_absence(repository.registry)
-            return None
+            return "present" if await self._finds_by_mount(place, blob) else None
         if self._known.is_new(repository) and not is_believed:
             return None
         if await client.has_blob(repository.path, blob):
             return "present"
         self._known.note_absence(repository.registry)
         return None
+
+    async def _finds_by_mount(self, place: _Place, blob: Descriptor) -> bool:
+        """Ask for a blob by a mount from the repository itself; leaves the session a registry opened instead."""
+        client, repository = place.first.client, place.repository
+        place.session = await begun(client.mount_blob(repository.path, blob.digest, from_repository=repository.path))
+        if place.session is not None:
+            self._known.note_absence(repository.registry)
+            return False
+        if self._known.answers_by_mount(repository.registry):
+            return True
+        self._known.note_answers_by_mount(repository.registry, does=True)
+        if await client.has_blob(repository.path, blob):  # one task asks whether that is so, and the length, too
+            return True
+        self._known.note_answers_by_mount(repository.registry, does=False)
+        return False
 
     def _candidate(self, repository: Repository, blob: Descriptor) -> Repository | None:
         for path in self._known.mount_candidates(repository, blob.digest):
@@ -302,7 +314,7 @@ class BlobMover:
         registry, path = place.repository.registry, place.repository.path
         if blob.digest.algorithm != "sha256" or not self._known.is_mount_to_be_tried(registry):
             return
-        self._known.note_answers_by_mount(registry, does=False)  # one task asks
+        self._known.note_mount_tried(registry)
         with suppress(TransferError):
             session = await begun(place.first.client.mount_blob(path, blob.digest, from_repository=path))
             self._known.note_answers_by_mount(registry, does=session is None)

@@ -82,6 +82,7 @@ class KnownBlobs:
         self._declined: dict[Registry, int] = {}
         self._confirmed: OrderedDict[Repository, float] = OrderedDict()
         self._missing: OrderedDict[Repository, float] = OrderedDict()
+        self._looking: dict[Repository, asyncio.Lock] = {}
         self._answers_by_mount: dict[Registry, bool] = {}
         self._absences: dict[Registry, int] = {}
 
@@ -102,8 +103,21 @@ class KnownBlobs:
         """Return whether a repository was not there a moment ago: what is not known of it is not in it."""
         return self._clock() - self._missing.get(repository, _LONG_AGO) < NEW_SECONDS
 
-    def note_missing(self, repository: Repository) -> None:
-        """Note that a registry has no such repository yet."""
+    @asynccontextmanager
+    async def looking_for(self, repository: Repository) -> AsyncIterator[None]:
+        """Be the only task that asks whether a repository is there (single-flight)."""
+        lock = self._looking.setdefault(repository, asyncio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            self._looking.pop(repository, None)
+
+    def note_repository(self, repository: Repository, *, is_missing: bool) -> None:
+        """Note whether a registry has a repository; where it has, nothing is known of what it holds."""
+        if not is_missing:
+            self._confirmed.setdefault(repository, _LONG_AGO)
+            return
         self._missing[repository] = self._clock()
         self._missing.move_to_end(repository)
         while len(self._missing) > MAX_REPOSITORIES:
@@ -120,6 +134,10 @@ class KnownBlobs:
     def is_mount_to_be_tried(self, registry: Registry) -> bool:
         """Return whether so many blobs were asked for and not found there that one request more may save many."""
         return registry not in self._answers_by_mount and self._absences.get(registry, 0) >= ABSENCES_BEFORE_TRYING
+
+    def note_mount_tried(self, registry: Registry) -> None:
+        """Remember that a task tries that just now: no other does."""
+        self._absences[registry] = -MAX_BLOBS
 
     def note_absence(self, registry: Registry) -> None:
         """Count a blob that was asked for and not found."""

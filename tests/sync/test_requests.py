@@ -1,5 +1,6 @@
 """The figures of `docs/requests.md`, kept true."""
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -87,6 +88,7 @@ async def test_images_cost_what_the_table_says(case: Case, here: FakeRegistry, t
     mounting = "new image, all blobs in another repository of the destination"
     await case.cost(mounting, case.planned("elsewhere"), outcome="copied", values=values)
     case.bench.known = KnownBlobs()
+    case.bench.known.note_answers_by_mount(Registry(there.host), does=True)
     there.content.repository("app").manifests.clear()
     there.content.repository("app").tags.clear()
     unknown = "new image, all blobs there, not known to this process"
@@ -161,6 +163,30 @@ async def test_the_first_image_of_a_registry_is_asked_for_no_blob(
     assert there.journal.count("blob", method="HEAD") == 0
     k = len(layers) + 1
     assert sum(asked(there).values()) == 2 * k + 2 + more
+
+
+async def test_images_of_one_new_repository_ask_once_whether_it_is_there(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    copies = []
+    for number in range(6):
+        layers = [blob(f"{number}/{layer}", size=2 * MIB) for layer in range(3)]
+        here.load("app", oci_image(f"{number}", layers=layers), f"{number}")
+        copies.append(bench.copy(here.reference("app", f"{number}"), there.reference("app", f"{number}")))
+    for [result] in await asyncio.gather(*copies):
+        assert result.outcome == "copied"
+    assert there.journal.count("tags") == 1
+    assert there.journal.count("blob", method="HEAD") == 0
+
+
+async def test_that_a_mount_finds_what_is_there_is_seen_from_one_blob(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", image("app", 5), "1")
+    there.load("app", oci_image("other", layers=[blob(f"app/{number}") for number in range(4)]), "other")
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert (result.outcome, result.tally.blobs_present, result.tally.blobs_transferred) == ("copied", 4, 1)
+    assert there.journal.count("blob", method="HEAD") == 1
 
 
 async def test_blobs_of_a_repository_that_is_there_are_asked_for(
