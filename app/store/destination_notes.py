@@ -14,6 +14,8 @@ from app.store.tables.declarative import table_of
 from app.store.tables.destinations import DestinationNoteRow
 
 _notes = table_of(DestinationNoteRow)
+NotedPlace = tuple[Repository, Digest | None]
+"""A repository and the digest of an image in it; None is the repository itself."""
 
 
 class DestinationNoteStore:
@@ -22,10 +24,14 @@ class DestinationNoteStore:
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
-    async def find(self, repository: Repository, digest: Digest | None) -> Mapping[str, str]:
-        """Read what is noted of an image, or of the repository itself: kind → value."""
-        rows = await self._session.execute(select(_notes.c.kind, _notes.c.value).where(*_is(repository, digest)))
-        return {row.kind: row.value for row in rows}
+    async def find(self, places: Iterable[NotedPlace]) -> Mapping[NotedPlace, Mapping[str, str]]:
+        """Read what is noted of images, or of repositories themselves: kind → value, of each asked for."""
+        asked = list(places)
+        found: dict[tuple[str, str, str], dict[str, str]] = {_key(place): {} for place in asked}
+        key = (_notes.c.host, _notes.c.repository, _notes.c.digest)
+        for row in await self._session.execute(select(_notes).where(tuple_(*key).in_(found))):
+            found[row.host, row.repository, row.digest][row.kind] = row.value
+        return {place: found[_key(place)] for place in asked}
 
     async def put(self, notes: Iterable[tuple[Repository, Digest | None, str, str]], *, now: datetime) -> None:
         """Note things in one statement, each in place of what was noted of its kind before; the last one counts."""
@@ -53,6 +59,11 @@ class DestinationNoteStore:
         places = [tuple(row) for row in found]
         await self._session.execute(delete(_notes).where(tuple_(*key).in_(places)))
         return len(places)
+
+
+def _key(place: NotedPlace) -> tuple[str, str, str]:
+    repository, digest = place
+    return repository.registry, repository.path, digest or ""
 
 
 def _is(repository: Repository, digest: Digest | None) -> tuple[ColumnElement[bool], ...]:

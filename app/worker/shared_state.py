@@ -29,7 +29,7 @@ from app.registry.ratelimit.window import WindowState
 from app.security import Sealer
 from app.store.blob_locations import BlobLocation, BlobLocationStore
 from app.store.db.database import Database, GroupCommit, Session
-from app.store.destination_notes import DestinationNoteStore
+from app.store.destination_notes import DestinationNoteStore, NotedPlace
 from app.store.planned_blobs import PlannedBlobStore
 from app.store.registry_limits import RegistryLimitStore, SharedLimit
 from app.store.upload_sessions import OpenUpload, UploadSessionStore
@@ -361,6 +361,8 @@ class SharedDestinationNotes:
     def __init__(self, database: Database, *, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._clock = clock
+        self._wanted: set[NotedPlace] = set()
+        self._reading: asyncio.Task[Mapping[NotedPlace, Mapping[str, str]]] | None = None
         self._puts = GroupCommit[tuple[Repository, Digest | None, DestinationNote], None](
             database, self._put_all, linger_seconds=NOTE_SECONDS
         )
@@ -371,9 +373,20 @@ class SharedDestinationNotes:
         return DestinationNotes(find=self._find, put=self._put, drop=self._drop)
 
     async def _find(self, repository: Repository, digest: Digest | None) -> Mapping[str, str]:
+        """Read together with what other images ask for in this turn of the loop: unchanged ones ask for little else."""
+        place = (repository, digest)
+        self._wanted.add(place)
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._find_wanted(), name="reading notes")
+        found = await asyncio.shield(self._reading)
+        return found.get(place, {})
+
+    async def _find_wanted(self) -> Mapping[NotedPlace, Mapping[str, str]]:
+        await asyncio.sleep(0)  # all that are ready ask first
+        wanted, self._wanted, self._reading = self._wanted, set(), None
         try:
             async with self._database.reading(is_short=True) as session:
-                return await DestinationNoteStore(session).find(repository, digest)
+                return await DestinationNoteStore(session).find(wanted)
         except UnavailableError:
             return {}
 

@@ -43,7 +43,9 @@ async def test_a_jobs_own_rate_is_shared_too(house: House) -> None:
     assert with_shared_rate(plain, workers=4) == plain
 
 
-async def test_notes_of_many_images_are_written_together(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_notes_of_many_images_are_written_and_read_together(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun = []
     transaction = house.database.transaction
     monkeypatch.setattr(
@@ -60,8 +62,13 @@ async def test_notes_of_many_images_are_written_together(house: House, monkeypat
         )
     )
     assert len(begun) == 2  # of 64 at most
-    for digest in digests:
-        assert await notes.find(repository, digest) == {"parts": "2", "companions": "1"}
+    read = []
+    reading = house.database.reading
+    monkeypatch.setattr(house.database, "reading", lambda **options: read.append(options) or reading(**options))
+    unknown = digest_of(b"unknown")
+    found = await asyncio.gather(*(notes.find(repository, digest) for digest in [*digests, unknown, None]))
+    assert found == [{"parts": "2", "companions": "1"}] * len(digests) + [{}, {}]
+    assert len(read) == 1
 
 
 @ON_POSTGRESQL
