@@ -157,7 +157,9 @@ class RegistryClient:
         """
         url = self._executor.home.with_target(f"/v2/{repository}/blobs/uploads/")
         url = url.with_parameter("mount", digest).with_parameter("from", from_repository)
-        scopes = _writing(repository).merge(Scopes.repository(from_repository, "pull"))
+        scopes = _writing(repository)
+        if from_repository != repository:
+            scopes = scopes.merge(Scopes.repository(from_repository, "pull"))
         call = RegistryRequest(operation="mount_blob", method="POST", url=url, scopes=scopes, expects=_MOUNTED)
         try:
             answer = await self._executor.fetch(call)

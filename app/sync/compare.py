@@ -59,7 +59,7 @@ class ListSiblings(Protocol):
         """Be the only one among them that reads a list, while inside."""
 
     def heard(self, place: tuple[str, ...]) -> ListState | None:
-        """Return what another one told last."""
+        """Return what another one sent last."""
 
     def tell(self, place: tuple[str, ...], news: ListState) -> None:
         """Tell them what was found out."""
@@ -101,7 +101,7 @@ class _RepositoryList:
 class DigestLists:
     """The digest lists of one job's repositories; each is read once, when a second tag of it is asked for.
 
-    - `job`: its id, by which the other processes of this host know what is told of its lists
+    - `job`: its id, by which the other processes of this host know what is sent of its lists
     - `siblings`: these processes, where there are any: one of them reads for all
     - `clock`: monotonic seconds, the same for all processes of the host
     """

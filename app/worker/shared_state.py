@@ -120,11 +120,11 @@ BATCH = 500
 NEWS_SECONDS = 0.01
 """How long news for the other processes wait for more."""
 SEVERAL = 2
-MAX_TOLD_TAGS = 10_000
+MAX_SHARED_TAGS = 10_000
 """Of one digest list: 1 MB of a message, which the supervisor reads and writes between two heartbeats."""
 MAX_HEARD_TAGS = 20_000
 MAX_HEARD_LISTS = 100
-MAX_TOLD_TOKENS = 256
+MAX_SHARED_TOKENS = 256
 _numbers = itertools.count()
 """Of this process's locks."""
 NOTE_SECONDS = 0.01
@@ -142,16 +142,16 @@ class SiblingTokens:
     def __init__(self, channel: ProcessChannel) -> None:
         self._channel = channel
         self._locks = SiblingLocks(channel)
-        self._told: OrderedDict[str, Token] = OrderedDict()
+        self._tokens: OrderedDict[str, Token] = OrderedDict()
         channel.on(Topic.TOKEN, self._take_in)
 
     def asking(self, place: str) -> AbstractAsyncContextManager[None]:
-        """Be the only process that asks for a token; the second takes what the first has told."""
+        """Be the only process that asks for a token; the second takes what the first has sent."""
         return self._locks.holding([f"token {place}"])
 
     def take(self, place: str) -> Token | None:
-        """Return what another process told, once."""
-        return self._told.pop(place, None)
+        """Return what another process sent, once."""
+        return self._tokens.pop(place, None)
 
     def tell(self, place: str, token: Token) -> None:
         """Tell the others of a token."""
@@ -159,16 +159,16 @@ class SiblingTokens:
             times = token.asked_at.timestamp(), token.good_until.timestamp()
             self._channel.send(Topic.TOKEN, [place, token.text, *times])
 
-    def _take_in(self, told: Sequence[Any]) -> None:
-        place, text, *times = told
+    def _take_in(self, message: Sequence[Any]) -> None:
+        place, text, *times = message
         asked_at, good_until = (datetime.fromtimestamp(time, UTC) for time in times)
-        self._told[place] = Token(text, asked_at, good_until)
-        while len(self._told) > MAX_TOLD_TOKENS:
-            self._told.popitem(last=False)
+        self._tokens[place] = Token(text, asked_at, good_until)
+        while len(self._tokens) > MAX_SHARED_TOKENS:
+            self._tokens.popitem(last=False)
 
 
 class SiblingLocks:
-    """What one process of a host does at a time, by name: whoever asks waits until no other is at it."""
+    """What one process of a host does at a time, by name: a second one waits until the first has ended."""
 
     def __init__(self, channel: ProcessChannel) -> None:
         self._channel = channel
@@ -177,7 +177,7 @@ class SiblingLocks:
 
     @asynccontextmanager
     async def holding(self, names: Sequence[str]) -> AsyncIterator[None]:
-        """Be the only process at these, all together; what is told before the end the next one has heard."""
+        """Be the only process at these, all together; what is sent before the end the next one has heard."""
         if len(self._channel.processes.workers) < SEVERAL:
             yield
             return
@@ -274,21 +274,21 @@ class SiblingDigestLists:
         channel.on(Topic.DIGEST_LIST, self._take_in)
 
     def reading(self, place: tuple[str, ...]) -> AbstractAsyncContextManager[None]:
-        """Be the only process that reads a list; the second finds what the first has told."""
+        """Be the only process that reads a list; the second finds what the first has sent."""
         return self._locks.holding([" ".join(("digest list", *place))])
 
     def heard(self, place: tuple[str, ...]) -> ListState | None:
-        """Return what another process told last of a list."""
+        """Return what another process sent last of a list."""
         return self._heard.get(place)
 
     def tell(self, place: tuple[str, ...], news: ListState) -> None:
         """Tell the others of a list; one that is very long each reads by itself."""
-        if len(self._channel.processes.workers) >= SEVERAL and len(news.tags or ()) <= MAX_TOLD_TAGS:
+        if len(self._channel.processes.workers) >= SEVERAL and len(news.tags or ()) <= MAX_SHARED_TAGS:
             self._channel.send(Topic.DIGEST_LIST, [place, news])
 
-    def _take_in(self, told: Sequence[Any]) -> None:
-        place = tuple(told[0])
-        self._heard[place] = ListState(*told[1])
+    def _take_in(self, message: Sequence[Any]) -> None:
+        place = tuple(message[0])
+        self._heard[place] = ListState(*message[1])
         self._heard.move_to_end(place)
         total = sum(len(news.tags or ()) for news in self._heard.values())
         while len(self._heard) > MAX_HEARD_LISTS or total > MAX_HEARD_TAGS:

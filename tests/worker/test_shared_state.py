@@ -1,15 +1,16 @@
 """What workers share: limits are for all of them together, and what one finds out all of them know."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
-
-import pytest
 
 from app.domain.manifest import digest_of
 from app.domain.reference import Repository
 from app.domain.registry import RegistryEntry, RegistryLimits
 from app.domain.request import Options
 from app.registry.client import ClientPool
+from app.store.db.database import Database, Session
 from app.store.registry_limits import RegistryLimitStore
 from app.sync.destination import DestinationNote, NoteKind
 from app.worker.shared_state import SharedDestinationNotes, SharedRegistryLimits, with_shared_limits, with_shared_rate
@@ -43,15 +44,29 @@ async def test_a_jobs_own_rate_is_shared_too(house: House) -> None:
     assert with_shared_rate(plain, workers=4) == plain
 
 
-async def test_notes_of_many_images_are_written_and_read_together(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun = []
-    transaction = house.database.transaction
-    monkeypatch.setattr(
-        house.database, "transaction", lambda **options: begun.append(options) or transaction(**options)
-    )
-    notes = SharedDestinationNotes(house.database, clock=now).notes
+class CountedDatabase(Database):
+    """A database that notes which transactions are begun."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.begun: list[str] = []
+
+    @asynccontextmanager
+    async def transaction(self, *, is_urgent: bool = False, is_short: bool = False) -> AsyncIterator[Session]:
+        self.begun.append("write")
+        async with super().transaction(is_urgent=is_urgent, is_short=is_short) as session:
+            yield session
+
+    @asynccontextmanager
+    async def reading(self, *, is_short: bool = False) -> AsyncIterator[Session]:
+        self.begun.append("read")
+        async with super().reading(is_short=is_short) as session:
+            yield session
+
+
+async def test_notes_of_many_images_are_written_and_read_together(database_url: str) -> None:
+    database = CountedDatabase(database_url)
+    notes = SharedDestinationNotes(database, clock=now).notes
     repository, digests = Repository.parse("b.io/app"), [digest_of(f"{number}".encode()) for number in range(40)]
     kinds: list[NoteKind] = ["parts", "companions", "parts"]
     await asyncio.gather(
@@ -61,14 +76,11 @@ async def test_notes_of_many_images_are_written_and_read_together(
             for number, kind in enumerate(kinds)
         )
     )
-    assert len(begun) == 2  # of 64 at most
-    read = []
-    reading = house.database.reading
-    monkeypatch.setattr(house.database, "reading", lambda **options: read.append(options) or reading(**options))
     unknown = digest_of(b"unknown")
     found = await asyncio.gather(*(notes.find(repository, digest) for digest in [*digests, unknown, None]))
     assert found == [{"parts": "2", "companions": "1"}] * len(digests) + [{}, {}]
-    assert len(read) == 1
+    assert database.begun == ["write", "write", "read"]  # 64 notes at most in one
+    await database.aclose()
 
 
 @ON_POSTGRESQL

@@ -288,9 +288,9 @@ class Authenticator:
             return await fetch_token(self._http, realm, key, login=login, registry=registry, clock=self._clock)
         place = key.place(self._entry.name, login)
         async with siblings.asking(place):
-            told = siblings.take(place)
-            if told is not None and told.is_fresh(self._clock()):
-                return told
+            shared = siblings.take(place)
+            if shared is not None and shared.is_fresh(self._clock()):
+                return shared
             token = await fetch_token(self._http, realm, key, login=login, registry=registry, clock=self._clock)
             siblings.tell(place, token)
             return token

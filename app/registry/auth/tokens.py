@@ -70,7 +70,7 @@ class TokenSiblings(Protocol):
         """Be the only one among them that asks for a token, while inside."""
 
     def take(self, place: str) -> Token | None:
-        """Return what another one got and told; once, so that one that is refused is not taken again."""
+        """Return what another one got and shared; once, so that one that is refused is not taken again."""
 
     def tell(self, place: str, token: Token) -> None:
         """Tell them of a token."""
