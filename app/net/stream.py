@@ -24,7 +24,7 @@ Piece = bytes | memoryview
 """Bytes as they came: `bytes` for few, a view of a buffer for many. A view that is kept keeps its buffer, no more."""
 
 BUFFER_BYTES = 1024 * 1024
-"""Of one read. Fewer bytes leave more of the time to the interpreter, which takes as long for each piece whatever its size;
+"""Of one read. With fewer, more of the time is the interpreter's, which takes as long for each piece whatever its size;
 more fall out of the processor's cache between the socket, the hash and the socket."""
 _MAX_BUFFERS = 16
 _COPIED_BYTES = 64 * 1024
