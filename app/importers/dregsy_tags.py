@@ -13,7 +13,9 @@ from typing import Any
 from app.importers.patterns import blang_ranges, regex_matcher
 
 _REGEX, _SEMVER, _KEEP = "regex:", "semver:", "keep:"
-_KEEP_LATEST = re.compile(r"keep:\s+latest\s+([0-9]{1,5})")
+_KEEP_LATEST = re.compile(r"keep:\s+latest\s+([0-9]{1,18})")
+_MOST_KEPT = 100_000
+"""As many as `tags.newest` takes."""
 COUNTED = "`keep: latest` counts versions only, there; here it counts every tag that the filters select"
 COUNTED_ALONE = "`keep: latest` counts tags that stand in the list as well, there; here these are always copied"
 
@@ -69,8 +71,8 @@ def read_tags(texts: tuple[str, ...]) -> TagList:
     keeps: list[str] = []
     inverted: list[str] = []
     for text in dict.fromkeys(text.strip() for text in texts):
-        if latest := _KEEP_LATEST.match(text):
-            choice.newest = int(latest[1]) or None
+        if latest := _KEEP_LATEST.fullmatch(text):
+            choice.newest = min(int(latest[1]), _MOST_KEPT) or None
         elif text.startswith(_KEEP):
             _add_expression(text.removeprefix(_KEEP), keeps, choice.exclude)
         elif text.startswith(_SEMVER):

@@ -25,6 +25,7 @@ _BLANG = re.compile(rf"(?P<operator>==|!=|>=|<=|[=!<>]|)\s*{_VERSION}(?:\s+|$)")
 _BLANG_TAGS = r"/^v?[0-9]+(\.[0-9]+(\.[0-9]+(-[0-9A-Za-z.-]+)?)?)?$/"
 _WHOLE = 3
 """Numbers in a version: major, minor, patch."""
+_ESCAPES = re.compile(r"\\Q.*?(?:\\E|\Z)|\\.", re.DOTALL)
 _DOUBLESTAR = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]?|\*{2,}", re.DOTALL)
 _BEFORE_PART, _AFTER_PART = frozenset({"", "/", "{", ","}), frozenset({"", "/", "}", ","})
 
@@ -77,7 +78,12 @@ class _Comparator:
 
 
 def regex_matcher(pattern: str) -> str:
-    """Write an RE2 expression as a matcher, which means the same; raise `ValueError` where it is none."""
+    r"""Write an expression of Go's as a matcher, which means the same; raise `ValueError` where it is none.
+
+    Both are RE2's, but for `\C`, any byte, which Go does not take.
+    """
+    if any(escape[0] == r"\C" for escape in _ESCAPES.finditer(pattern)):
+        raise ValueError(r"`\C` is no part of an expression to a tool written in Go")
     matcher = f"/{pattern}/"
     parse_matcher(matcher)
     return matcher
