@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import pytest
 import yaml
 
+from app.domain.report import WARNINGS
 from app.domain.request import Options, Rule
 from tests.test_house_rules import tracked
 
@@ -125,6 +126,15 @@ def test_every_field_of_a_request_is_explained(project: Path) -> None:
     assert {*Rule.model_fields, *Options.model_fields} <= explained
     for mode in get_args(Rule.model_fields["platform_mode"].annotation):
         assert f"`{mode}`" in text
+
+
+def test_every_warning_has_words_and_is_explained(project: Path) -> None:
+    given = re.compile(r'(?:JobWarning|list_warnings\.add)\(\s*"(\w+)"')
+    used = {code for file in (project / "app").rglob("*.py") for code in given.findall(file.read_text())}
+    assert len(used) > 5
+    assert used <= set(WARNINGS)
+    explained = (project / "docs/jobs-and-plans.md").read_text()
+    assert [code for code in WARNINGS if f"`{code}`" not in explained] == []
 
 
 def test_continuous_integration_runs_the_same_as_everybody(project: Path) -> None:

@@ -114,7 +114,7 @@ class ExecutionError:
         return cls("images_failed", message, failures=ordered)
 
 
-_WARNINGS = {
+WARNINGS = {
     "no_match": "nothing matches this rule",
     "repository_unusable": "the list of repositories names some that this service can't use",
     "repository_gone": "the list of repositories names some that are not there; emptied ones often stay in it",
@@ -123,6 +123,8 @@ _WARNINGS = {
     "fallback_list_ignored": "a fallback tag of referrers holds something else, so the referrers there are not copied",
     "referrer_skipped": "what is listed as a referrer is not one, or is not there",
     "digest_list_wrong": "a registry's list of digests is not what it answers for its tags; each tag was asked for",
+    "companions_unreadable": "what belongs to some images can't be read, so what was hung on them since is not copied",
+    "parts_not_asked_for": "some indexes have so many images that what was hung on these since is left to `force`",
     "platform_missing": "some images do not have a platform that was asked for",
     "plan_incomplete": "the plan ends before all of it was seen; plan fewer repositories or tags at a time to see all",
 }
@@ -143,7 +145,7 @@ class JobWarning:
         """What it means, in a sentence."""
         names = f": {', '.join(self.first)}" if self.first else ""
         more = f" and {self.count - len(self.first)} more" if self.first and self.count > len(self.first) else ""
-        return f"{_WARNINGS.get(self.code, self.code)}{names}{more}"
+        return f"{WARNINGS.get(self.code, self.code)}{names}{more}"
 
 
 def merged_warnings(existing: tuple[JobWarning, ...], new: Iterable[JobWarning]) -> tuple[JobWarning, ...]:

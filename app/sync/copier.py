@@ -349,8 +349,11 @@ class Attempt:
         targets[0].warnings += self._digest_lists.take_warnings()
         outcomes = {target: self._decide(comparison, target) for target in targets}
         await self._bring(comparison, outcomes)
+        rule = self._copy.rule
         return [
-            replace(outcome, warnings=tuple(target.warnings)) if target.warnings else outcome
+            replace(outcome, warnings=tuple(replace(warning, rule=rule) for warning in target.warnings))
+            if target.warnings
+            else outcome
             for target, outcome in outcomes.items()
         ]
 
@@ -403,6 +406,8 @@ class Attempt:
         for target in incomplete:
             outcomes[target] = replace(outcomes[target], how="copied", action="update")
         if settled := [target for target in same if target not in incomplete]:
+            if comparison.rewritten is not None:
+                self._warn_of_platforms(comparison.rewritten.root, settled)
             with _failing(settled):
                 await self._bring_new_companions(comparison, settled)
         changed = [target for target, outcome in outcomes.items() if outcome.how == "copied" and target.is_alive]
@@ -469,6 +474,8 @@ class Attempt:
             return False
         chosen = select_children(index, self._copy.platforms if is_sparse else ())
         lacks = await run_limited((target.lacks(child.digest) for child in chosen), at_once=_ASKED_AT_ONCE)
+        if is_sparse and not any(lacks):
+            self._warn_of_platforms(index, [target])
         if not is_sparse and not any(lacks) and target.is_alive:
             await self._notes.drop(target.repository, wanted.digest, "lacks_children")
         return any(lacks)
@@ -512,6 +519,9 @@ class Attempt:
                 targets[0].fail(error, step=f"read {targets[0].reference}")
             return ()
         parts = [child.digest for child in select_children(there, self._copy.platforms)]
+        if len(parts) > MAX_PARTS:
+            for target in targets:
+                target.warnings.append(JobWarning("parts_not_asked_for", (str(self._copy.source),)))
         return await self._note_parts(targets, index.digest, parts)
 
     async def _note_parts(
@@ -528,7 +538,7 @@ class Attempt:
     async def _fingerprint(self, subjects: Sequence[Digest], targets: Sequence[DestinationState]) -> str | None:
         """Ask what hangs on images that are there; a refusal is a warning, as the image itself is right."""
         try:
-            return await self._companions.fingerprint(subjects)
+            return await self._companions.fingerprint(subjects, targets)
         except TransferError as error:
             if error.temporary:
                 raise CopyError(error, side="source", step="read referrers") from error
@@ -558,10 +568,8 @@ class Attempt:
         root, bundle = await self._gather(comparison, targets, is_deep=self._options.force)
         chosen = select_children(root, bundle.platforms)
         self._platforms = tuple(dict.fromkeys(str(child.platform) for child in chosen if _is_named(child)))
-        if chosen and (missing := missing_platforms(root, self._copy.platforms)):
-            names = tuple(f"{self._copy.source} ({platform})" for platform in missing)
-            for target in targets:
-                target.warnings.append(JobWarning("platform_missing", names, len(names)))
+        if chosen:
+            self._warn_of_platforms(root, targets)
         await self._check_platform(comparison, root, targets=targets)
         await self._create_first(comparison, targets)
         subjects = self._gatherer.seen_at_source()
@@ -581,6 +589,11 @@ class Attempt:
             found = await self._fingerprint(subjects, targets)
             if found is not None:
                 await self._note_companions(targets, root.digest, found)
+
+    def _warn_of_platforms(self, index: Manifest, targets: Sequence[DestinationState]) -> None:
+        names = tuple(f"{self._copy.source} ({one})" for one in missing_platforms(index, self._copy.platforms))
+        for target in targets if names else ():
+            target.warnings.append(JobWarning("platform_missing", names, len(names)))
 
     async def _check_platform(
         self, comparison: Comparison, root: Manifest, *, targets: Sequence[DestinationState]

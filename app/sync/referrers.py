@@ -96,20 +96,23 @@ class Companions:
         self._warn_of_others(targets)
         return bundles
 
-    async def fingerprint(self, subjects: Collection[Digest]) -> str | None:
+    async def fingerprint(self, subjects: Collection[Digest], targets: Iterable[DestinationState]) -> str | None:
         """Return one text for all that hangs on some manifests, None for nothing; raise `RegistryError`.
+
+        Lists that can't be used are reported as warnings of these targets.
 
         One request for a manifest that nothing hangs on, and none where the repository's tags, listed anyway, show it.
         """
         companions: set[str] = set()
-        asked, queue = set(subjects), list(subjects)
+        asked, queue, unused = set(subjects), list(subjects), ListWarnings()
         while queue and self._options.referrers:
-            answers = await run_limited((self._list_quietly(one) for one in queue), at_once=_ASKED_AT_ONCE)
+            answers = await run_limited((self._list_again(one, unused) for one in queue), at_once=_ASKED_AT_ONCE)
             queue = [entry.digest for entries in answers for entry in entries if entry.digest not in asked]
             asked.update(queue)
             companions.update(queue)
             if len(asked) > MAX_REFERRERS:
                 raise ContentError(f"more than {MAX_REFERRERS} referrers belong to this image", code="limit_exceeded")
+        _warn_of_lists(unused, targets)
         if self._options.digest_tags and self._copy.digest_tags != "apart":
             listed = await self._known_tags()
             # Where tags can't be listed, what is below an index is not asked for tag by tag.
@@ -117,7 +120,7 @@ class Companions:
             companions.update(f"{tag}@{descriptor.digest}" for tag, descriptor in found if descriptor is not None)
         return fingerprint(companions) if companions else None
 
-    async def _list_quietly(self, digest: Digest) -> tuple[Descriptor, ...]:
+    async def _list_again(self, digest: Digest, list_warnings: ListWarnings) -> tuple[Descriptor, ...]:
         """List the referrers of an image that is there; without an API, tags may show that there are none."""
         if not self._client.has_referrers_api:
             if self._copy.digest_tags == "apart":
@@ -125,7 +128,7 @@ class Companions:
             tags = await self._known_tags()
             if tags is not None and fallback_tag(digest) not in tags:
                 return ()
-        return await self._lists.referrers(self._client, self._path, digest)
+        return await self._lists.referrers(self._client, self._path, digest, list_warnings=list_warnings)
 
     async def _known_tags(self) -> frozenset[Tag] | None:
         """List the repository's tags; None where that is refused, or costs more than asking for each."""
@@ -171,10 +174,7 @@ class Companions:
                 bundles += await self._lacking(targets, subject, found)
             queue = [digest for digest in self._gatherer.seen_at_source() if digest not in asked]
             asked.update(queue)
-        for target in targets:
-            target.warnings += [
-                JobWarning(code, seen.first, seen.count) for code, seen in list_warnings.by_code.items()
-            ]
+        _warn_of_lists(list_warnings, targets)
         return bundles
 
     async def _lacking(
@@ -265,6 +265,12 @@ class Companions:
         if self._options.overwrite == "fail":
             target.fail(_exists_different(target, tag), step=f"compare {tag}")
         return False
+
+
+def _warn_of_lists(list_warnings: ListWarnings, targets: Iterable[DestinationState]) -> None:
+    found = [JobWarning(code, seen.first, seen.count) for code, seen in list_warnings.by_code.items()]
+    for target in targets:
+        target.warnings += found
 
 
 async def _listed(target: DestinationState, subject: Digest) -> frozenset[Digest]:

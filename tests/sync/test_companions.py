@@ -6,6 +6,7 @@ from app.domain.plan import DigestTags, PlannedCopy
 from app.domain.reference import Reference
 from app.domain.report import CopyResult
 from app.domain.request import Options
+from app.sync import copier
 from app.sync.destination import DestinationNotes
 from tests.support.fake_registry import FakeRegistry, Respond, on
 from tests.support.images import (
@@ -25,11 +26,16 @@ SIGNATURE = artifact("signature of the sbom", subject=SBOM)
 
 
 async def copy(
-    bench: Workbench, here: FakeRegistry, there: FakeRegistry, *, seen: DigestTags = "apart", **options: object
+    bench: Workbench,
+    here: FakeRegistry,
+    there: FakeRegistry,
+    *,
+    seen: DigestTags = "apart",
+    rule: int | None = None,
+    **options: object,
 ) -> CopyResult:
-    planned = PlannedCopy(
-        Reference.parse(here.reference("app", "1")), (Reference.parse(there.reference("app", "1")),), digest_tags=seen
-    )
+    source, destination = Reference.parse(here.reference("app", "1")), Reference.parse(there.reference("app", "1"))
+    planned = PlannedCopy(source, (destination,), digest_tags=seen, rule=rule)
     [result] = await bench.copy_planned(planned, **options)
     assert result.error is None
     return result
@@ -204,6 +210,36 @@ async def test_a_refusal_to_list_companions_is_a_warning_where_the_image_is_righ
     here.faults.add(Respond(403), matching=on("manifest", method="GET"), times=None)
     result = await copy(bench, here, there)
     assert (result.outcome, [one.code for one in result.warnings]) == ("up_to_date", ["companions_unreadable"])
+
+
+async def test_a_fallback_tag_that_holds_something_else_is_told_of_an_unchanged_image_too(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.change(referrers="missing")
+    here.load("app", IMAGE, "1")
+    await copy(bench, here, there, seen="present")
+    here.load("app", oci_image("tagged by hand"), fallback_tag(IMAGE.digest))
+    result = await copy(bench, here, there, seen="present", digest_tags=False)
+    assert (result.outcome, [warning.code for warning in result.warnings]) == ("up_to_date", ["fallback_list_ignored"])
+
+
+async def test_an_index_of_more_images_than_are_asked_for_again_is_told(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copier, "MAX_PARTS", 1)
+    here.load("app", oci_index([IMAGE, oci_image("other", platform="linux/arm64")]), "1")
+    assert (await copy(bench, here, there)).warnings == ()
+    result = await copy(bench, here, there)
+    assert (result.outcome, [warning.code for warning in result.warnings]) == ("up_to_date", ["parts_not_asked_for"])
+    assert (await copy(bench, here, there, companions="on_change")).warnings == ()
+
+
+async def test_a_warning_of_an_image_names_the_rule(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
+    here.change(referrers="missing")
+    here.load("app", IMAGE, "1")
+    here.load("app", oci_image("tagged by hand"), fallback_tag(IMAGE.digest))
+    result = await copy(bench, here, there, rule=3)
+    assert [(warning.code, warning.rule) for warning in result.warnings] == [("fallback_list_ignored", 3)]
 
 
 @pytest.mark.parametrize("seen", ["apart", "present", "unknown"])

@@ -180,6 +180,8 @@ async def test_a_platform_that_an_image_has_not_got_is_told(
     assert result.outcome == "copied"
     [warning] = result.warnings
     assert (warning.code, warning.first) == ("platform_missing", (f"{here.reference('app', '1')} (linux/s390x)",))
+    again = await choose(bench, here, there, "linux/amd64", "linux/s390x", mode=mode)
+    assert (again.outcome, again.warnings) == ("up_to_date", result.warnings), "and not only the first time"
 
 
 @pytest.mark.parametrize(
