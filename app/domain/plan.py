@@ -73,6 +73,8 @@ class RefusedCopy:
     source: str
     destination: str
     error: InvalidRequestError
+    rule: int | None = None
+    """Which of the request's rules it is of, counted from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,8 @@ class PlanResult:
         """Say what could not be planned."""
         error = ExecutionError.of(failed.error)
         if isinstance(failed, RefusedCopy):
-            return cls(failed.source, failed.destination, "refused", "refused", reason=error.code, error=error)
+            to, rule = failed.destination, failed.rule
+            return cls(failed.source, to, "refused", "refused", rule, reason=error.code, error=error)
         listing, to = failed.listing, failed.destination
         return cls(listing.source, to, "failed", "listing", listing.rule, reason=error.code, error=error)
 

@@ -92,7 +92,8 @@ class PlannedImage:
         """Make the row that stands for what could not be planned."""
         error = ExecutionError.of(failed.error)
         if isinstance(failed, RefusedCopy):
-            return cls(position, copy_number, failed.source, failed.destination, "refused", error=error)
+            rule = failed.rule
+            return cls(position, copy_number, failed.source, failed.destination, "refused", rule=rule, error=error)
         listing = failed.listing
         return cls(position, copy_number, listing.source, failed.destination, "listing", rule=listing.rule, error=error)
 

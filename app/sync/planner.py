@@ -80,7 +80,8 @@ class DestinationClaims:
             if first is None:
                 claimed.append(destination)
             elif first != self._claim_of(copy, destination):
-                yield from self.refuse(copy.source, str(destination), self._conflict(copy, destination, first))
+                error = self._conflict(copy, destination, first)
+                yield from self.refuse(copy.source, str(destination), error, rule=copy.rule)
         if claimed:
             yield replace(copy, destinations=tuple(claimed))
 
@@ -99,12 +100,14 @@ class DestinationClaims:
         """Note a copy that was refused before: it is not refused a second time."""
         self._refused.add((source, destination))
 
-    def refuse(self, source: Reference, destination: str, error: InvalidRequestError) -> Iterator[RefusedCopy]:
+    def refuse(
+        self, source: Reference, destination: str, error: InvalidRequestError, *, rule: int | None
+    ) -> Iterator[RefusedCopy]:
         """Yield a copy's refusal, unless it was refused before."""
         pair = str(source), destination
         if pair not in self._refused:
             self._refused.add(pair)
-            yield RefusedCopy(*pair, error)
+            yield RefusedCopy(*pair, error, rule)
 
     def _claim(self, copy: PlannedCopy, destination: Reference) -> _Claim | None:
         places = self._places.setdefault(destination.repository, {})
@@ -302,7 +305,7 @@ class _RulePlanning:
             try:
                 places = map_source(source, templates, position=position, from_pattern=is_pattern, mapping=rule.mapping)
             except InvalidRequestError as error:
-                yield from self.scope.claims.refuse(source, ", ".join(rule.destination), error)
+                yield from self.scope.claims.refuse(source, ", ".join(rule.destination), error, rule=self.number)
                 continue
             self.places.update(place.repository for place in places)
             yield from self.scope.claims.take(

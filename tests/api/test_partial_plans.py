@@ -122,7 +122,7 @@ async def test_a_flattened_name_that_collides_is_refused_and_the_first_arrives(
     assert arrived(there, *(f"flat/{name.partition('/')[2]}" for name in GOOD[1:]))
     assert there.content.tags("flat/app-0") == {"1": IMAGE.digest, "2": oci_image("other").digest}
     [row] = await images(working, job, state="failed")
-    assert (row["kind"], row["error"]["code"]) == ("refused", "destination_conflict")
+    assert (row["kind"], row["rule"], row["error"]["code"]) == ("refused", 0, "destination_conflict")
     assert (row["source"], row["destination"]) == (
         here.reference("team/other/app-0", "1"),
         there.reference("flat/app-0", "1"),

@@ -156,6 +156,13 @@ async def test_a_repository_of_the_catalog_that_is_not_there_is_a_warning(
     copies = await bench.plan({"source": f"{here.host}/**", "destination": there.host})
     assert pairs(copies) == ["app:1 → app:1"]
     assert bench.warnings == [JobWarning("repository_gone", (f"{here.host}/emptied",), rule=0)]
+    again = await bench.plan(
+        {"source": f"{here.host}/**", "destination": f"{there.host}/x", "tags": {"min_matches": 1}}
+    )
+    assert pairs(again) == ["app:1 → x/app:1"]
+    assert [(one.listing.source, one.error.code) for one in failures(bench)] == [
+        (f"{here.host}/emptied", "too_few_matches")
+    ]
 
 
 async def test_a_repository_that_is_named_and_not_there_is_a_list_that_failed_and_the_rest_is_planned(
@@ -256,6 +263,7 @@ async def test_a_name_that_no_destination_takes_is_one_refused_copy(
     [refused] = bench.failed
     assert isinstance(refused, RefusedCopy)
     assert (refused.source, refused.error.code) == (here.reference("app", "UPPER"), "invalid_destination")
+    assert refused.rule == 0
 
 
 async def test_leaving_early_leaves_nothing_running(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
@@ -278,7 +286,7 @@ async def test_the_second_source_of_a_destination_tag_is_refused_and_the_first_i
     [refused] = bench.failed
     assert isinstance(refused, RefusedCopy)
     assert (refused.source, refused.destination) == (here.reference("b/app", "1"), there.reference("app", "1"))
-    assert refused.error.code == "destination_conflict"
+    assert (refused.rule, refused.error.code) == (0, "destination_conflict")
 
 
 async def test_rules_that_overlap_plan_each_copy_once(
