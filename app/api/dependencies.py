@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from fastapi import Depends, Request, Security
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
@@ -174,19 +175,28 @@ def _is_loopback(host: str) -> bool:
 class KeyedRoute(APIRoute):
     """A route that knows its caller before it reads the body, and checks a large body in a thread.
 
-    Ten thousand rules take a quarter of a second to check: for so long nothing else would be answered.
+    It takes no other query parameters than its own. Ten thousand rules take a quarter of a second to check: for so long
+    nothing else would be answered.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what answers a request."""
         handle, field = super().get_route_handler(), self.body_field
-        if field is None:
-            return handle
-        model: TypeAdapter[Any] = TypeAdapter(field.field_info.annotation or Any)
+        # Lists that have but one page are read like all others.
+        parameters = _parameters_of(self.dependant) | (_OF_LISTS if self.methods == {"GET"} else frozenset())
+        model: TypeAdapter[Any] | None = TypeAdapter(field.field_info.annotation or Any) if field else None
 
         async def answer(request: Request) -> Response:
+            unknown = [name for name in request.query_params if name not in parameters]
+            if model is None and not unknown:
+                return await handle(request)
             service, credentials = await service_of(request), await bearer(request)
             await known_caller(SecurityScopes(), request, service=service, credentials=credentials)
+            if unknown:
+                found = [{"type": "extra_forbidden", "loc": ("query", name), "msg": "unknown"} for name in unknown]
+                raise RequestValidationError(found)
+            if model is None:
+                return await handle(request)
             is_json = request.headers.get("Content-Type", "").partition(";")[0].strip().endswith(("/json", "+json"))
             if is_json and len(body := await request.body()) > LARGE_BODY:
                 checked = await asyncio.to_thread(_checked, model, body)
@@ -196,6 +206,18 @@ class KeyedRoute(APIRoute):
             return await handle(request)
 
         return answer
+
+
+def _parameters_of(dependant: Dependant) -> frozenset[str]:
+    """Name the query parameters of a route, those that stand together in a model too."""
+    names = {name for below in dependant.dependencies for name in _parameters_of(below)}
+    for field in dependant.query_params:
+        kind = field.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names.update(one.alias or name for name, one in kind.model_fields.items())
+        else:
+            names.add(field.alias)
+    return frozenset(names)
 
 
 def _checked(model: TypeAdapter[Any], body: bytes) -> Any:
@@ -211,6 +233,7 @@ def _checked(model: TypeAdapter[Any], body: bytes) -> Any:
         raise RequestValidationError(found, body=document) from None
 
 
+_OF_LISTS = frozenset({"limit", "cursor"})
 MAX_WAIT_SECONDS = 60
 """Proxies commonly cut a silent request after 60 to 100 seconds."""
 _PREFERRED_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)

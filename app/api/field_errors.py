@@ -47,6 +47,8 @@ _DETAILS = {
     "too_short": "this needs at least {min_length} item",
     "union_tag_not_found": "this needs a {discriminator} that says which kind it is",
     "union_tag_invalid": "{tag!r} is no kind of this; there are: {expected_tags}",
+    "uuid_parsing": "this has to be an id of the service's, such as 01a20a83-6c5b-7a3e-8f51-6a1d2c7e9b04",
+    "uuid_type": "this has to be an id of the service's, such as 01a20a83-6c5b-7a3e-8f51-6a1d2c7e9b04",
     "unknown_field": "there is no such field",
 }
 """Words for the errors that pydantic puts in terms of Python, with what its context knows."""

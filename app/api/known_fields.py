@@ -32,6 +32,8 @@ class KnownFields:
 
     def advice_for_parameter(self, name: str) -> str:
         """Return which parameter an unknown one may have been meant to be, or which there are."""
+        if not self._parameters:
+            return "there are none here"
         meant = _similar(name, self._parameters)
         return f"did you mean {meant}?" if meant else f"there are: {', '.join(self._parameters)}"
 
@@ -40,6 +42,8 @@ class KnownFields:
         *above, name = [part for part in path if isinstance(part, str)]
         elsewhere = [place for place in self._places if place[-1] == name]
         siblings = [place[-1] for place in self._places if place[:-1] == tuple(above)]
+        if (*above, name) in elsewhere:
+            return "it belongs to another form of this body: leave it out, or the fields that are beside it"
         if elsewhere:
             return f"did you mean {'.'.join(elsewhere[0])}?"
         meant = _similar(name, siblings)
