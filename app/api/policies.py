@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -35,6 +34,7 @@ from app.api.schemas.imports import (
     ImportFormat,
     ImportIn,
     ImportOut,
+    read_json_body,
 )
 from app.api.schemas.jobs import JobOut
 from app.api.schemas.policies import POLICY_NAME_PATTERN, PolicyIn, PolicyOut, PolicyPage
@@ -315,9 +315,9 @@ async def _import_body(request: Request, query: ImportQuery) -> ImportIn:
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     document: Any
     try:
-        text = content.decode()
+        text = content.decode("utf-8-sig")
         if media_type == "application/json":
-            document = json.loads(text)
+            document = read_json_body(text)
         elif media_type in _YAML_TYPES:
             document = {"images" if query.format == "image-syncer" else "config": text}
         else:
@@ -337,8 +337,7 @@ async def _put(
     service: TheService, caller: Caller, *, body: PolicyIn, name: str, expected_version: int | None
 ) -> Response:
     check_name(body.name, name, what="a policy")
-    policy = body.policy(name)
-    stored, is_new = await service.policies.put(policy, expected_version=expected_version, caller=caller)
+    stored, is_new = await service.policies.put(body.policy(name), expected_version=expected_version, caller=caller)
     return _answer(stored, is_new=is_new)
 
 

@@ -14,7 +14,7 @@ from app.importers.patterns import blang_ranges, regex_matcher
 
 _REGEX, _SEMVER, _KEEP = "regex:", "semver:", "keep:"
 _KEEP_LATEST = re.compile(r"keep:\s+latest\s+([0-9]{1,18})")
-_MOST_KEPT = 100_000
+_MAX_NEWEST = 100_000
 """As many as `tags.newest` takes."""
 COUNTED = "`keep: latest` counts versions only, there; here it counts every tag that the filters select"
 COUNTED_ALONE = "`keep: latest` counts tags that stand in the list as well, there; here these are always copied"
@@ -72,7 +72,7 @@ def read_tags(texts: tuple[str, ...]) -> TagList:
     inverted: list[str] = []
     for text in dict.fromkeys(text.strip() for text in texts):
         if latest := _KEEP_LATEST.fullmatch(text):
-            choice.newest = min(int(latest[1]), _MOST_KEPT) or None
+            choice.newest = min(int(latest[1]), _MAX_NEWEST) or None
         elif text.startswith(_KEEP):
             _add_expression(text.removeprefix(_KEEP), keeps, choice.exclude)
         elif text.startswith(_SEMVER):

@@ -50,6 +50,25 @@ async def test_what_a_dry_run_says_is_what_is_made(client: httpx.AsyncClient) ->
     assert shown == said["registries"]
 
 
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/yaml"])
+async def test_what_kubectl_says_is_taken_as_it_comes(client: httpx.AsyncClient, kind: str) -> None:
+    pods = {"apiVersion": "v1", "kind": "List", "items": [{"spec": {"containers": [{"image": "redis:7"}]}}]}
+    query = {"format": "kubernetes", "dry_run": "true", "destination": "b.example.com/mirror"}
+    said = json.dumps(pods).encode("utf-8-sig")
+    answer = await client.post("/v1/policies/import", params=query, content=said, headers={"Content-Type": kind})
+    assert answer.status_code == 200, answer.text
+    [policy] = answer.json()["policies"]
+    assert [rule["source"] for rule in policy["rules"]] == ["docker.io/library/redis:7"]
+
+
+async def test_a_list_that_begins_with_a_byte_order_mark_loses_no_image(client: httpx.AsyncClient) -> None:
+    query = {"format": "list", "dry_run": "true", "destination": "b.example.com/mirror"}
+    answer = await client.post("/v1/policies/import", params=query, content="\ufeffredis:7\n".encode(), headers=PLAIN)
+    body = answer.json()
+    assert [rule["source"] for rule in body["policies"][0]["rules"]] == ["docker.io/library/redis:7"]
+    assert body["notes"] == []
+
+
 async def test_files_come_as_text_or_as_the_json_they_are_and_one_file_alone_as_yaml(client: httpx.AsyncClient) -> None:
     images = {"a.example.com/x:1": "b.example.com/x"}
     forms: list[dict[str, Any]] = [

@@ -9,6 +9,7 @@ import pytest
 from app.domain.matcher import parse_matcher
 from app.domain.reference import Tag
 from app.importers.dregsy import read_dregsy
+from app.importers.image_syncer import read_image_syncer
 from app.importers.patterns import doublestar_glob
 from app.importers.regsync import read_regsync
 from app.importers.result import ImportResult
@@ -59,6 +60,13 @@ def test_skopeos_expressions_select_what_skopeo_selects() -> None:
         != expected
     }
     assert differing == NEWER_THAN_RECORDED
+
+
+def test_image_syncers_expressions_select_what_image_syncer_selects() -> None:
+    asked = recorded("image_syncer")
+    for pattern, expected in asked["patterns"].items():
+        images = {f"old.example.com/team/app:/{pattern}/": "new.example.com/app"}
+        assert selected(read_image_syncer(json.dumps(images)), asked["names"]) == expected, pattern
 
 
 def test_regsyncs_filters_select_what_regsync_selects() -> None:
