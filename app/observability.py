@@ -120,11 +120,12 @@ REGISTRY_BYTES = Counter(
     "Bytes of blobs received from a registry, and sent to it, by the name of its entry",
     ["registry", "direction"],
 )
-REGISTRY_WINDOW = Gauge(
-    "registry_sync_registry_window", "Requests at once that a registry gets from this process at most", ["registry"]
-)
-REGISTRY_IN_FLIGHT = Gauge(
-    "registry_sync_registry_in_flight", "Requests that a registry is working on for this process", ["registry"]
+REGISTRY_WINDOW = Gauge("registry_sync_registry_window", "Requests at once that a registry gets at most", ["registry"])
+REGISTRY_IN_FLIGHT = Gauge("registry_sync_registry_in_flight", "Requests that a registry works on here", ["registry"])
+REGISTRY_LAST_ERROR = Gauge(
+    "registry_sync_registry_last_error_timestamp_seconds",
+    "When a request to a registry last failed with a code",
+    ["registry", "code"],
 )
 REGISTRY_PAUSED_UNTIL = Gauge(
     "registry_sync_registry_paused_until_timestamp_seconds",
@@ -151,9 +152,7 @@ REGISTRY_CERTIFICATE_EXPIRES = Gauge(
     "When the certificate of a registry ends, as the last handshake showed it",
     ["registry"],
 )
-REGISTRY_QUOTA = Gauge(
-    "registry_sync_registry_quota_remaining", "What a registry last said is left of its rate limit", ["registry"]
-)
+REGISTRY_QUOTA = Gauge("registry_sync_registry_quota_remaining", "What is left of its rate limit", ["registry"])
 HOOK_EVENTS = Counter(
     "registry_sync_hook_events_total",
     "Push events that arrived, by registry name and what became of them",

@@ -10,6 +10,7 @@ from app.domain.registry_state import RegistryState
 from app.observability import (
     REGISTRY_CERTIFICATE_EXPIRES,
     REGISTRY_IN_FLIGHT,
+    REGISTRY_LAST_ERROR,
     REGISTRY_LOGIN_EXPIRES,
     REGISTRY_LOGIN_FAILING,
     REGISTRY_LOGIN_VALID_UNTIL,
@@ -94,3 +95,5 @@ def _show_metrics(states: Mapping[str, RegistryState], login_ends: Mapping[str, 
             REGISTRY_LOGIN_FAILING.labels(name).set(state.login.last_error is not None)
         if state.quota is not None:
             REGISTRY_QUOTA.labels(name).set(state.quota.remaining)
+        if state.last_error is not None:
+            REGISTRY_LAST_ERROR.labels(name, state.last_error.code).set(state.last_error.at.timestamp())

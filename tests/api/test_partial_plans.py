@@ -186,6 +186,7 @@ async def test_an_hours_pause_is_waited_for_shown_everywhere_and_ended_by_a_canc
     assert changed.status_code == 200
     metrics = (await working.client.get("/metrics")).text
     assert 'registry_sync_registry_paused_until_timestamp_seconds{registry="here"} 1' in metrics
+    assert 'registry_sync_registry_last_error_timestamp_seconds{code="rate_limited",registry="here"} 1' in metrics
 
     await working.client.post(f"/v1/jobs/{job['id']}/cancel")
     cancelled = await ended(working, job["id"])
