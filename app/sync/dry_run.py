@@ -17,11 +17,11 @@ from typing import Generic, Literal, TypeVar
 from app.domain.manifest import Descriptor, Manifest
 from app.domain.reference import Digest, Reference, Registry, Repository, Tag, is_fallback_tag
 
-MAX_REMEMBERED = 10_000
-"""Blobs, and manifests, that are remembered each; images that share layers come soon after one another."""
+MAX_REMEMBERED = 4_000
+"""Blobs, and manifests, that are remembered each, in 3 MiB; images that share layers come soon after one another."""
 MAX_PLACES = 32
 """Repositories remembered for one blob of one registry."""
-MAX_INDEXES = 500
+MAX_INDEXES = 200
 """Lists of referrers that are remembered whole; each may have megabytes."""
 T = TypeVar("T")
 V = TypeVar("V")

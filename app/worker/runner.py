@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -55,7 +55,9 @@ IMAGES_AT_ONCE = 8
 SLICE_SECONDS = 20.0
 """After this long a unit begins no more images but goes back to the queue, where a more urgent one may wait."""
 MAX_JOBS_REMEMBERED = 16
-"""Jobs whose digest lists are remembered, and what was looked at for a plan; of older ones it is asked for again."""
+"""Jobs whose digest lists are remembered; of older ones they are asked for again."""
+MAX_PLANS_REMEMBERED = 4
+"""Plans of which is remembered what was looked at; of older ones the database knows what images share."""
 Observe = Callable[[Reference, Tally], None]
 PlanRequest = Callable[[SyncRequest, PlanScope], AsyncGenerator[Planned]]
 
@@ -308,13 +310,13 @@ class SyncSessions:
         list_siblings: ListSiblings | None = None,
     ) -> None:
         self._pool = pool
-        self._blobs = blobs
-        self._notes = notes
+        self._blobs, self._notes = blobs, notes
         self._destination_notes, self._claim_blobs = destination_notes, claim_blobs
         self._list_siblings = list_siblings
         self._rate_limits: WeakValueDictionary[str, TokenBucket] = WeakValueDictionary()
         """By job; each lasts as long as a copier of that job."""
-        self._memories: OrderedDict[str, _JobMemory] = OrderedDict()
+        self._memories: dict[str, _JobMemory] = {}
+        """The one used last at the end."""
 
     def open(self, job: Job, entries: tuple[RegistryEntry, ...], will_be_resumed: WillBeResumed) -> SyncSession:
         """Open a sync session for one unit of a job."""
@@ -334,14 +336,14 @@ class SyncSessions:
         return SyncSession(Planner(clients, notes=first_seen).plan, copier.copy)
 
     def _remember(self, job: Job) -> _JobMemory:
-        memory = self._memories.get(job.id)
+        memory = self._memories.pop(job.id, None)
         if memory is None:
             dry_run = DryRun(job.id, claim=self._claim_blobs) if job.dry_run else None
-            lists = DigestLists(job.id, siblings=self._list_siblings)
-            memory = self._memories[job.id] = _JobMemory(lists, dry_run)
-        self._memories.move_to_end(job.id)
-        while len(self._memories) > MAX_JOBS_REMEMBERED:
-            self._memories.popitem(last=False)
+            memory = _JobMemory(DigestLists(job.id, siblings=self._list_siblings), dry_run)
+        self._memories[job.id] = memory
+        alike = [name for name, one in self._memories.items() if (one.dry_run is not None) == job.dry_run]
+        for name in alike[: -(MAX_PLANS_REMEMBERED if job.dry_run else MAX_JOBS_REMEMBERED)]:
+            del self._memories[name]
         return memory
 
     def _rate_limit(self, job: Job) -> TokenBucket | None:

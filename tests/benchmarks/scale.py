@@ -23,7 +23,7 @@ from tests.support.service import ServiceProcess
 MANY_REPOSITORIES, MANY_TAGS = 500, 200
 LISTED_REPOSITORIES, LISTED_TAGS = (1, 50), 1_000
 CURVE = (100, 300, 1_000, 3_000, 10_000)
-PLANS = (10_000, 100_000)
+PLANS = (10_000, 30_000, 100_000)
 TAGS_PER_REPOSITORY = 100
 LAYER_BYTES = 1024
 SIZES = (1 * GIB, 10 * GIB)
@@ -98,7 +98,7 @@ def curves(bench: Bench, section: Section) -> None:
 
 
 def plans(bench: Bench, section: Section) -> None:
-    """Plan 10,000 and 100,000 images, all still to be copied, as a job: memory must not grow with their number."""
+    """Plan 10,000 to 100,000 images, all still to be copied, as a job: memory must not grow with their number."""
     table = section.table("tags", "wall s", "CPU s", "CPU ms/tag", "over idle, one process")
     for count in PLANS:
         repositories = count // TAGS_PER_REPOSITORY

@@ -1,5 +1,6 @@
 """A plan of any number of tags takes the memory of a small one: counted in bytes held by the code that remembers."""
 
+import gc
 import hashlib
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
@@ -11,6 +12,7 @@ from typing import cast
 import pytest
 
 from app.clock import now
+from app.domain.job import Job, JobKind, JobState
 from app.domain.manifest import Descriptor
 from app.domain.plan import PlannedCopy
 from app.domain.reference import Digest, Reference, Registry, Repository, Tag
@@ -21,8 +23,11 @@ from app.registry.client import ClientPool, RegistryClient, RegistryClients
 from app.registry.listing.digest_lists import ListedTag
 from app.sync import compare, dry_run, planner
 from app.sync.compare import DigestLists
+from app.sync.destination import DestinationNotes
 from app.sync.dry_run import DryRun
+from app.sync.known_blobs import KnownBlobs, UploadNotes
 from app.sync.planner import Planner
+from app.worker import runner
 
 TAGS = tuple(Tag(f"v{number}") for number in range(50))
 THERE = Registry("new.example.com:5000")
@@ -158,6 +163,28 @@ async def test_comparing_by_lists_holds_the_lists_of_few_repositories(monkeypatc
                 full = held.read()
         assert held.read() < full * 1.1
     assert len(read) == len(set(read)) == 120, "each is read once as long as its copies are made"
+
+
+async def test_what_plans_looked_at_is_forgotten_after_a_few_more_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "MAX_PLANS_REMEMBERED", 2)
+
+    async def nothing(*_: object) -> None:
+        return
+
+    uploads = UploadNotes(take=nothing, put=nothing, leave=nothing, drop=nothing)
+    notes = DestinationNotes.in_memory()
+    sessions = runner.SyncSessions(ClientPool(clock=now), KnownBlobs(), uploads, destination_notes=notes)
+    request = SyncRequest.model_validate({"rules": [{"source": "old.example.com/a:1", "destination": THERE}]})
+    kinds, before = [JobKind.PLAN, JobKind.COPY] * 4, dry_runs_held()
+    for number, kind in enumerate(kinds):
+        job = Job(f"job-{number}", JobState.RUNNING, request, now(), "ann", kind=kind)
+        sessions.open(job, (), lambda: False)
+    assert dry_runs_held() - before == 2
+
+
+def dry_runs_held() -> int:
+    gc.collect()
+    return sum(isinstance(held, DryRun) for held in gc.get_objects())
 
 
 def test_clients_of_many_repositories_hold_no_more_than_those_of_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
