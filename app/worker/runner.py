@@ -311,8 +311,7 @@ class SyncSessions:
     ) -> None:
         self._pool = pool
         self._blobs, self._notes = blobs, notes
-        self._destination_notes, self._claim_blobs = destination_notes, claim_blobs
-        self._list_siblings = list_siblings
+        self._destination_notes, self._claim_blobs, self._list_siblings = destination_notes, claim_blobs, list_siblings
         self._rate_limits: WeakValueDictionary[str, TokenBucket] = WeakValueDictionary()
         """By job; each lasts as long as a copier of that job."""
         self._memories: dict[str, _JobMemory] = {}
