@@ -22,6 +22,7 @@ ON_THE_WALK = {
     "app/registry/http/connections.py",
     "app/registry/http/message.py",
     "app/registry/ratelimit/window.py",
+    "app/registry/requests.py",
     "app/store/db/database.py",
     "app/store/images.py",
     "app/store/jobs.py",

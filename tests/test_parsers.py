@@ -35,7 +35,7 @@ from app.importers.regsync import read_regsync
 from app.net.http_headers import retry_after_seconds
 from app.registry.auth.challenge import Challenge, parse_challenges
 from app.registry.auth.docker_config import DockerConfigIdentity
-from app.registry.auth.tokens import read_token
+from app.registry.auth.token_server import read_token
 from app.registry.blobs import _whole_size, stored_bytes
 from app.registry.http.error_body import read_error_body
 from app.registry.http.errors import ErrorContext, Response

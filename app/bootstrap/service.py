@@ -36,7 +36,7 @@ from app.services.importing import ImportingService
 from app.services.jobs import JobService
 from app.services.plans import PlanService
 from app.services.policies import PolicyService
-from app.services.push_event_log import PushEventLog
+from app.services.push_deduplication import PushEventLog
 from app.services.push_events import PushEventService
 from app.services.registries import RegistryService
 from app.services.registry_checks import RegistryCheckService

@@ -1,7 +1,7 @@
-"""Outbound notifications: who is notified of what, when a delivery is retried, and when it becomes a dead letter.
+"""Outbound notifications: who is notified of what.
 
 An event of a job becomes one `Delivery` for each subscription that wants it, and one for the address the job itself
-brought along (`Notify`). A delivery is tried over days; when to try again, and when to give up, is decided here.
+brought along (`Notify`). A delivery is tried over days (`dead_letter.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import binascii
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -22,14 +22,7 @@ from app.domain.errors import FieldError
 from app.domain.job import Job, JobState
 from app.domain.notify_url import EmailAddress, SubscriptionName, shown_url
 from app.domain.request import Labels
-from app.domain.retry_policy import RetryPolicy
 
-NOTIFICATION_RETRIES = RetryPolicy(
-    attempts=13, first_delay=5.0, growth=4.0, max_delay=12 * 3_600.0, jitter=0.2, max_pause=86_400.0
-)
-"""Of a delivery: almost three days in all."""
-FAILING_FOR = timedelta(days=2)
-"""An endpoint that took nothing for this long is switched off as soon as a delivery is given up."""
 MAX_SECRETS = 3
 """Signatures are made with all secrets that are still good; each costs a header's length."""
 SECRET_PREFIX = "whsec_"  # noqa: S105 — a form, not a secret
@@ -220,46 +213,6 @@ class DeliveryFilter:
     state: DeliveryState | None = None
     event: EventType | None = None
     job_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How one attempt ended: with an HTTP status, or with the code of what kept it from one."""
-
-    status: int | None = None
-    error: str | None = None
-    retry_after_seconds: float | None = None
-
-    @property
-    def is_taken(self) -> bool:
-        """Whether the receiver took it (any 2xx; Standard Webhooks, "Delivery")."""
-        return self.status is not None and 200 <= self.status < 300  # noqa: PLR2004 — HTTP's own classes
-
-    @property
-    def reason(self) -> str | None:
-        """Why it was not taken, as a code; None where it was."""
-        if self.is_taken or self.error is not None:
-            return self.error
-        if self.is_gone:
-            return "gone"
-        return "redirected" if self.status is not None and 300 <= self.status < 400 else "refused"  # noqa: PLR2004 — 3xx
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether the receiver wants nothing any more (410; Standard Webhooks, "Delivery")."""
-        return self.status == 410 and self.error is None  # noqa: PLR2004 — as above; mail servers have codes of their own
-
-
-def rest_after(attempts: int, outcome: Outcome, *, chance: float) -> timedelta | None:
-    """Return how long a delivery rests after its n-th attempt failed; None when it is given up.
-
-    `chance` is a random number from 0 to 1.
-    """
-    policy = NOTIFICATION_RETRIES
-    if outcome.is_gone or not policy.allows(attempts):
-        return None
-    asked = min(outcome.retry_after_seconds or 0.0, policy.max_pause)
-    return timedelta(seconds=max(policy.delay(attempts, chance=chance), asked))
 
 
 def delivery_id(*parts: str) -> str:

@@ -22,7 +22,7 @@ from app.domain.registry_state import RegistryState
 from app.net.address_guard import AddressRules
 from app.registry.auth.authenticator import Authenticator
 from app.registry.auth.challenge import Scopes
-from app.registry.auth.tokens import TokenSiblings
+from app.registry.auth.token_server import TokenSiblings
 from app.registry.blobs import BlobReader, has_blob, locate_upload, open_blob, read_byte
 from app.registry.creation import RepositoryCreator
 from app.registry.http.client import HttpClient

@@ -19,7 +19,7 @@ from app.domain.registry import AwsAuth, AzureAuth, GoogleAuth, NoAuth
 from app.registry.auth.aws import AwsIdentity
 from app.registry.auth.challenge import Scopes
 from app.registry.auth.google import GoogleIdentity
-from app.registry.auth.tokens import read_json
+from app.registry.auth.token_server import read_json
 from app.registry.http.error_body import clean
 from app.registry.http.errors import LOG_IN
 from app.registry.http.message import Url

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import httpx
 import structlog
 
-from app.concurrency import ANSWER_BYTES, note_moved, waiting_elsewhere, waiting_for
+from app.concurrency import ANSWER_BYTES, back_off, note_moved, waiting_elsewhere, waiting_for
 from app.domain.errors import RegistryError
 from app.domain.registry import RegistryEntry
 from app.net.http_headers import retry_after_seconds
@@ -26,11 +26,11 @@ from app.registry.http.error_body import clean
 from app.registry.http.errors import ErrorContext, Response, error_of_response, make_error
 from app.registry.http.host_trust import HostTrust
 from app.registry.http.message import Content, Headers, HttpRequest, InvalidUrlError, Url, is_damaged
-from app.registry.limits import MAX_AUTH_ROUNDS, MAX_ERROR_BYTES, MAX_JSON_VALUES, MAX_REDIRECTS
+from app.registry.limits import MAX_AUTH_ROUNDS, MAX_ERROR_BYTES, MAX_JSON_VALUES, MAX_REDIRECTS, ClientSettings
 from app.registry.ratelimit.headers import QUOTA_HEADERS
-from app.registry.ratelimit.retries import Retries
 from app.registry.ratelimit.window import ConcurrencyWindow, Permit
 
+T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SAFE = frozenset({"GET", "HEAD"})
@@ -318,6 +318,68 @@ class RequestExecutor:
         if pause and pause > self._retries.longest_pause:
             message = f"{context.registry} asked to be left alone for a while"
             raise make_error(message, context, code="rate_limited", temporary=True, retry_after=pause)
+
+
+@dataclass(slots=True, eq=False)
+class Retries:
+    """Retries of requests to one registry, with exponential backoff and jitter.
+
+    - `settings`: the retry policy (5 attempts, 0.5 to 20 s apart), and attempts of what is rate limited (10)
+    - `window`: the registry's pauses
+    """
+
+    settings: ClientSettings
+    window: ConcurrencyWindow
+    is_down: bool = False
+    """The registry does not respond: until it does, one attempt each is enough to see whether that is still so."""
+    was_alive: bool = False
+    """Whether it has responded, ever."""
+
+    @property
+    def longest_pause(self) -> float:
+        """How long a pause is waited for; less by who holds another registry's slots meanwhile."""
+        settings = self.settings
+        return settings.permit_pause_max_seconds if self.window.covers_this_task() else settings.retry_policy.max_pause
+
+    async def go_on(
+        self, first: RegistryError, once: Callable[[], Awaitable[T]], *, may_repeat: Callable[[], bool]
+    ) -> T:
+        """Return what `once` returns after a first try that failed, or raise the last error.
+
+        Rate limits are borne longer than failures. An error that was `retries_exhausted` is not to be repeated soon
+        further up. The first try is the caller's: it is nearly always enough, and getting ready for more costs as
+        much as a small request.
+        """
+        policy = self.settings.retry_policy
+        most = max(policy.attempts or 0, self.settings.rate_limit_attempts)
+        tries = failures = 0
+
+        def may_help(error: RegistryError) -> bool:
+            nonlocal tries, failures
+            if not error.temporary or not may_repeat():
+                return False
+            if error.retry_after is not None and error.retry_after > self.longest_pause:
+                return False
+            tries += 1
+            failures += error.code != "rate_limited"
+            error.registry_responded = self.was_alive
+            is_last = not policy.allows(failures)
+            error.retries_exhausted = tries == most or is_last or bool(failures and self.is_down)
+            if is_last:
+                self.is_down = error.status is None
+            return not error.retries_exhausted
+
+        error = first
+        while may_help(error):
+            _log.info(
+                "request_retried", registry=error.registry, operation=error.operation, code=error.code, attempt=tries
+            )
+            await back_off(policy, tries)
+            try:
+                return await once()
+            except RegistryError as failure:
+                error = failure
+        raise error
 
 
 def _has_begun(content: Content) -> bool:

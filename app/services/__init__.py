@@ -7,7 +7,7 @@
     policies.py          create and change policies (recurring syncs), run one now
     importing.py         policies and registries from other tools' configuration
     push_events.py       verify and record what registries say was pushed
-    push_event_log.py    many push events in one commit; duplicate ones are recognised
+    push_deduplication.py many push events in one commit; duplicate ones are recognised
     subscriptions.py     create and test subscriptions; list deliveries, redeliver one
     api_keys.py          create, find, revoke API keys
     audit.py             list audit entries

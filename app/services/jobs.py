@@ -28,12 +28,12 @@ from app.domain.report import CopyStep
 from app.domain.request import SyncRequest
 from app.jobs.cancellation import cancel_images
 from app.jobs.event_stream import JobEventStream
+from app.jobs.inherited_rows import NewJob, TakeOver, list_failed_listings, take_all, take_failed, take_planned
 from app.jobs.outbox import save_transition, submission_span
 from app.jobs.policy_jobs import run_group
 from app.jobs.queue import JobQueue
 from app.jobs.retention import BATCH_IMAGES, delete_job
 from app.jobs.submission import JobSubmission, begin, entry_of
-from app.jobs.takeover import NewJob, TakeOver, list_failed_listings, take_all, take_failed, take_planned
 from app.jobs.transitions import JobTransition
 from app.observability import current_traceparent
 from app.services.admission import Admission

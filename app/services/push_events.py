@@ -21,7 +21,7 @@ from app.domain.registry import RegistryEntry
 from app.jobs.push_jobs import find_matches, pushed_reference, sort_out
 from app.observability import HOOK_EVENTS, get_logger
 from app.security import Sealer
-from app.services.push_event_log import Arrival, PushEventLog
+from app.services.push_deduplication import Arrival, PushEventLog
 from app.store.db.database import Database
 from app.store.db.paging import Page, PageRequest
 from app.store.hook_events import HookEventStore

@@ -14,8 +14,9 @@ from typing import Any
 
 from sqlalchemy import Row, Select, delete, select, update
 
+from app.domain.dead_letter import Outcome
 from app.domain.errors import NotFoundError
-from app.domain.notification import Delivery, DeliveryFilter, DeliveryState, EventType, Outcome
+from app.domain.notification import Delivery, DeliveryFilter, DeliveryState, EventType
 from app.store.db.column_types import is_id
 from app.store.db.database import Session, insert_into
 from app.store.db.paging import Page, PageRequest, cursor_after

@@ -18,7 +18,7 @@ from typing import Literal
 import aiosmtplib
 from pydantic import SecretStr
 
-from app.domain.notification import Outcome
+from app.domain.dead_letter import Outcome
 from app.net.address_guard import shared_tls_context
 
 ATTEMPT_SECONDS = 30.0

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httpcore
 
-from app.domain.notification import Outcome
+from app.domain.dead_letter import Outcome
 from app.net.address_guard import (
     AddressRules,
     Dialer,

@@ -14,16 +14,9 @@ from datetime import datetime, timedelta
 
 from app.concurrency import log_unavailable, retry_while_unavailable, wait_for_event
 from app.domain.audit import AuditAction, AuditEntry
+from app.domain.dead_letter import FAILING_FOR, Outcome, rest_after
 from app.domain.errors import UnavailableError
-from app.domain.notification import (
-    FAILING_FOR,
-    Delivery,
-    DeliveryState,
-    EventType,
-    Outcome,
-    StoredSubscription,
-    rest_after,
-)
+from app.domain.notification import Delivery, DeliveryState, EventType, StoredSubscription
 from app.net.http_headers import PRODUCT
 from app.observability import NOTIFICATIONS, current_traceparent, get_logger, span
 from app.security import Sealer
@@ -32,8 +25,8 @@ from app.store.db.database import Database, Session
 from app.store.deliveries import ClaimedDelivery, DeliveryStore
 from app.store.subscriptions import SubscriptionStore, open_secrets, open_url
 from app.webhooks.mailer import Mailer
-from app.webhooks.messages import email_of, message_headers, sent_body
 from app.webhooks.outbound import Outbound
+from app.webhooks.signed_messages import email_of, message_headers, sent_body
 
 POLL_SECONDS = 1.0
 AT_ONCE = 16

@@ -23,7 +23,7 @@ from app.domain.job import Job
 from app.domain.reference import Digest, Registry, Repository
 from app.domain.registry import RegistryEntry, RegistryLimits
 from app.process_channel import ProcessChannel, Topic
-from app.registry.auth.tokens import Token
+from app.registry.auth.token_server import Token
 from app.registry.client import ClientPool
 from app.registry.ratelimit.window import WindowState
 from app.security import Sealer

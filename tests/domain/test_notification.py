@@ -1,74 +1,21 @@
-"""Who is told, when it is tried again, when it is given up."""
+"""Who is told of what."""
 
 import base64
-from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from datetime import UTC, datetime
 
 import pytest
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from app.domain.job import Job, JobState
-from app.domain.notification import (
-    EVENT_OF_STATE,
-    NOTIFICATION_RETRIES,
-    EventFilter,
-    EventType,
-    Outcome,
-    SigningSecret,
-    Subscription,
-    delivery_id,
-    rest_after,
-)
+from app.domain.notification import EVENT_OF_STATE, EventFilter, EventType, SigningSecret, Subscription, delivery_id
 from app.domain.notify_url import Notify, NotifyUrl
 from app.domain.request import Rule, SyncRequest
 
-REFUSED = Outcome(status=500)
-ATTEMPTS = NOTIFICATION_RETRIES.attempts or 0
 REQUEST = SyncRequest(rules=(Rule(source="src.example.com/app:1", destination=("dst.example.com/app",)),))
 
 
 def job(policy: str | None = None, **labels: str) -> Job:
     return Job("j", JobState.RUNNING, REQUEST, datetime.now(UTC), "ann", policy=policy, labels=labels)
-
-
-def rests(chance: float) -> list[timedelta]:
-    found = [rest_after(attempt, REFUSED, chance=chance) for attempt in range(1, ATTEMPTS)]
-    return [rest for rest in found if rest is not None]
-
-
-def test_rests_grow_to_half_a_day_and_last_almost_three_days_in_all() -> None:
-    usual = rests(0.5)
-    assert usual[0] == timedelta(seconds=5)
-    assert usual[-1] == timedelta(hours=12)
-    assert all(one <= other for one, other in pairwise(usual))
-    assert timedelta(days=2.5) < sum(usual, timedelta()) < timedelta(days=3)
-    assert rest_after(ATTEMPTS, REFUSED, chance=0.5) is None
-
-
-def test_chance_spreads_rests_to_both_sides() -> None:
-    for early, usual, late in zip(rests(0.0), rests(0.5), rests(1.0), strict=True):
-        assert early < usual < late
-
-
-def test_an_endpoint_that_is_gone_is_not_tried_again() -> None:
-    assert rest_after(1, Outcome(status=410), chance=0.5) is None
-
-
-@pytest.mark.parametrize(
-    ("wish", "rest"),
-    [(120.0, timedelta(seconds=120)), (1.0, timedelta(seconds=5)), (1e300, timedelta(days=1))],
-)
-def test_an_endpoint_may_ask_for_a_longer_rest_of_a_day_at_most(wish: float, rest: timedelta) -> None:
-    assert rest_after(1, Outcome(status=503, retry_after_seconds=wish), chance=0.5) == rest
-
-
-@pytest.mark.parametrize(
-    ("status", "reason"),
-    [(200, None), (204, None), (299, None), (302, "redirected"), (400, "refused"), (410, "gone"), (500, "refused")],
-)
-def test_only_a_2xx_counts_as_taken(status: int, reason: str | None) -> None:
-    assert Outcome(status=status).reason == reason
-    assert Outcome(status=status).is_taken is (reason is None)
 
 
 def test_a_filter_wants_one_of_the_policies_and_all_of_the_labels() -> None:

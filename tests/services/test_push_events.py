@@ -15,7 +15,7 @@ from app.jobs.policy_jobs import PolicyJobs
 from app.jobs.push_jobs import MAX_UNPROVEN_ROUNDS, PushMatcher
 from app.net.address_guard import AddressRules
 from app.services.policies import PolicyService
-from app.services.push_event_log import PushEventLog
+from app.services.push_deduplication import PushEventLog
 from app.services.push_events import PushEventService
 from app.store.db.database import Database
 from app.store.db.paging import PageRequest

@@ -10,16 +10,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from app.domain.audit import AuditAction, AuditEntry, AuditFilter
+from app.domain.dead_letter import Outcome
 from app.domain.errors import InvalidRequestError, NotFoundError
-from app.domain.notification import (
-    Delivery,
-    DeliveryFilter,
-    DeliveryState,
-    EventType,
-    Outcome,
-    StoredSecret,
-    Subscription,
-)
+from app.domain.notification import Delivery, DeliveryFilter, DeliveryState, EventType, StoredSecret, Subscription
 from app.security import Sealer
 from app.store.audit import AuditStore
 from app.store.db.database import Database

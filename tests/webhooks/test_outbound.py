@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.domain.notification import Outcome
+from app.domain.dead_letter import Outcome
 from app.net.address_guard import AddressRules
 from app.webhooks.outbound import Outbound
 from tests.support.certificates import make_server_certificate

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from app.domain.audit import AuditAction, AuditFilter
+from app.domain.dead_letter import NOTIFICATION_RETRIES
 from app.domain.job import JobState
 from app.domain.notification import (
     ENDINGS,
-    NOTIFICATION_RETRIES,
     Delivery,
     DeliveryFilter,
     DeliveryState,

@@ -22,7 +22,7 @@ from app.registry.auth.challenge import Challenge, Scopes, parse_challenges
 from app.registry.auth.credentials import Login, entered_login
 from app.registry.auth.identities import identity_of
 from app.registry.auth.renewal import LoginRenewal
-from app.registry.auth.tokens import Token, TokenKey, TokenSiblings, fetch_token
+from app.registry.auth.token_server import Token, TokenKey, TokenSiblings, fetch_token
 from app.registry.http.client import HttpClient
 from app.registry.http.errors import LOG_IN, ErrorContext, make_error
 from app.registry.http.host_trust import parse_realm

@@ -24,7 +24,7 @@ from app.domain.registry import AzureAuth, RegistryEntry
 from app.registry.auth.credentials import Login
 from app.registry.auth.issuer import end_of, login_error
 from app.registry.auth.renewal import RenewableLogin
-from app.registry.auth.tokens import ask_token_server, read_json
+from app.registry.auth.token_server import ask_token_server, read_json
 from app.registry.http.client import HttpClient
 from app.registry.http.error_body import clean
 from app.registry.http.errors import LOG_IN, ErrorContext, error_of_response

@@ -18,7 +18,7 @@ import jwt
 from app.domain.errors import RegistryError
 from app.registry.auth.credentials import Login
 from app.registry.auth.renewal import RenewableLogin
-from app.registry.auth.tokens import VISIBLE, ask_token_server, read_json
+from app.registry.auth.token_server import VISIBLE, ask_token_server, read_json
 from app.registry.http.client import HttpClient
 from app.registry.http.error_body import clean
 from app.registry.http.errors import LOG_IN, ErrorContext, error_of_response, make_error

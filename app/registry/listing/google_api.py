@@ -18,7 +18,7 @@ import httpx
 from app.domain.registry import RepositoryTemplate
 from app.registry.auth.challenge import Scopes
 from app.registry.auth.google import USERNAME, is_google
-from app.registry.auth.tokens import read_json
+from app.registry.auth.token_server import read_json
 from app.registry.http.errors import CREATE_REPOSITORY, LIST_REPOSITORIES, Response, make_error
 from app.registry.http.message import Url
 from app.registry.listing.pages import ListWarnings, api_entries

@@ -26,7 +26,7 @@ from app.registry.auth.aws import AwsIdentity
 from app.registry.auth.challenge import Scopes
 from app.registry.auth.credentials import Login
 from app.registry.auth.tencent import TencentIdentity
-from app.registry.auth.tokens import VISIBLE, read_token
+from app.registry.auth.token_server import VISIBLE, read_token
 from app.registry.http.errors import LIST_REPOSITORIES, LOG_IN, Response, make_error
 from app.registry.http.message import Url
 from app.registry.limits import MAX_TOKEN_ANSWER_BYTES

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.registry.auth.tokens import read_token
+from app.registry.auth.token_server import read_token
 from app.registry.http.errors import ErrorContext
 
 
