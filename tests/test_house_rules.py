@@ -21,7 +21,7 @@ ON_THE_WALK = {
     "app/registry/client.py",
     "app/registry/http/connections.py",
     "app/registry/http/message.py",
-    "app/registry/ratelimit/window.py",
+    "app/registry/ratelimit/adaptive_concurrency.py",
     "app/registry/requests.py",
     "app/store/db/database.py",
     "app/store/images.py",

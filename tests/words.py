@@ -28,7 +28,7 @@ class Behaviour:
 
 
 BEHAVIOURS = (
-    Behaviour("honours Retry-After", "Retry-After", "registry/ratelimit/window.py"),
+    Behaviour("honours Retry-After", "Retry-After", "registry/ratelimit/adaptive_concurrency.py"),
     Behaviour("skips a tag that is up to date", "up to date", "sync/compare.py"),
     Behaviour("cancels a blob that is being copied", "cancellation", "worker/claims.py"),
     Behaviour("guards against SSRF", "SSRF", "net/address_guard.py"),
@@ -37,12 +37,12 @@ BEHAVIOURS = (
     Behaviour("shows that a worker is alive", "heartbeat", "worker/heartbeat.py"),
     Behaviour("takes over a dead worker's unit", "stalled", "worker/heartbeat.py"),
     Behaviour("backs off before a retry", "backoff", "domain/retry_policy.py"),
-    Behaviour("adapts the number of concurrent requests", "AIMD", "registry/ratelimit/window.py"),
+    Behaviour("adapts the number of concurrent requests", "AIMD", "registry/ratelimit/adaptive_concurrency.py"),
     Behaviour("writes many requests in one transaction", "group commit", "store/db/database.py"),
     Behaviour("submits once per idempotency key", "idempotency", "store/idempotency.py"),
     Behaviour("writes progress", "progress", "worker/progress_writer.py"),
     Behaviour("counts finished jobs", "jobs finished", "jobs/outbox.py"),
-    Behaviour("signs a notification", "signature", "webhooks/signed_messages.py"),
+    Behaviour("signs a notification", "signature", "webhooks/outbound.py"),
     Behaviour("gives a delivery up", "dead letter", "domain/dead_letter.py"),
     Behaviour("checks a webhook's secret", "webhook secret", "webhooks/inbound.py"),
     Behaviour("reads Harbor's events", "harbor", "webhooks/dialects/harbor.py"),

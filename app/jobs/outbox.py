@@ -35,7 +35,7 @@ from app.store.db.database import Session, after_commit
 from app.store.deliveries import DeliveryStore
 from app.store.jobs import JobStore, LockedJob
 from app.store.subscriptions import SubscriptionStore
-from app.webhooks.signed_messages import job_data, write_message
+from app.webhooks.messages import job_data, write_message
 
 log = get_logger(__name__)
 

@@ -34,7 +34,7 @@ from app.registry.listing.listing import list_repositories
 from app.registry.listing.pages import ListWarnings, list_tags
 from app.registry.manifests import PutOutcome, find_manifest, get_manifest, head_manifest, put_manifest
 from app.registry.quirks import UploadStrategy
-from app.registry.ratelimit.window import ConcurrencyWindow, TransferPermits, WindowState
+from app.registry.ratelimit.adaptive_concurrency import ConcurrencyWindow, TransferPermits, WindowState
 from app.registry.referrers import Referrers
 from app.registry.requests import RegistryRequest, RequestExecutor
 from app.registry.uploads import UploadSession, open_session

@@ -37,7 +37,7 @@ from app.store.db.database import Database, Session
 from app.store.db.paging import Page, PageRequest
 from app.store.deliveries import DeliveryStore
 from app.store.subscriptions import SubscriptionStore, open_secrets, seal_secret, seal_url
-from app.webhooks.signed_messages import write_message
+from app.webhooks.messages import write_message
 
 SECRET_BYTES = 32
 DEFAULT_OVERLAP = timedelta(hours=24)

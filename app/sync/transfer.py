@@ -19,7 +19,7 @@ from app.domain.retry_policy import RetryPolicy
 from app.net.stream import Piece
 from app.observability import counted_bytes
 from app.registry.client import RegistryClient
-from app.registry.ratelimit.window import TransferPermits
+from app.registry.ratelimit.adaptive_concurrency import TransferPermits
 from app.registry.uploads import UploadSession
 from app.sync.known_blobs import NotedUpload, begun, give_back
 from app.sync.source_blob import SourceBlob, is_progress

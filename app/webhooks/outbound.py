@@ -1,4 +1,4 @@
-"""Sends notifications: one POST, to a checked address, in bounded time.
+"""Signs notifications and sends them: one POST, to a checked address, in bounded time.
 
 Nothing of the answer is kept but its status and `Retry-After`: its body is not read, redirects are not followed, no
 proxy of the environment is used, and what went wrong is reported as a code, never in the other side's words.
@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 import httpcore
+from standardwebhooks import Webhook
 
 from app.domain.dead_letter import Outcome
+from app.domain.notification import MessageFormat
 from app.net.address_guard import (
     AddressRules,
     Dialer,
@@ -29,6 +31,13 @@ ATTEMPT_SECONDS = 15.0
 """Standard Webhooks, "Delivery": 15 to 30 s; for everything, from the name's lookup to the answer's head."""
 
 _ALLOW_IT = "the setting REGISTRY_SYNC_NOTIFY_PRIVATE_HOSTS names hosts that may be private"
+_CONTENT_TYPES: dict[MessageFormat, str] = {
+    "standard": "application/json",
+    "cloudevents": "application/cloudevents+json",
+    "slack": "application/json",
+    "teams": "application/json",
+    "email": "text/plain",
+}
 
 
 class Outbound:
@@ -115,3 +124,19 @@ class Outbound:
 
     def _may_be_private(self, host: str) -> bool:
         return any(fnmatchcase(host.lower(), pattern) for pattern in self._private_hosts)
+
+
+def message_headers(
+    body: str, message_format: MessageFormat, *, message_id: str, secrets: Sequence[str], now: datetime
+) -> dict[str, str]:
+    """Make the headers of one attempt, its signature among them (Standard Webhooks, "Webhook Headers").
+
+    - `secrets`: each makes one signature, and a receiver needs one of them only
+    """
+    signatures = [Webhook(secret).sign(message_id, now, body) for secret in secrets]
+    return {
+        "Content-Type": _CONTENT_TYPES[message_format],
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": " ".join(signatures),
+    }

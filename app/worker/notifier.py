@@ -25,8 +25,8 @@ from app.store.db.database import Database, Session
 from app.store.deliveries import ClaimedDelivery, DeliveryStore
 from app.store.subscriptions import SubscriptionStore, open_secrets, open_url
 from app.webhooks.mailer import Mailer
-from app.webhooks.outbound import Outbound
-from app.webhooks.signed_messages import email_of, message_headers, sent_body
+from app.webhooks.messages import email_of, sent_body
+from app.webhooks.outbound import Outbound, message_headers
 
 POLL_SECONDS = 1.0
 AT_ONCE = 16

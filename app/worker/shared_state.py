@@ -25,7 +25,7 @@ from app.domain.registry import RegistryEntry, RegistryLimits
 from app.process_channel import ProcessChannel, Topic
 from app.registry.auth.token_server import Token
 from app.registry.client import ClientPool
-from app.registry.ratelimit.window import WindowState
+from app.registry.ratelimit.adaptive_concurrency import WindowState
 from app.security import Sealer
 from app.store.blob_locations import BlobLocation, BlobLocationStore
 from app.store.db.database import Database, GroupCommit, Session

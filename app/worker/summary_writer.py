@@ -20,7 +20,7 @@ from app.store.deliveries import DeliveryStore
 from app.store.policies import PolicyStore
 from app.store.policy_summaries import count_runs
 from app.store.subscriptions import SubscriptionStore
-from app.webhooks.signed_messages import summary_data, write_message
+from app.webhooks.messages import summary_data, write_message
 
 POLICIES_AT_ONCE = 100
 

@@ -126,11 +126,14 @@ def test_every_route_names_a_scope_or_is_public_on_purpose() -> None:
 
 
 def _scopes(route: object) -> set[str]:
-    dependant = getattr(route, "dependant", None)
-    found = (
-        [inner for inner in dependant.dependencies if inner.call in {known_caller, metrics_reader}] if dependant else []
-    )
-    return {scope for inner in found for scope in inner.own_oauth_scopes or ()}
+    waiting = list(getattr(getattr(route, "dependant", None), "dependencies", ()))
+    found: set[str] = set()
+    while waiting:
+        inner = waiting.pop()
+        waiting += inner.dependencies
+        if inner.call in {known_caller, metrics_reader}:
+            found.update(inner.own_oauth_scopes or ())
+    return found
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/openapi.json", "/docs"])

@@ -15,7 +15,7 @@ from app.domain.dead_letter import Outcome
 from app.domain.notification import EventType
 from app.domain.notify_url import EmailAddress
 from app.webhooks.mailer import Mailer, MailServer, SmtpTls
-from app.webhooks.signed_messages import email_of, write_message
+from app.webhooks.messages import email_of, write_message
 from tests.support.certificates import ServerCertificate, make_server_certificate
 from tests.support.mail_server import ReceivingMailServer
 

@@ -24,7 +24,7 @@ from app.store.policies import PolicyStore
 from app.store.subscriptions import SubscriptionStore
 from app.store.tables.declarative import table_of
 from app.store.tables.jobs import JobRow
-from app.webhooks.signed_messages import sent_body
+from app.webhooks.messages import sent_body
 from app.worker.summary_writer import SummaryWriter
 
 NOW = datetime(2030, 3, 2, 7, 0, 10, tzinfo=UTC)

@@ -41,7 +41,7 @@ class HttpClient:
     """Sends requests of one registry entry and tells failures in the contract's words.
 
     Connections are kept apart by what the other end is to the entry. How many there are at once is the business of
-    `ratelimit/window.py`; nothing here waits for a free one.
+    `ratelimit/adaptive_concurrency.py`; nothing here waits for a free one.
     """
 
     def __init__(self, entry: RegistryEntry, trust: Trust, *, rules: AddressRules, settings: ClientSettings) -> None:

@@ -9,13 +9,13 @@ import pytest
 from app.clock import now
 from app.domain.registry import RegistryLimits
 from app.net.stream import Piece
-from app.registry.ratelimit import window as windows
-from app.registry.ratelimit.window import ConcurrencyWindow, TransferPermits
+from app.registry.ratelimit import adaptive_concurrency
+from app.registry.ratelimit.adaptive_concurrency import ConcurrencyWindow, TransferPermits
 
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(adaptive_concurrency, "LOOK_SECONDS", 0.05)
 
 
 def window() -> ConcurrencyWindow:

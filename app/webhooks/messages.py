@@ -1,4 +1,4 @@
-"""Notifications as bytes: Standard Webhooks payloads or CloudEvents, and the headers that carry their signature."""
+"""Notifications as bytes: Standard Webhooks payloads, CloudEvents, or messages for people."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from typing import Any
-
-from standardwebhooks import Webhook
 
 from app.domain.job import Job
 from app.domain.notification import EventType, MessageFormat
@@ -23,13 +21,6 @@ from app.webhooks.email_messages import email_message
 CLOUD_EVENTS_SOURCE = f"/{PRODUCT}"
 CLOUD_EVENTS_TYPE_PREFIX = f"{PRODUCT}."
 _FOR_PEOPLE: dict[MessageFormat, Callable[..., str]] = {"slack": slack_message, "teams": teams_message}
-_CONTENT_TYPES: dict[MessageFormat, str] = {
-    "standard": "application/json",
-    "cloudevents": "application/cloudevents+json",
-    "slack": "application/json",
-    "teams": "application/json",
-    "email": "text/plain",
-}
 
 
 def job_data(job: Job) -> dict[str, Any]:
@@ -132,22 +123,6 @@ def _page_of(message: Mapping[str, Any], public_url: str | None) -> str | None:
     if public_url is None or "href" not in data:
         return None
     return f"{public_url}/console/{data['href'].removeprefix('/v1/')}"
-
-
-def message_headers(
-    body: str, message_format: MessageFormat, *, message_id: str, secrets: Sequence[str], now: datetime
-) -> dict[str, str]:
-    """Make the headers of one attempt, its signature among them (Standard Webhooks, "Webhook Headers").
-
-    - `secrets`: each makes one signature, and a receiver needs one of them only
-    """
-    signatures = [Webhook(secret).sign(message_id, now, body) for secret in secrets]
-    return {
-        "Content-Type": _CONTENT_TYPES[message_format],
-        "webhook-id": message_id,
-        "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": " ".join(signatures),
-    }
 
 
 def _error(error: ExecutionError | None) -> dict[str, Any] | None:

@@ -11,7 +11,8 @@ from app.domain.job import ImageCounts, Job, JobState, Progress
 from app.domain.notification import EventType, MessageFormat
 from app.domain.report import ExecutionError
 from app.domain.request import Rule, SyncRequest
-from app.webhooks.signed_messages import job_data, message_headers, sent_body, write_message
+from app.webhooks.messages import job_data, sent_body, write_message
+from app.webhooks.outbound import message_headers
 from tests.domain.test_notification import secret
 
 NEW, OLD = secret(32), secret(24)
