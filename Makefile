@@ -26,7 +26,7 @@ test: setup-tests  ## run all tests (PYTEST_ARGS="-k name" picks some)
 	@echo "$(PYTHON_IN_VENV) -m pytest $(PYTEST_ARGS)"
 	@$(PYTHON_IN_VENV) -m pytest $(PYTEST_ARGS) || { code=$$?; echo $$code > "$${PYTEST_CODE_FILE:-/dev/null}"; exit $$code; }
 
-test-fast:  ## run the tests that need no server: lanes pure and fake
+test-fast:  ## run the tests that need no server and no service: lanes pure and fake
 	@.ci/setup --quiet venv
 	$(PYTHON_IN_VENV) -m pytest -m "pure or fake" $(PYTEST_ARGS)
 

@@ -42,7 +42,7 @@ from app.registry.http.errors import ErrorContext, Response
 from app.registry.http.host_trust import HostTrust
 from app.registry.http.message import Headers, InvalidUrlError, Url, find_head, parse_head, whole_number
 from app.registry.listing.pages import next_page
-from app.registry.ratelimit.headers import _read as read_quota
+from app.registry.ratelimit.quota_headers import _read as read_quota
 from app.store.db.paging import PageRequest, cursor_after
 
 T = TypeVar("T")

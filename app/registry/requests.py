@@ -28,7 +28,7 @@ from app.registry.http.host_trust import HostTrust
 from app.registry.http.message import Content, Headers, HttpRequest, InvalidUrlError, Url, is_damaged
 from app.registry.limits import MAX_AUTH_ROUNDS, MAX_ERROR_BYTES, MAX_JSON_VALUES, MAX_REDIRECTS, ClientSettings
 from app.registry.ratelimit.adaptive_concurrency import ConcurrencyWindow, Permit
-from app.registry.ratelimit.headers import QUOTA_HEADERS
+from app.registry.ratelimit.quota_headers import QUOTA_HEADERS
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)

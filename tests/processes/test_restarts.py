@@ -12,6 +12,8 @@ from app.processes.forking import FAILED
 from tests.processes.supervised import BAD_LIVES, EXIT_CODE
 from tests.support.processes import Program
 
+pytestmark = pytest.mark.kill
+
 ROOT = Path(__file__).resolve().parents[2]
 SOON_SECONDS = 90
 

@@ -2,8 +2,9 @@
 
     pure       no I/O
     fake       the fake registry, SQLite, loopback sockets
+    service    the whole service in the test's process: its API over HTTP, or its worker
     postgres   a real PostgreSQL
-    registry   real registries
+    registry   real registries, and ECR as moto has it
     kill       processes of the service run, or are killed; or servers are taken away, as modules and tests say
 
 A test is in one lane, the last of these that fits.
@@ -16,15 +17,19 @@ from types import ModuleType
 
 import pytest
 
-LANES = ("pure", "fake", "postgres", "registry", "kill")
+LANES = ("pure", "fake", "service", "postgres", "registry", "kill")
 DESCRIPTIONS = {
     "pure": "no I/O",
     "fake": "the fake registry, SQLite, loopback sockets",
+    "service": "the whole service in this process: its API over HTTP, or its worker",
     "postgres": "a real PostgreSQL",
-    "registry": "real registries",
+    "registry": "real registries, and ECR as moto has it",
     "kill": "processes of the service run or are killed, or servers are taken away",
 }
 _FIXTURES = {
+    "aws": "registry",
+    "serve": "service",
+    "shared": "service",
     "postgres_server": "postgres",
     "postgres_url": "postgres",
     "migrated_postgres": "postgres",
@@ -37,8 +42,9 @@ _FIXTURES = {
 }
 _MODULES = {
     "tests.support.postgres": "postgres",
+    "tests.worker.house": "service",
     "tests.support.registries": "registry",
-    "tests.support.aws_server": "fake",
+    "tests.support.aws_server": "registry",
     "tests.support.entra_server": "fake",
     "tests.support.fake_registry": "fake",
     "tests.support.google_server": "fake",
@@ -48,6 +54,7 @@ _MODULES = {
     "tests.support.service": "kill",
     "tests.support.token_server": "fake",
 }
+_SERVERS = frozenset({"postgres", "registry"})
 _RUNNERS = frozenset({"PostgresServer", "RegistryProcess", "run_registry"})
 """What a module calls itself to start a server; types that only annotate a fixture's value start nothing."""
 
@@ -66,9 +73,11 @@ def _hints(item: pytest.Item) -> Iterator[str]:
         yield "fake"
     yield from (_FIXTURES[name] for name in item.fixturenames if name in _FIXTURES)
     if "database_url" in item.fixturenames:
-        yield "postgres" if item.callspec.params.get("database_url") == "postgresql" else "fake"
+        yield "fake"
+    if "postgresql" in getattr(getattr(item, "callspec", None), "params", {}).values():
+        yield "postgres"
     names = set(item.function.__code__.co_names)
-    yield from (lane for name, lane in _imports_of(item.module) if lane in {"fake", "kill"} or name in _RUNNERS & names)
+    yield from (lane for name, lane in _imports_of(item.module) if lane not in _SERVERS or name in _RUNNERS & names)
 
 
 @cache

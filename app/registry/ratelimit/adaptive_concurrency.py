@@ -25,7 +25,7 @@ from app.domain.registry import RegistryLimits
 from app.domain.registry_state import RegistryState
 from app.domain.retry_policy import RetryPolicy
 from app.net.stream import Piece
-from app.registry.ratelimit.headers import Quota, WindowNotes, rate_limited
+from app.registry.ratelimit.quota_headers import Quota, WindowNotes, rate_limited
 from app.registry.ratelimit.token_bucket import TokenBucket
 
 _FIRST_WINDOW = 4.0

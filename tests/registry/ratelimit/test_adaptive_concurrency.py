@@ -18,7 +18,7 @@ from app.net.http_headers import retry_after_seconds
 from app.registry.client import ClientPool
 from app.registry.limits import REQUEST_RETRIES
 from app.registry.ratelimit.adaptive_concurrency import ConcurrencyWindow, Permit, TransferPermits, WindowState, acquire
-from app.registry.ratelimit.headers import Quota
+from app.registry.ratelimit.quota_headers import Quota
 from app.registry.ratelimit.token_bucket import TokenBucket
 from tests.registry.conftest import Connect, descriptor, entry_of
 from tests.support.clock import START, SettableClock
