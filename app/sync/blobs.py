@@ -126,11 +126,10 @@ class BlobMover:
     def _is_asked_by_mount(self, repository: Repository, blob: Descriptor) -> bool:
         """Return whether a mount of a blob from the repository itself is the question whether it is there.
 
-        As long as it was not tried whether this registry answers so, for what costs no more to send than to ask for.
+        Only where the registry is known to answer so: a session that it opens instead has to be given back when a
+        process ends, and there would be one for each blob that waits.
         """
-        answers = self._known.answers_by_mount(repository.registry)
-        is_light = blob.size <= _SENT_WITHOUT_ASKING_BYTES and not self._known.was_seen(repository, blob.digest)
-        return blob.digest.algorithm == "sha256" and (is_light if answers is None else answers)
+        return blob.digest.algorithm == "sha256" and bool(self._known.answers_by_mount(repository.registry))
 
     async def _look(self, need: Need, dry_run: DryRun) -> list[tuple[_Place, Descriptor, MissingBlob]]:
         """Count what would become of a blob; return where it would have to be sent."""
@@ -244,28 +243,15 @@ class BlobMover:
         if self._seen is not None:
             return None
         if self._is_asked_by_mount(repository, blob):
-            return "present" if await self._finds_by_mount(place, blob) else None
-        if self._known.is_new(repository) and not is_believed:
-            return None
-        if await client.has_blob(repository.path, blob):
+            place.session = await begun(
+                client.mount_blob(repository.path, blob.digest, from_repository=repository.path)
+            )
+            return "present" if place.session is None else None
+        is_new = self._known.is_new(repository) and not is_believed
+        if not is_new and await client.has_blob(repository.path, blob):
             return "present"
         self._known.note_absence(repository.registry)
         return None
-
-    async def _finds_by_mount(self, place: _Place, blob: Descriptor) -> bool:
-        """Ask for a blob by a mount from the repository itself; leaves the session a registry opened instead."""
-        client, repository = place.first.client, place.repository
-        place.session = await begun(client.mount_blob(repository.path, blob.digest, from_repository=repository.path))
-        if place.session is not None:
-            self._known.note_absence(repository.registry)
-            return False
-        if self._known.answers_by_mount(repository.registry):
-            return True
-        self._known.note_answers_by_mount(repository.registry, does=True)
-        if await client.has_blob(repository.path, blob):  # one task asks whether that is so, and the length, too
-            return True
-        self._known.note_answers_by_mount(repository.registry, does=False)
-        return False
 
     def _candidate(self, repository: Repository, blob: Descriptor) -> Repository | None:
         for path in self._known.mount_candidates(repository, blob.digest):

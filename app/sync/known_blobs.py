@@ -91,10 +91,6 @@ class KnownBlobs:
         seen = self._places.get((repository.registry, digest), {}).get(repository.path, _LONG_AGO)
         return self._clock() - seen < FRESH_SECONDS
 
-    def was_seen(self, repository: Repository, digest: Digest) -> bool:
-        """Return whether a repository held a blob at any time that is remembered."""
-        return repository.path in self._places.get((repository.registry, digest), {})
-
     def has_seen(self, repository: Repository) -> bool:
         """Return whether this process has seen anything of a repository, or just asked for it."""
         return repository in self._confirmed or self.is_new(repository)

@@ -252,8 +252,8 @@ def test_the_api_answers_while_every_worker_stands_still(host: Host) -> None:
 
     for pid in host.workers():
         send(pid, signal.SIGCONT)  # one that stood still in a transaction was killed for it
-    released.set()
     assert host.service.follow(job_id, seconds=RESCUED_SECONDS)["state"] == "cancelled"
+    released.set()
 
 
 def test_a_stream_of_events_shows_what_workers_do(host: Host) -> None:

@@ -139,7 +139,8 @@ def test_while_every_process_is_started_anew_callers_see_progress_only(fleet: Fl
             process.stop()
             process.start()
         job = following.result(timeout=90)
-    assert (job["state"], job["progress"]["images"]["copied"]) == ("succeeded", IMAGES)
+    images = job["progress"]["images"]  # one whose tag was written, but not its row, is up to date when it is rescued
+    assert (job["state"], images["copied"] + images["up_to_date"]) == ("succeeded", IMAGES)
     assert fleet.seen[0]["progress"]["images"]["copied"] < IMAGES
     shows_progress_only(fleet.seen)
     assert fleet.destination.content.tags("team/app") == tags

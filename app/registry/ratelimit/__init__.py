@@ -1,1 +1,1 @@
-"""How hard a registry is asked: AIMD window, token buckets, `Retry-After` and `RateLimit-*` headers, retries."""
+"""How hard a registry is asked: adaptive concurrency (AIMD), pauses (`Retry-After`), token buckets, quotas."""
