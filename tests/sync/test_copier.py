@@ -5,7 +5,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from app.domain.reference import Reference
+from app.domain.reference import Reference, Registry
 from app.domain.registry import RegistryEntry
 from app.registry.limits import REQUEST_RETRIES, ClientSettings
 from app.sync.blobs import BLOBS_AT_ONCE
@@ -74,6 +74,7 @@ async def test_counts_only_grow_while_it_is_copied(bench: Workbench, here: FakeR
 async def test_the_largest_blobs_are_sent_first(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
     layers = [blob(f"layer {number}", size=1_000 * (number + 1)) for number in range(2 * BLOBS_AT_ONCE)]
     here.load("app", oci_image("of layers that grow", layers=layers), "1")
+    bench.known.note_answers_by_mount(Registry(there.host), does=True)  # so that a request says which blob it begins
 
     [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
 

@@ -44,6 +44,7 @@ async def test_each_blob_is_read_once_for_all(here: FakeRegistry, there: FakeReg
 
 async def test_only_those_that_lack_a_blob_get_it(here: FakeRegistry, there: FakeRegistry, third: FakeRegistry) -> None:
     here.load("app", IMAGE, "1")
+    third.load("app", oci_image("other"), "other")
     third.content.put_blob("app", LARGE.data)
     results = await copy_to_all(here, there, third)
     assert [result.tally.blobs_transferred for result in results] == [3, 2]
