@@ -29,7 +29,7 @@ _PLACES_AT_ONCE = 16
 _SENT_TWICE_BYTES = 64 * 1024
 """Up to here asking the other processes of the host who sends a blob costs more than sending it twice."""
 _SENT_WITHOUT_ASKING_BYTES = 1024 * 1024
-"""A blob that a mount did not find: up to here sending it costs no more than asking for it."""
+"""A blob that a mount did not find where it was known: up to here sending it costs no more than asking for it."""
 _ASKED_BY_HEAD = 3
 """Blobs for which it is not worth asking first whether their repository is there."""
 
