@@ -12,11 +12,12 @@ from app.domain.reference import Digest, Reference
 from app.domain.report import CompanionNames, CopyResult, ExecutionError, PlanAction, RowKind, Tally
 from app.domain.request import PlatformMode
 
-DigestTags = Literal["unknown", "apart", "present"]
+DigestTags = Literal["unknown", "none", "apart", "present"]
 """What planning saw of tags that belong to images by their digest (`sha256-<hex>`, `sha256-<hex>.sig` …):
 
 `unknown`: the repository's tags were not listed; the copier looks for those of its image.
-`apart`: there are none, or they are planned as copies of their own; the copier does not look.
+`none`: the repository has none; the copier does not look, and where there is no referrers API it asks for none either.
+`apart`: they are planned as copies of their own; the copier does not look.
 `present`: there are some that the selection does not take; they travel with their images, unchanged ones too.
 """
 

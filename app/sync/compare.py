@@ -1,9 +1,10 @@
 """Compares both sides of a planned copy: is the tag up to date, and what is to be done if not.
 
-That is one HEAD a side, or for unchanged tags none: where registries list tags with their digests, whole pages are
-compared instead. Such a list is believed once a HEAD agreed with it, in each job and for each repository anew, and only
-for what turns out to be unchanged: what is copied is asked for by HEAD. A list that differs from HEADs is not used any
-more, and reported.
+That is one HEAD a side. Where a destination has lacked tags so far, it is asked first, and the source by GET: what it
+lacks has to be read anyway. For unchanged tags it may be none: where registries list tags with their digests, whole
+pages are compared instead. Such a list is believed once a HEAD agreed with it, in each job and for each repository
+anew, and only for what turns out to be unchanged: what is copied is asked for. A list that differs from HEADs is not
+used any more, and reported.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
 import structlog
 
+from app.concurrency import run_limited
 from app.domain.errors import ContentError, CopyError, RegistryError, TransferError
-from app.domain.manifest import INDEX_TYPES, SCHEMA1_TYPES, Descriptor
+from app.domain.manifest import INDEX_TYPES, SCHEMA1_TYPES, Descriptor, Manifest
 from app.domain.plan import PlannedCopy
-from app.domain.reference import Digest, Reference, Repository, Tag
+from app.domain.reference import Digest, Reference, Registry, Repository, Tag
 from app.domain.report import CHANGED_SINCE_PLAN, EXISTS_DIFFERENT, JobWarning
 from app.domain.request import Options
 from app.registry.client import RegistryClient, RegistryClients
+from app.registry.http.errors import is_missing
 from app.registry.listing.digest_lists import ListedTag
 from app.sync.destination import find_there
 from app.sync.dry_run import DryRun
@@ -36,6 +39,8 @@ MAX_AGE_SECONDS = 600.0
 MAX_LISTS = 100
 MAX_LISTED_TAGS = 50_000
 """Of all lists together: a job of any size holds no more, and its copies stay near one another."""
+MAX_PLACES = 10_000
+"""Repositories of which is remembered whether they had the tags that were looked for."""
 MAX_LIES = 2
 """HEADs that differ from a list, after which it is not believed: one may be a tag that moved in between."""
 
@@ -221,6 +226,30 @@ class DigestLists:
             _log.warning("digest_list_wrong", registry=repository.registry, path=repository.path, tag=tag)
 
 
+class MissingTags:
+    """Which destinations lacked the tags that were looked for last: the next ones are likely to be missing as well.
+
+    It is a guess, by repository, else by registry; a wrong one costs a round trip, or one request.
+    """
+
+    def __init__(self) -> None:
+        self._lacked: OrderedDict[Repository | Registry, bool] = OrderedDict()
+
+    def are_expected(self, places: Sequence[Reference]) -> bool:
+        """Return whether none of these destinations is likely to be there."""
+        return all(
+            self._lacked.get(place.repository, self._lacked.get(place.repository.registry, False)) for place in places
+        )
+
+    def note(self, place: Reference, *, is_missing: bool) -> None:
+        """Note whether a destination was there."""
+        for key in (place.repository, place.repository.registry):
+            self._lacked[key] = is_missing
+            self._lacked.move_to_end(key)
+        while len(self._lacked) > MAX_PLACES:
+            self._lacked.popitem(last=False)
+
+
 Action = Literal["copy", "update", "up_to_date", "refused"]
 
 
@@ -235,6 +264,8 @@ class Comparison:
     options: Options
     copy: PlannedCopy
     found: dict[Reference, Descriptor | CopyError | None] = field(default_factory=dict)
+    manifest: Manifest | None = None
+    """The source's manifest, where it was read already."""
 
     def previous_digest(self, destination: Reference) -> Digest | None:
         """Return what a destination's tag points to so far."""
@@ -273,32 +304,40 @@ async def compare(
     copy: PlannedCopy,
     options: Options,
     *,
+    missing: MissingTags,
     lists: DigestLists | None = None,
     dry_run: DryRun | None = None,
 ) -> Comparison:
-    """Ask the source and all destinations at once; raise `CopyError` when the source can't be copied.
+    """Ask the source and all destinations; raise `CopyError` when the source can't be copied.
 
-    With `lists`, what is the same everywhere by the registries' digest lists is not asked for; with `dry_run`, what
-    earlier copies would have brought counts as there.
+    They are asked at once, or the destinations first where they are likely to lack the tag. With `lists`, what is the
+    same everywhere by the registries' digest lists is not asked for; with `dry_run`, what earlier copies would have
+    brought counts as there.
     """
     listed = await _listed(clients, copy, lists) if lists is not None else {}
-    async with asyncio.TaskGroup() as group:
-        asked = {
-            place: group.create_task(_find(clients, place, wanted=copy.source, options=options))
-            for place in copy.destinations
-            if place not in listed
-        }
-        outcome = (listed[copy.source], None) if copy.source in listed else await _source(clients, copy)
-    if isinstance(outcome, CopyError):
-        raise outcome
-    found = {place: asked[place].result() if place in asked else listed[place] for place in copy.destinations}
-    source, rewritten = outcome
-    if lists is not None and listed:
+    unlisted = [place for place in copy.destinations if place not in listed]
+    known = _Source(listed[copy.source]) if copy.source in listed else None
+    if known is not None and not unlisted:
+        source: _Source | CopyError = known
+        found: dict[Reference, Descriptor | CopyError | None] = {place: listed[place] for place in copy.destinations}
+    elif not listed and missing.are_expected(unlisted):
+        found = await _find_all(clients, unlisted, wanted=copy.source, options=options)
+        source = await _source(clients, copy, is_to_be_read=not any(found.values()))
+    else:
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(_find_all(clients, unlisted, wanted=copy.source, options=options))
+            source = known or await _source(clients, copy)
+        found = {place: listed.get(place) or asked.result()[place] for place in copy.destinations}
+    if isinstance(source, CopyError):
+        raise source
+    if listed and lists is not None:
         source = await _verify(clients, copy, source, options=options, found=found, lists=lists)
+    for place, there in found.items():
+        missing.note(place, is_missing=there is None)
     if dry_run is not None:
         found |= {place: dry_run.find_manifest(place.repository, place.target) or found[place] for place in found}
-    wanted = rewritten.root.descriptor if rewritten else source
-    return Comparison(source, wanted, rewritten, options, copy, found)
+    wanted = source.rewritten.root.descriptor if source.rewritten else source.descriptor
+    return Comparison(source.descriptor, wanted, source.rewritten, options, copy, found, source.manifest)
 
 
 async def _listed(clients: RegistryClients, copy: PlannedCopy, lists: DigestLists) -> dict[Reference, Descriptor]:
@@ -309,41 +348,58 @@ async def _listed(clients: RegistryClients, copy: PlannedCopy, lists: DigestList
     return {reference: descriptor for reference, descriptor in found.items() if descriptor is not None}
 
 
+async def _find_all(
+    clients: RegistryClients, places: Sequence[Reference], *, wanted: Reference, options: Options
+) -> dict[Reference, Descriptor | CopyError | None]:
+    finds = (_find(clients, place, wanted=wanted, options=options) for place in places)
+    return dict(zip(places, await run_limited(finds, at_once=len(places)), strict=True))
+
+
 async def _verify(
     clients: RegistryClients,
     copy: PlannedCopy,
-    source: Descriptor,
+    source: _Source,
     *,
     options: Options,
     found: dict[Reference, Descriptor | CopyError | None],
     lists: DigestLists,
-) -> Descriptor:
-    """Return the source's descriptor; where something is to be copied, ask by HEAD for what only a list said so far."""
-
-    def differs(there: Descriptor | CopyError | None) -> bool:
-        return not isinstance(there, Descriptor) or there.digest != source.digest
-
-    if not any(map(differs, found.values())):
+) -> _Source:
+    """Return the source; where something is to be copied, ask the registries for what only a list said so far."""
+    digest = source.descriptor.digest
+    if all(isinstance(there, Descriptor) and there.digest == digest for there in found.values()):
         # By HEAD, if any side was asked so: the list may not say the media type.
-        return next((one for one in found.values() if isinstance(one, Descriptor) and one.size), source)
-    if not source.size:
-        outcome = await _source(clients, copy)
+        asked = (one for one in found.values() if isinstance(one, Descriptor) and one.size)
+        return replace(source, descriptor=next(asked, source.descriptor))
+    if not source.descriptor.size:
+        outcome = await _source(clients, copy, is_to_be_read=not any(found.values()))
         if isinstance(outcome, CopyError):
             raise outcome
-        source = outcome[0]
-        lists.saw(clients.for_repository(copy.source.repository), copy.source, source)
+        source = outcome
+        lists.saw(clients.for_repository(copy.source.repository), copy.source, source.descriptor)
     for place, there in found.items():
-        if isinstance(there, Descriptor) and not there.size and there.digest != source.digest:
+        if isinstance(there, Descriptor) and not there.size and there.digest != source.descriptor.digest:
             answer = found[place] = await _find(clients, place, wanted=copy.source, options=options)
             if isinstance(answer, Descriptor):
                 lists.saw(clients.for_repository(place.repository, writing=True), place, answer)
     return source
 
 
-async def _source(clients: RegistryClients, copy: PlannedCopy) -> tuple[Descriptor, Rewritten | None] | CopyError:
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What the source's reference stands for."""
+
+    descriptor: Descriptor
+    manifest: Manifest | None = None
+    """None where only its digest was asked for, or listed."""
+    rewritten: Rewritten | None = None
+
+
+async def _source(clients: RegistryClients, copy: PlannedCopy, *, is_to_be_read: bool = False) -> _Source | CopyError:
+    """Ask for the source by HEAD, or read it where it is to be copied; an error is returned."""
     client, path = clients.for_repository(copy.source.repository), copy.source.repository.path
     try:
-        found = await client.find_manifest(path, copy.source.target)
+        manifest = await _read(client, copy.source) if is_to_be_read else None
+        found = manifest.descriptor if manifest else await client.find_manifest(path, copy.source.target)
         if found is None:
             raise _missing(copy.source)
         if found.media_type in SCHEMA1_TYPES:
@@ -352,12 +408,21 @@ async def _source(clients: RegistryClients, copy: PlannedCopy) -> tuple[Descript
                 code="manifest_invalid",
             )
         if copy.platforms and copy.platform_mode in {"rewrite", "single"} and found.media_type in INDEX_TYPES:
-            index = await client.get_manifest(path, found.digest)
+            index = manifest or await client.get_manifest(path, found.digest)
             reduce = rewrite if copy.platform_mode == "rewrite" else single_image
-            return found, await reduce(client, path, index, platforms=copy.platforms)
+            return _Source(found, manifest, await reduce(client, path, index, platforms=copy.platforms))
     except TransferError as error:
         return CopyError(error, side="source", step=f"read {copy.source}")
-    return found, None
+    return _Source(found, manifest)
+
+
+async def _read(client: RegistryClient, source: Reference) -> Manifest:
+    try:
+        return await client.get_manifest(source.repository.path, source.target)
+    except RegistryError as error:
+        if is_missing(error):
+            raise _missing(source) from error
+        raise
 
 
 async def _find(

@@ -30,7 +30,7 @@ from app.registry.creation import advice_on_missing
 from app.registry.http.errors import is_missing
 from app.registry.ratelimit.token_bucket import TokenBucket
 from app.sync.blobs import BlobMover
-from app.sync.compare import Comparison, DigestLists, compare
+from app.sync.compare import Comparison, DigestLists, MissingTags, compare
 from app.sync.destination import DestinationNote, DestinationNotes, DestinationState, Observe, Progress
 from app.sync.dry_run import DryRun
 from app.sync.graph import Bundle, Gatherer, Publisher
@@ -71,6 +71,7 @@ class Copier:
     - `rate_limit`: bytes per second of the job; unlimited by default
     - `retry_policy`: for blobs and images; `SYNC_RETRIES` by default: 3 attempts, 1 to 30 s apart
     - `notes`: where open uploads are noted for another worker; by default they are cancelled
+    - `missing`: what is known of tags that destinations lack; by default what this copier finds out
     - `dry_run`: with it nothing is written anywhere; results say what a copy would do
 
     Order and manifests: distribution spec, "Pushing manifests" and "Listing Referrers".
@@ -86,10 +87,12 @@ class Copier:
         notes: UploadNotes | None = None,
         destination_notes: DestinationNotes | None = None,
         digest_lists: DigestLists | None = None,
+        missing: MissingTags | None = None,
         dry_run: DryRun | None = None,
     ) -> None:
         self._clients = clients
         self._digest_lists = digest_lists or DigestLists()
+        self._missing = missing or MissingTags()
         self._dry_run = dry_run
         self._blobs = blobs
         self._rate_limit = rate_limit
@@ -156,6 +159,7 @@ class Copier:
             notes=self._notes,
             destination_notes=self._destination_notes,
             digest_lists=self._digest_lists,
+            missing=self._missing,
             dry_run=destinations[0].dry_run,
             is_first=all(destination.attempts == 1 for destination in destinations),
         )
@@ -307,10 +311,12 @@ class Attempt:
         notes: UploadNotes | None,
         destination_notes: DestinationNotes,
         digest_lists: DigestLists,
+        missing: MissingTags,
         dry_run: DryRun | None,
         is_first: bool,
     ) -> None:
         self._digest_lists = digest_lists
+        self._missing = missing
         self._dry_run = dry_run
         self._clients = clients
         self._copy = copy
@@ -341,7 +347,9 @@ class Attempt:
             # By the registries' lists where a digest says all there is to know, and there are many to compare.
             is_listed = self._copy.many and not self._copy.platforms and not self._options.force
             lists = self._digest_lists if is_listed else None
-            comparison = await compare(self._clients, self._copy, self._options, lists=lists, dry_run=self._dry_run)
+            comparison = await compare(
+                self._clients, self._copy, self._options, missing=self._missing, lists=lists, dry_run=self._dry_run
+            )
         except CopyError as error:
             for target in targets:
                 target.fail(error, step=error.step)
@@ -636,6 +644,8 @@ class Attempt:
     async def _root(self, comparison: Comparison) -> Manifest:
         if comparison.rewritten is not None:
             return comparison.rewritten.root
+        if comparison.manifest is not None:
+            return comparison.manifest
         try:
             return await self._gatherer.fetch(comparison.source.digest)
         except TransferError as error:

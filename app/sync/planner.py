@@ -350,7 +350,8 @@ def _select_images(
     taken = select_tags(hung, selection) if selection.newest is None else ()
     for tag in hung:
         note(tag, "attached")
-    return _Selected((*chosen, *taken), len(chosen), "apart" if len(taken) == len(hung) else "present")
+    digest_tags: DigestTags = "none" if not hung else "apart" if len(taken) == len(hung) else "present"
+    return _Selected((*chosen, *taken), len(chosen), digest_tags)
 
 
 def saves_requests(tags: int, *, among: int) -> bool:

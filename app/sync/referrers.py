@@ -87,7 +87,7 @@ class Companions:
         try:
             if self._options.referrers:
                 bundles += await self._referrers(targets, digests)
-            if self._options.digest_tags and self._copy.digest_tags != "apart":
+            if self._looks_for_digest_tags:
                 bundles += await self._digest_tags(targets, digests)
         except CopyError:
             raise
@@ -106,28 +106,40 @@ class Companions:
         companions: set[str] = set()
         asked, queue, unused = set(subjects), list(subjects), ListWarnings()
         while queue and self._options.referrers:
-            answers = await run_limited((self._list_again(one, unused) for one in queue), at_once=_ASKED_AT_ONCE)
+            lists = (self._list(one, unused, is_there=True) for one in queue)
+            answers = await run_limited(lists, at_once=_ASKED_AT_ONCE)
             queue = [entry.digest for entries in answers for entry in entries if entry.digest not in asked]
             asked.update(queue)
             companions.update(queue)
             if len(asked) > MAX_REFERRERS:
                 raise ContentError(f"more than {MAX_REFERRERS} referrers belong to this image", code="limit_exceeded")
         _warn_of_lists(unused, targets)
-        if self._options.digest_tags and self._copy.digest_tags != "apart":
+        if self._looks_for_digest_tags:
             listed = await self._known_tags()
             # Where tags can't be listed, what is below an index is not asked for tag by tag.
             found = await self._tagged_digests(asked if listed is not None else asked.difference(list(subjects)[1:]))
             companions.update(f"{tag}@{descriptor.digest}" for tag, descriptor in found if descriptor is not None)
         return fingerprint(companions) if companions else None
 
-    async def _list_again(self, digest: Digest, list_warnings: ListWarnings) -> tuple[Descriptor, ...]:
-        """List the referrers of an image that is there; without an API, tags may show that there are none."""
+    @property
+    def _looks_for_digest_tags(self) -> bool:
+        return self._options.digest_tags and self._copy.digest_tags not in {"none", "apart"}
+
+    async def _list(
+        self, digest: Digest, list_warnings: ListWarnings, *, is_there: bool = False
+    ) -> tuple[Descriptor, ...]:
+        """List a manifest's referrers; without an API, the repository's tags may show that there are none.
+
+        `is_there` says that the destinations have the image: what hangs on it may come as a copy of its own then.
+        """
         if not self._client.has_referrers_api:
-            if self._copy.digest_tags == "apart":
-                return ()  # their tags are planned as copies of their own
-            tags = await self._known_tags()
-            if tags is not None and fallback_tag(digest) not in tags:
+            seen = self._copy.digest_tags
+            if seen == "none" or (seen == "apart" and is_there):
                 return ()
+            if is_there or seen == "present":
+                tags = await self._known_tags()
+                if tags is not None and fallback_tag(digest) not in tags:
+                    return ()
         return await self._lists.referrers(self._client, self._path, digest, list_warnings=list_warnings)
 
     async def _known_tags(self) -> frozenset[Tag] | None:
@@ -160,13 +172,7 @@ class Companions:
         count = 0
         list_warnings = ListWarnings()
         while queue:
-            answers = await run_limited(
-                (
-                    self._lists.referrers(self._client, self._path, digest, list_warnings=list_warnings)
-                    for digest in queue
-                ),
-                at_once=_ASKED_AT_ONCE,
-            )
+            answers = await run_limited((self._list(one, list_warnings) for one in queue), at_once=_ASKED_AT_ONCE)
             count += sum(map(len, answers))
             if count > MAX_REFERRERS:
                 raise ContentError(f"more than {MAX_REFERRERS} referrers belong to this image", code="limit_exceeded")

@@ -25,9 +25,8 @@ from app.concurrency import in_batches, retry_while_unavailable
 from app.domain.errors import JobInterrupted, RegistrySyncError
 from app.domain.job import Job
 from app.domain.plan import PlannedCopy
-from app.domain.reference import Reference
 from app.domain.registry import RegistryEntry
-from app.domain.report import CopyResult, ExecutionError, Tally
+from app.domain.report import CopyResult, ExecutionError
 from app.domain.request import Options, SyncRequest
 from app.jobs.queue import JobQueue
 from app.observability import Attribute, Span, is_tracing, span
@@ -36,9 +35,9 @@ from app.registry.ratelimit.token_bucket import TokenBucket
 from app.store.db.database import Database
 from app.store.images import StoredImage
 from app.store.units import UnitKind
-from app.sync.compare import DigestLists, ListSiblings
+from app.sync.compare import DigestLists, ListSiblings, MissingTags
 from app.sync.copier import Copier
-from app.sync.destination import DestinationNotes
+from app.sync.destination import DestinationNotes, Observe
 from app.sync.dry_run import ClaimBlobs, DryRun
 from app.sync.known_blobs import KnownBlobs, UploadNotes
 from app.sync.planner import Planned, Planner, PlanScope
@@ -58,7 +57,6 @@ MAX_JOBS_REMEMBERED = 16
 """Jobs whose digest lists are remembered; of older ones they are asked for again."""
 MAX_PLANS_REMEMBERED = 4
 """Plans of which is remembered what was looked at; of older ones the database knows what images share."""
-Observe = Callable[[Reference, Tally], None]
 PlanRequest = Callable[[SyncRequest, PlanScope], AsyncGenerator[Planned]]
 
 
@@ -293,6 +291,7 @@ class _JobMemory:
     """What is remembered of a job over its units."""
 
     digest_lists: DigestLists  # a list is as old as its job's first look at it, at most
+    missing: MissingTags
     dry_run: DryRun | None = None
 
 
@@ -320,15 +319,15 @@ class SyncSessions:
     def open(self, job: Job, entries: tuple[RegistryEntry, ...], will_be_resumed: WillBeResumed) -> SyncSession:
         """Open a sync session for one unit of a job."""
         clients = self._pool.clients(entries)
-        notes = replace(self._notes, will_be_resumed=will_be_resumed)
         memory = self._remember(job)
         copier = Copier(
             clients,
             self._blobs,
             rate_limit=self._rate_limit(job),
-            notes=notes,
+            notes=replace(self._notes, will_be_resumed=will_be_resumed),
             destination_notes=self._destination_notes,
             digest_lists=memory.digest_lists,
+            missing=memory.missing,
             dry_run=memory.dry_run,
         )
         first_seen = self._destination_notes.read_only() if job.dry_run else self._destination_notes
@@ -338,7 +337,7 @@ class SyncSessions:
         memory = self._memories.pop(job.id, None)
         if memory is None:
             dry_run = DryRun(job.id, claim=self._claim_blobs) if job.dry_run else None
-            memory = _JobMemory(DigestLists(job.id, siblings=self._list_siblings), dry_run)
+            memory = _JobMemory(DigestLists(job.id, siblings=self._list_siblings), MissingTags(), dry_run)
         self._memories[job.id] = memory
         alike = [name for name, one in self._memories.items() if (one.dry_run is not None) == job.dry_run]
         for name in alike[: -(MAX_PLANS_REMEMBERED if job.dry_run else MAX_JOBS_REMEMBERED)]:

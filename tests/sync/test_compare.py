@@ -1,14 +1,16 @@
 """Comparing by page: what a registry's list of digests saves, and what is done where it is wrong."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 
+from app.domain.reference import Reference
 from app.domain.registry import RegistryEntry
+from app.sync.compare import MissingTags
 from app.sync.known_blobs import KnownBlobs
 from tests.support.fake_registry import FakeRegistry
-from tests.support.images import oci_image
+from tests.support.images import Manifest, oci_image
 from tests.sync.workbench import Workbench, asked, workbench
 
 IMAGE, OTHER = oci_image("image"), oci_image("other")
@@ -117,3 +119,49 @@ async def test_a_few_of_many_tags_are_not_worth_a_list(here: FakeRegistry, there
         chosen = {"tags": {"include": TAGS[:3]}}
         await bench.sync(f"{here.host}/team/app", f"{there.host}/team/app", companions="on_change", **chosen)
     assert here.journal.count("api") == there.journal.count("api") == 0
+
+
+class GuessedMissing(MissingTags):
+    """Expects every tag to be missing."""
+
+    def are_expected(self, places: Sequence[Reference]) -> bool:
+        return bool(places)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_source_is_read_at_once_where_the_destination_lacks_the_tag(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, *, is_there: bool
+) -> None:
+    here.load("app", IMAGE, "1")
+    there.load("app", IMAGE if is_there else OTHER, "1" if is_there else "2")
+    bench.missing = GuessedMissing()
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"), companions="never")
+    assert result.outcome == ("up_to_date" if is_there else "copied")
+    assert asked(there)["HEAD manifest"] == 1
+    manifests = {key: count for key, count in asked(here).items() if key.endswith("manifest")}
+    assert manifests == {"HEAD manifest" if is_there else "GET manifest": 1}
+
+
+async def test_a_source_that_is_read_at_once_may_be_missing_or_too_old(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    bench.missing = GuessedMissing()
+    here.load("app", IMAGE, "1")
+    old = Manifest(b'{"schemaVersion": 1}', "application/vnd.docker.distribution.manifest.v1+prettyjws")
+    here.load("app", old, "old")
+    for tag, code in (("2", "reference_not_found"), ("old", "manifest_invalid")):
+        [result] = await bench.copy(here.reference("app", tag), there.reference("app", tag))
+        assert result.error is not None
+        assert (result.outcome, result.error.code, result.error.side) == ("failed", code, "source")
+
+
+async def test_what_a_destination_lacked_last_is_what_the_next_tags_are_expected_to_be() -> None:
+    missing = MissingTags()
+    first, second, other = (Reference.parse(f"registry.test/{name}") for name in ("a:1", "b:1", "a:2"))
+    assert not missing.are_expected([first])
+    missing.note(first, is_missing=True)
+    assert missing.are_expected([other, second])
+    missing.note(second, is_missing=False)
+    assert missing.are_expected([other])
+    assert not missing.are_expected([other, second])
+    assert not missing.are_expected([Reference.parse("registry.test/c:1")])

@@ -220,7 +220,7 @@ async def test_digest_tags_travel_with_their_image(bench: Workbench, here: FakeR
     assert there.content.tags("app") == wanted | {"1": index.digest}
 
 
-@pytest.mark.parametrize(("seen", "options"), [("apart", {}), ("unknown", {"digest_tags": False})])
+@pytest.mark.parametrize(("seen", "options"), [("none", {}), ("apart", {}), ("unknown", {"digest_tags": False})])
 async def test_digest_tags_are_not_looked_for_where_they_come_by_themselves_or_not_at_all(
     bench: Workbench, here: FakeRegistry, there: FakeRegistry, seen: DigestTags, options: dict[str, object]
 ) -> None:
@@ -229,6 +229,20 @@ async def test_digest_tags_are_not_looked_for_where_they_come_by_themselves_or_n
     await copy(bench, here, there, seen=seen, **options)
     assert there.content.tags("app") == {"1": IMAGE.digest}
     assert here.journal.count("manifest", method="HEAD") == 1
+
+
+@pytest.mark.parametrize(("seen", "asked"), [("none", 0), ("present", 0), ("apart", 1), ("unknown", 1)])
+async def test_without_an_api_tags_that_were_listed_tell_that_there_are_no_referrers(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, seen: DigestTags, asked: int
+) -> None:
+    here.change(referrers="missing")
+    here.load("app", oci_image("first"), "0")
+    here.load("app", IMAGE, "1")
+    await bench.copy(here.reference("app", "0"), there.reference("app", "0"))  # finds that there is no API
+    mark = here.journal.mark()
+    assert (await copy(bench, here, there, seen=seen, digest_tags=False)).outcome == "copied"
+    assert here.journal.count("manifest", reference=fallback_tag(IMAGE.digest), since=mark) == asked
+    assert here.journal.count("referrers", since=mark) == 0
 
 
 async def test_a_signature_made_after_the_copy_is_brought_later(

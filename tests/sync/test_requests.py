@@ -10,6 +10,7 @@ from app.domain.manifest import Platform
 from app.domain.plan import DigestTags, PlannedCopy
 from app.domain.reference import Reference, Registry
 from app.registry.limits import MIB
+from app.sync.compare import MissingTags
 from app.sync.known_blobs import ABSENCES_BEFORE_TRYING, CONFIRMED_SECONDS, KnownBlobs
 from tests.support.fake_registry import FakeRegistry
 from tests.support.images import Manifest, artifact, blob, oci_image, oci_index
@@ -81,6 +82,13 @@ async def test_images_cost_what_the_table_says(case: Case, here: FakeRegistry, t
     await case.cost(on_change, case.planned(), outcome="up_to_date", values=values, companions="on_change")
     same = case.planned(tag="2")
     await case.cost("another tag of an image that is there", same, outcome="copied", values=values)
+    here.load("app", image("next", k), "3")
+    case.bench.missing = MissingTags()
+    case.bench.missing.note(Reference.parse(there.reference("app", "2")), is_missing=True)
+    after = "new image, found by listing, after one that was new too"
+    await case.cost(after, case.planned(tag="3"), outcome="copied", values=values)
+    await case.cost(on_change, case.planned(), outcome="up_to_date", values=values, companions="on_change")
+    case.bench.missing = None
     here.load("named", image("named", k), "1")
     named = case.planned("named", listed=False)
     await case.cost("new image, named in the request", named, outcome="copied", values=values)

@@ -16,6 +16,7 @@ from app.domain.request import Options, SyncRequest
 from app.domain.retry_policy import RetryPolicy
 from app.registry.client import ClientPool, RegistryClients
 from app.registry.limits import REQUEST_RETRIES, ClientSettings
+from app.sync.compare import MissingTags
 from app.sync.copier import SYNC_RETRIES, Copier
 from app.sync.destination import DestinationNotes
 from app.sync.dry_run import DryRun
@@ -59,6 +60,8 @@ class Workbench:
     warnings: list[JobWarning] = field(default_factory=list)
     failed: list[FailedListing | RefusedCopy] = field(default_factory=list)
     counts: list[SelectionCount] = field(default_factory=list)
+    missing: MissingTags | None = None
+    """What the copies of one job know of missing tags; each copy is a job of its own without."""
     _waiting: dict[int, asyncio.Event] = field(default_factory=dict)
 
     @property
@@ -73,6 +76,7 @@ class Workbench:
             retry_policy=self.retry_policy,
             notes=self.notes,
             destination_notes=self.destination_notes,
+            missing=self.missing,
             dry_run=self.dry_run,
         )
 
