@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import httpx
 
@@ -37,7 +37,7 @@ from app.registry.quirks import UploadStrategy
 from app.registry.ratelimit.adaptive_concurrency import ConcurrencyWindow, TransferPermits, WindowState
 from app.registry.referrers import Referrers
 from app.registry.requests import RegistryRequest, RequestExecutor
-from app.registry.uploads import UploadSession, open_session
+from app.registry.uploads import UploadSession, ask_for_session, open_session
 
 _STARTED = frozenset({202})
 _MOUNTED = frozenset({201, 202})
@@ -153,7 +153,8 @@ class RegistryClient:
     async def mount_blob(self, repository: str, digest: Digest, *, from_repository: str) -> UploadSession | None:
         """Take a blob over from another repository of this registry; None when that is done.
 
-        A session when the registry opened one instead, or would not mount: go on in it.
+        A session when the registry opened one instead, or would not mount: go on in it. Who is cancelled meanwhile
+        leaves none behind.
         """
         url = self._executor.home.with_target(f"/v2/{repository}/blobs/uploads/")
         url = url.with_parameter("mount", digest).with_parameter("from", from_repository)
@@ -162,7 +163,7 @@ class RegistryClient:
             scopes = scopes.merge(Scopes.repository(from_repository, "pull"))
         call = RegistryRequest(operation="mount_blob", method="POST", url=url, scopes=scopes, expects=_MOUNTED)
         try:
-            answer = await self._executor.fetch(call)
+            answer = await self._ask_for_session(repository, call)
         except RegistryError as error:
             if error.status is None or error.code == "rate_limited":
                 raise
@@ -174,7 +175,7 @@ class RegistryClient:
         return None if answer.status == httpx.codes.CREATED else self._session(repository, answer)
 
     async def start_upload(self, repository: str, blob: Descriptor) -> UploadSession:
-        """Open a session to write a blob in."""
+        """Open a session to write a blob in; who is cancelled meanwhile leaves none behind."""
         return await self._open_session(repository, blob.digest)
 
     async def resume_upload(self, repository: str, location: str) -> UploadSession:
@@ -217,7 +218,10 @@ class RegistryClient:
             url = url.with_parameter("digest-algorithm", digest.algorithm)
         scopes = _writing(repository)
         call = RegistryRequest(operation="start_upload", method="POST", url=url, scopes=scopes, expects=_STARTED)
-        return self._session(repository, await self._executor.fetch(call))
+        return self._session(repository, await self._ask_for_session(repository, call))
+
+    async def _ask_for_session(self, repository: str, call: RegistryRequest) -> Response:
+        return await ask_for_session(self._executor, call, session_of=partial(self._session, repository))
 
     def _session(self, repository: str, answer: Response) -> UploadSession:
         return open_session(self._executor, self._strategy, repository, answer=answer, scopes=_writing(repository))

@@ -60,6 +60,8 @@ class RegistryRequest:
     login: Mapping[str, str] | None = field(default=None, repr=False)
     """What logs in to a registry's own API, in place of what its `/v2/` asks for: sent to where `url` is, and to no
     other host."""
+    on_begin: Callable[[], None] | None = None
+    """Called when its turn has come, before it is sent: until then, cancelling it leaves nothing at the registry."""
 
 
 class RequestExecutor:
@@ -175,6 +177,8 @@ class RequestExecutor:
         self._keep_reserve(request, context)
         with waiting_elsewhere():  # for those that have the permits
             permit = await self.window.permit()
+        if request.on_begin is not None:
+            request.on_begin()
         try:
             response = await self._with_login(request, context)
             is_home = self.http.trust_of(response.url) is HostTrust.HOME

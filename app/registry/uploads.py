@@ -303,6 +303,28 @@ class UploadSession:
         return self._broken(why)
 
 
+async def ask_for_session(
+    executor: RequestExecutor, request: RegistryRequest, *, session_of: Callable[[Response], UploadSession]
+) -> Response:
+    """Send a request that may open a session; raise `RegistryError`.
+
+    A task that is cancelled while the registry opens one waits a moment for it, and cancels it.
+    """
+    is_sent = asyncio.Event()
+    asking = asyncio.create_task(executor.fetch(replace(request, on_begin=is_sent.set)))
+    try:
+        return await asyncio.shield(asking)
+    except asyncio.CancelledError:
+        if is_sent.is_set():
+            await asyncio.wait({asking}, timeout=executor.http.settings.opening_seconds)
+        if not asking.done() or asking.cancelled() or asking.exception() is not None:
+            asking.cancel()
+        elif asking.result().status == httpx.codes.ACCEPTED:
+            with suppress(RegistryError):
+                await session_of(asking.result()).cancel()
+        raise
+
+
 def open_session(
     executor: RequestExecutor, strategy: UploadStrategy, repository: str, *, answer: Response, scopes: Scopes
 ) -> UploadSession:

@@ -19,7 +19,7 @@ from app.registry.ratelimit.token_bucket import TokenBucket
 from app.registry.uploads import UploadSession
 from app.sync.destination import DestinationState, Need, Settled
 from app.sync.dry_run import DryRun, MissingBlob
-from app.sync.known_blobs import KnownBlobs, NotedUpload, UploadNotes, begun, give_back
+from app.sync.known_blobs import KnownBlobs, NotedUpload, UploadNotes, give_back
 from app.sync.source_blob import SourceBlob
 from app.sync.transfer import Receiver, Transfer
 
@@ -233,7 +233,7 @@ class BlobMover:
         if self._seen is not None and await client.has_blob(repository.path, blob):
             return "present"
         if candidate is not None:
-            place.session = await begun(client.mount_blob(repository.path, blob.digest, from_repository=candidate.path))
+            place.session = await client.mount_blob(repository.path, blob.digest, from_repository=candidate.path)
             self._learn(candidate, blob, mounted=place.session is None)
             if place.session is None:
                 place.mounted_from = candidate.path
@@ -243,9 +243,7 @@ class BlobMover:
         if self._seen is not None:
             return None
         if self._is_asked_by_mount(repository, blob):
-            place.session = await begun(
-                client.mount_blob(repository.path, blob.digest, from_repository=repository.path)
-            )
+            place.session = await client.mount_blob(repository.path, blob.digest, from_repository=repository.path)
             return "present" if place.session is None else None
         is_new = self._known.is_new(repository) and not is_believed
         if not is_new and await client.has_blob(repository.path, blob):
@@ -302,7 +300,7 @@ class BlobMover:
             return
         self._known.note_mount_tried(registry)
         with suppress(TransferError):
-            session = await begun(place.first.client.mount_blob(path, blob.digest, from_repository=path))
+            session = await place.first.client.mount_blob(path, blob.digest, from_repository=path)
             self._known.note_answers_by_mount(registry, does=session is None)
             await give_back([session])
 

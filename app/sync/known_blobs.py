@@ -13,10 +13,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from app.concurrency import Activity, current_activity, waiting_for_unit
 from app.domain.errors import TransferError
@@ -43,12 +43,9 @@ DECLINED_MOUNTS = 3
 """Mounts in a row answered with a session, after which a registry is taken for one that never mounts."""
 MIN_NOTED_BYTES = 16 * 1024 * 1024
 """Smaller blobs are sent again sooner than anything is written down about them."""
-GIVE_BACK_SECONDS = 2.0
-"""What a cancelled copy spends on ending an upload that is just being opened."""
 _LONG_AGO = float("-inf")
 
 _Key = tuple[Registry, Digest]
-SessionOrNone = TypeVar("SessionOrNone", UploadSession, UploadSession | None)
 
 
 class Siblings(Protocol):
@@ -253,20 +250,6 @@ class KnownBlobs:
         self._places.move_to_end(key)
         while len(self._places) > MAX_BLOBS:
             self._places.popitem(last=False)
-
-
-async def begun(start: Coroutine[None, None, SessionOrNone]) -> SessionOrNone:
-    """Begin an upload. A task that is cancelled meanwhile waits a moment for the session, and cancels it."""
-    task = asyncio.create_task(start)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        with suppress(TransferError, TimeoutError):
-            async with asyncio.timeout(GIVE_BACK_SECONDS):
-                session = await task
-                if session is not None:
-                    await session.cancel()
-        raise
 
 
 async def give_back(sessions: Iterable[UploadSession | None]) -> None:

@@ -21,7 +21,7 @@ from app.observability import counted_bytes
 from app.registry.client import RegistryClient
 from app.registry.ratelimit.adaptive_concurrency import TransferPermits
 from app.registry.uploads import UploadSession
-from app.sync.known_blobs import NotedUpload, begun, give_back
+from app.sync.known_blobs import NotedUpload, give_back
 from app.sync.source_blob import SourceBlob, is_progress
 
 MAX_SESSIONS = 3
@@ -137,7 +137,7 @@ class Transfer:
                 receiver.session = left
                 receiver.note_step("upload_resumed", digest=self._blob.digest, offset=left.offset)
             if receiver.session is None:
-                receiver.session = await begun(receiver.client.start_upload(receiver.repository, self._blob))
+                receiver.session = await receiver.client.start_upload(receiver.repository, self._blob)
             await receiver.noted.keep(receiver.session)
         except TransferError as error:
             self._note(receiver, error)

@@ -10,8 +10,9 @@ import pytest
 from app.domain.errors import ContentError, RegistryError
 from app.domain.manifest import digest_of
 from app.domain.reference import Digest
-from app.registry.client import ClientPool
+from app.registry.client import ClientPool, RegistryClient
 from app.registry.limits import ClientSettings
+from app.registry.uploads import UploadSession
 from tests.registry.conftest import QUICK, Connect, basic, descriptor, pieces, upload
 from tests.support.clock import SettableClock
 from tests.support.fake_registry import (
@@ -19,6 +20,7 @@ from tests.support.fake_registry import (
     GHCR,
     Call,
     Cut,
+    Entry,
     FakeRegistry,
     Quirks,
     Respond,
@@ -376,6 +378,51 @@ async def test_a_session_is_cancelled_once(connect: Connect) -> None:
         await session.cancel()
         registry.check()
         assert registry.journal.count("upload_cancel") == 1
+
+
+async def opening(client: RegistryClient, *, mounts: bool) -> UploadSession | None:
+    if mounts:
+        return await client.mount_blob("team/app", DIGEST, from_repository="team/app")
+    return await client.start_upload("team/app", descriptor(LAYER))
+
+
+@pytest.mark.parametrize("mounts", [True, False])
+async def test_who_is_cancelled_while_a_session_is_opened_leaves_none(connect: Connect, *, mounts: bool) -> None:
+    async with fake_registry(Quirks(mount="session")) as registry:
+        asked, go_on = asyncio.Event(), asyncio.Event()
+
+        async def hold(_: Entry) -> None:
+            asked.set()
+            await go_on.wait()
+
+        registry.faults.add(Call(hold), matching=on("upload_start"))
+        task = asyncio.create_task(opening(connect(registry), mounts=mounts))
+        await asked.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert registry.journal.count("upload_cancel") == 1
+        registry.check()
+
+
+async def test_who_is_cancelled_before_its_turn_opens_no_session_and_delays_no_other(connect: Connect) -> None:
+    async with fake_registry() as registry:
+        client = connect(registry, limits={"requests_per_second": 10})
+        session = await client.start_upload("team/app", descriptor(LAYER))
+        tasks = [asyncio.create_task(opening(client, mounts=False)) for _ in range(300)]
+        await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        assert all(
+            isinstance(one, asyncio.CancelledError) for one in await asyncio.gather(*tasks, return_exceptions=True)
+        )
+        await session.cancel()  # it would be half a minute behind them, and is given a third of a second
+        opened, cancelled = (registry.journal.count(kind) for kind in ("upload_start", "upload_cancel"))
+        assert opened == cancelled
+        assert opened <= 3
+        registry.check()
 
 
 @pytest.mark.parametrize(

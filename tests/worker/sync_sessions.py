@@ -33,8 +33,9 @@ from app.domain.reference import Digest, Reference, Tag
 from app.domain.registry import RegistryEntry
 from app.domain.report import CopyResult, ExecutionError, JobWarning, Tally
 from app.domain.request import Options, SyncRequest
+from app.sync.destination import Observe
 from app.sync.planner import Planned, PlanScope
-from app.worker.runner import Observe, SyncSession, WillBeResumed
+from app.worker.runner import SyncSession, WillBeResumed
 
 SIZE = 100
 DIGEST = Digest(f"sha256:{'a' * 64}")

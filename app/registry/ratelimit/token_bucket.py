@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 REST_SECONDS = 0.1
 """How much of a rest is made up for: who is late by a moment keeps the rate, and no second has over a tenth more."""
 
 
 class TokenBucket:
-    """Lets `rate` units (requests or bytes) per second pass, and after a rest a tenth of that at once."""
+    """Lets `rate` units (requests or bytes) per second pass, and after a rest a tenth of that at once.
+
+    First come, first served; who is cancelled while waiting costs those behind it nothing.
+    """
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
         self._paid_until = 0.0
+        self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
 
     async def acquire(self, units: float) -> None:
         """Wait until these units may pass; the next caller pays for them, so any size goes through."""
-        now = asyncio.get_running_loop().time()
-        begin = max(self._paid_until, now - REST_SECONDS)
-        self._paid_until = begin + units / self.rate
-        if begin > now:
-            await asyncio.sleep(begin - now)
+        loop = asyncio.get_running_loop()
+        if not self._waiting and self._paid_until <= (now := loop.time()):
+            self._pay(units, now)
+            return
+        turn = loop.create_future()
+        self._waiting.append((turn, units))
+        if self._timer is None:
+            self._timer = loop.call_at(self._paid_until, self._serve)
+        await turn
+
+    def _pay(self, units: float, now: float) -> None:
+        self._paid_until = max(self._paid_until, now - REST_SECONDS) + units / self.rate
+
+    def _serve(self) -> None:
+        self._timer, loop = None, asyncio.get_running_loop()
+        is_first = True  # timers may go off a clock tick early
+        while self._waiting:
+            turn, units = self._waiting[0]
+            if not turn.cancelled():
+                now = loop.time()
+                if self._paid_until > now and not is_first:
+                    self._timer = loop.call_at(self._paid_until, self._serve)
+                    return
+                self._pay(units, now)
+                turn.set_result(None)
+                is_first = False
+            self._waiting.popleft()

@@ -440,6 +440,31 @@ async def test_a_bucket_keeps_its_rate() -> None:
     assert loop.time() - begun >= 0.19
 
 
+async def test_who_stops_waiting_for_a_bucket_keeps_no_one_else_waiting() -> None:
+    bucket = TokenBucket(1)
+    await bucket.acquire(1)
+    waiting = [asyncio.create_task(bucket.acquire(1_000)) for _ in range(5)]
+    await asyncio.sleep(0)
+    last = asyncio.create_task(bucket.acquire(1))
+    await asyncio.sleep(0)
+    for task in waiting:
+        task.cancel()
+    async with asyncio.timeout(60):  # it would be hours behind them
+        await last
+    assert all(task.cancelled() for task in waiting)
+
+
+async def test_a_bucket_serves_in_order() -> None:
+    bucket, served = TokenBucket(50), list[int]()
+
+    async def pass_through(number: int) -> None:
+        await bucket.acquire(1)
+        served.append(number)
+
+    await asyncio.gather(*(pass_through(number) for number in range(12)))
+    assert served == list(range(12))
+
+
 async def test_requests_per_second_are_kept(connect: Connect) -> None:
     async with fake_registry() as registry:
         registry.load("team/app", IMAGE, "v1")
