@@ -29,7 +29,7 @@ from app.domain.errors import SettingsError
 from app.jobs.submission import new_id
 from app.observability import configure_logging, get_logger, share_metrics
 from app.process_channel import ProcessChannel, ProcessStart, Topic, open_channel
-from app.processes.cores import usable_cores
+from app.processes.cores import default_workers, usable_cores
 from app.processes.supervisor import ChildMain, ProcessRole, Supervisor
 from app.processes.unit_dispatcher import UnitDispatcher
 from app.settings import Settings
@@ -41,10 +41,6 @@ HTTP_DRAIN_SECONDS = 5
 BACKLOG = 2_048
 HEARTBEAT_SECONDS = 1.0
 METRICS_FOLDER = "registry-sync-metrics-"
-MOST_WORKERS = 4
-"""Worker processes without a setting: more are for those who know that the registries and the database bear them."""
-MOST_WORKERS_BESIDE_SQLITE = 2
-"""SQLite has one writer at a time: four processes commit hardly more than two, and the API waits twice as long."""
 
 log = get_logger(__name__)
 
@@ -61,7 +57,7 @@ def serve(settings: Settings, *, is_working: bool) -> None:
         runner.run(check_may_listen(settings))
     from app.main import create_app  # loaded once, for all processes; workers alone need no web framework
 
-    workers = _worker_processes(settings) if is_working else 0
+    workers = _worker_processes(settings, has_api=True) if is_working else 0
     with _listening(settings.host, settings.port) as listener, temporary_folder(METRICS_FOLDER) as metrics:
         host = _Host(settings, listener, metrics)
         roles = [ProcessRole("api", host.serving_main("api", create_app)), *host.worker_roles(workers)]
@@ -78,7 +74,7 @@ def work(settings: Settings) -> None:
     with asyncio.Runner() as runner:
         load_sealer(settings)
         runner.run(prepare(settings))
-    workers, port = _worker_processes(settings), settings.worker_metrics_port
+    workers, port = _worker_processes(settings, has_api=False), settings.worker_metrics_port
     with contextlib.ExitStack() as stack:
         listener = None if port is None else stack.enter_context(_listening(settings.host, port))
         host = _Host(settings, listener, stack.enter_context(temporary_folder(METRICS_FOLDER)))
@@ -130,9 +126,9 @@ def _supervise(settings: Settings, roles: list[ProcessRole], *, on_drain: Callab
         runner.run(supervisor.run())
 
 
-def _worker_processes(settings: Settings) -> int:
-    most = MOST_WORKERS_BESIDE_SQLITE if settings.database_url.startswith("sqlite") else MOST_WORKERS
-    return settings.worker_processes or min(usable_cores(), most)
+def _worker_processes(settings: Settings, *, has_api: bool) -> int:
+    is_sqlite = settings.database_url.startswith("sqlite")
+    return settings.worker_processes or default_workers(usable_cores(), has_api=has_api, is_sqlite=is_sqlite)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
+from msgspec import Struct
+
 from app.domain.notify_url import Notify
 from app.domain.plan import Listing
 from app.domain.reference import Digest
@@ -110,8 +112,7 @@ class ImageCounts:
         return self.queued + self.running + ended
 
 
-@dataclass(frozen=True, slots=True)
-class BlobCounts:
+class BlobCounts(Struct, frozen=True, gc=False):
     """What became of blobs: found at the destination, mounted there, or sent."""
 
     present: int = 0
@@ -119,8 +120,7 @@ class BlobCounts:
     transferred: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ByteCounts:
+class ByteCounts(Struct, frozen=True, gc=False):
     """Bytes of blobs: known to be needed, dealt with in any way, sent over the wire; all but the last never shrink."""
 
     total: int = 0
@@ -200,8 +200,7 @@ class Job:
         return self.kind is JobKind.PLAN
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True, gc=False):
     """One image a job copies: one source to one destination; or what stands among them for what can't be planned."""
 
     id: str
@@ -220,9 +219,9 @@ class Image:
     previous_digest: Digest | None = None
     media_type: str | None = None
     platforms: tuple[str, ...] = ()
-    companions: CompanionNames = field(default_factory=CompanionNames)
-    blobs: BlobCounts = field(default_factory=BlobCounts)
-    bytes: ByteCounts = field(default_factory=ByteCounts)
+    companions: CompanionNames = CompanionNames()
+    blobs: BlobCounts = BlobCounts()
+    bytes: ByteCounts = ByteCounts()
     attempts: int = 0
     error: ExecutionError | None = None
     started_at: datetime | None = None

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
+from msgspec import Struct
+
 from app.domain.errors import ContentError
 from app.domain.reference import Digest, InvalidReferenceError
 
@@ -100,8 +102,7 @@ class Platform:
         return f"{name}:{self.os_version}" if self.os_version else name
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True, gc=False):
     """A pointer to content: what it is, how large, and its digest (image spec, "OCI Content Descriptors")."""
 
     media_type: str

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from msgspec import Struct
+
 from app.domain.errors import InvalidRequestError, TransferError
 from app.domain.manifest import Platform
 from app.domain.reference import Digest, Reference
@@ -30,8 +32,7 @@ class SeenDigests:
     destination: Digest | None
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedCopy:
+class PlannedCopy(Struct, frozen=True, gc=False):
     """One source reference and every destination it goes to; it is read once for all of them."""
 
     source: Reference
@@ -43,7 +44,7 @@ class PlannedCopy:
     """Whether so many of the repository's tags are copied that a list of all their digests saves requests."""
     rule: int | None = None
     """Which of the request's rules takes it, counted from 0."""
-    seen: Mapping[Reference, SeenDigests] = field(default_factory=dict)
+    seen: Mapping[Reference, SeenDigests] = {}
     """By destination, what an earlier plan saw: it is copied only where that still is so."""
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
 
+from msgspec import Struct
 from pydantic_core import CoreSchema, core_schema
 
 DOCKER_HUB = "docker.io"
@@ -27,6 +27,7 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _REPOSITORY = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _DIGEST_HEX = {"sha256": 64, "sha512": 128}
+_HEX = re.compile(r"[0-9a-f]+")
 _MAX_PORT = 65_535
 DIGEST_TAG_KINDS = ("sig", "att", "sbom")
 _FALLBACK_TAG = re.compile(r"sha(?:256|512)-[0-9a-f]{64}")
@@ -95,7 +96,7 @@ class Digest(_Word):
     def __new__(cls, value: str) -> Self:
         """Check; raise `InvalidReferenceError`."""
         algorithm, _, encoded = value.partition(":")
-        if len(encoded) != _DIGEST_HEX.get(algorithm, -1) or not re.fullmatch(r"[0-9a-f]+", encoded):
+        if len(encoded) != _DIGEST_HEX.get(algorithm, -1) or not _HEX.fullmatch(encoded):
             message = f"{_shown(value)} is not a sha256 or sha512 digest"
             raise InvalidReferenceError(message, code="invalid_digest")
         return super().__new__(cls, value)
@@ -111,8 +112,7 @@ class Digest(_Word):
         return self.partition(":")[2]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Repository:
+class Repository(Struct, frozen=True, order=True, gc=False):
     """A repository of one registry."""
 
     registry: Registry
@@ -128,11 +128,10 @@ class Repository:
             message = f"host and repository together are longer than {MAX_NAME_LENGTH} characters"
             raise InvalidReferenceError(message, code="invalid_repository")
 
-    @classmethod
-    def parse(cls, text: str) -> Self:
+    @staticmethod
+    def parse(text: str) -> Repository:
         """Read `host/path` or a Docker Hub short name; raise `InvalidReferenceError`."""
-        registry, path = split_host(text)
-        return cls(registry, path)
+        return _repository(text)
 
     @property
     def namespace(self) -> str:
@@ -144,12 +143,14 @@ class Repository:
         """The last part of the path."""
         return self.path.rpartition("/")[2]
 
+    def __hash__(self) -> int:
+        return hash(self.path)  # a text remembers its hash
+
     def __str__(self) -> str:
         return f"{self.registry}/{self.path}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Reference:
+class Reference(Struct, frozen=True, order=True, gc=False):
     """A manifest in a repository: by tag, by digest, or by digest with a tag to be known by."""
 
     repository: Repository
@@ -170,6 +171,9 @@ class Reference:
             message = f"{self} names neither a tag nor a digest"
             raise InvalidReferenceError(message)
         return target
+
+    def __hash__(self) -> int:
+        return hash((self.repository.path, self.tag, self.digest))
 
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
@@ -194,6 +198,11 @@ def digest_tags_of(digest: Digest) -> tuple[Tag, ...]:
     return tuple(Tag(f"sha256-{digest.encoded}.{kind}") for kind in DIGEST_TAG_KINDS)
 
 
+@lru_cache(maxsize=4_096)
+def _repository(text: str) -> Repository:
+    return Repository(*split_host(text))
+
+
 def split_host(text: str) -> tuple[Registry, str]:
     """Divide `host/path` the way the docker command line does; the path is not checked yet."""
     first, slash, rest = text.partition("/")
@@ -206,6 +215,7 @@ def split_host(text: str) -> tuple[Registry, str]:
     return registry, rest
 
 
+@lru_cache(maxsize=1_024)
 def split_host_prefix(text: str) -> tuple[Registry, str]:
     """Divide `host[/prefix]`; unlike a repository, a prefix on Docker Hub gets no `library/`."""
     first, slash, _ = text.partition("/")

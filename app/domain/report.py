@@ -6,9 +6,11 @@ All of them are data, never HTTP statuses.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
+
+from msgspec import Struct, structs
 
 from app.domain.errors import CopyError, RegistryError, RegistrySyncError, Side
 from app.domain.reference import Digest, Reference, Repository, Tag
@@ -27,8 +29,7 @@ PlanAction = Literal["copy", "update", "up_to_date", "refused", "failed"]
 """What comparing both sides says of a row: `refused` is not copied whatever the registries say, `failed` is unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class CompanionNames:
+class CompanionNames(Struct, frozen=True, gc=False):
     """Referrers and digest tags that come along with an image: how many, and the first of their tags or digests."""
 
     count: int = 0
@@ -41,8 +42,7 @@ class CompanionNames:
         return cls(len(ordered), tuple(ordered[:MAX_FIRST]))
 
 
-@dataclass(frozen=True, slots=True)
-class ActionCounts:
+class ActionCounts(Struct, frozen=True, gc=False):
     """What the rows of a job come to that have ended: how many by what was to be done, and companions beside them."""
 
     copy: int = 0
@@ -57,7 +57,7 @@ class ActionCounts:
         if action is None:
             return self
         counted = {action: getattr(self, action) + rows, "companions": self.companions + companions}
-        return replace(self, **counted)
+        return structs.replace(self, **counted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +162,7 @@ def merged_warnings(existing: tuple[JobWarning, ...], new: Iterable[JobWarning])
     return tuple(merged.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(Struct, frozen=True, gc=False):
     """What became of the blobs of one copy so far."""
 
     blobs_present: int = 0
@@ -192,8 +191,7 @@ def _failure_text(failure: FailureCount) -> str:
 _KIND_TEXTS = {"listing": "list", "refused": "refused copy"}
 
 
-@dataclass(frozen=True, slots=True)
-class CopyStep:
+class CopyStep(Struct, frozen=True, gc=False):
     """One step of a copy to one destination, for the image's log."""
 
     at: datetime
@@ -202,8 +200,7 @@ class CopyStep:
     details: Mapping[str, str | int | None]
 
 
-@dataclass(frozen=True, slots=True)
-class CopyResult:
+class CopyResult(Struct, frozen=True, gc=False):
     """How one copy to one destination ended."""
 
     destination: Reference
@@ -215,8 +212,8 @@ class CopyResult:
     previous_digest: Digest | None = None
     media_type: str | None = None
     platforms: tuple[str, ...] = ()
-    companions: CompanionNames = field(default_factory=CompanionNames)
-    tally: Tally = field(default_factory=Tally)
+    companions: CompanionNames = CompanionNames()
+    tally: Tally = Tally()
     error: ExecutionError | None = None
     warnings: tuple[JobWarning, ...] = ()
     attempts: int = 1
@@ -258,8 +255,7 @@ MAX_COUNTS_WITH_NAMES = 500
 """Counts of one job that say the first names; a request may have thousands of rules."""
 
 
-@dataclass(frozen=True, slots=True)
-class SelectionCount:
+class SelectionCount(Struct, frozen=True, gc=False):
     """How many tags or repositories a rule takes or drops for one reason, and the first of them."""
 
     rule: int
@@ -297,7 +293,7 @@ class SelectionTally:
     def take_in(self, other: SelectionTally, *, instead: SelectionReason | None = None) -> None:
         """Add another tally of the rule; `instead` is why nothing is taken of what that one has taken."""
         for each in other.counts:
-            new = replace(each, reason=instead) if instead is not None and each.taken else each
+            new = structs.replace(each, reason=instead) if instead is not None and each.taken else each
             known = self._counts.get((new.kind, new.reason))
             self._counts[new.kind, new.reason] = new if known is None else _sum(known, new)
 
@@ -307,7 +303,7 @@ class SelectionTally:
             self._counts[kind, reason] = SelectionCount(self._rule, kind, reason, 1, (str(name),))
         else:
             first = known.first if len(known.first) >= MAX_FIRST else (*known.first, str(name))
-            self._counts[kind, reason] = replace(known, count=known.count + 1, first=first)
+            self._counts[kind, reason] = structs.replace(known, count=known.count + 1, first=first)
 
 
 def merged_counts(existing: Iterable[SelectionCount], new: Iterable[SelectionCount]) -> tuple[SelectionCount, ...]:
@@ -319,10 +315,10 @@ def merged_counts(existing: Iterable[SelectionCount], new: Iterable[SelectionCou
         if known is not None:
             merged[key] = _sum(known, each)
         else:
-            merged[key] = each if len(merged) < MAX_COUNTS_WITH_NAMES else replace(each, first=())
+            merged[key] = each if len(merged) < MAX_COUNTS_WITH_NAMES else structs.replace(each, first=())
     return tuple(merged.values())
 
 
 def _sum(one: SelectionCount, other: SelectionCount) -> SelectionCount:
     first = tuple(dict.fromkeys((*one.first, *other.first)))[:MAX_FIRST]
-    return replace(one, count=one.count + other.count, first=first)
+    return structs.replace(one, count=one.count + other.count, first=first)

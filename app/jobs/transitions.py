@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
+from msgspec import structs
+
 from app.domain.errors import ConflictError
 from app.domain.job import (
     JOB_MOVES,
@@ -124,8 +126,10 @@ class JobTransition:
 
     def count_planned(self, actions: Iterable[PlanAction | None]) -> None:
         """Count rows that ended with the planning."""
+        totals = self._job.totals
         for action in actions:
-            self._job = replace(self._job, totals=self._job.totals.counting(action))
+            totals = totals.counting(action)
+        self._job = replace(self._job, totals=totals)
 
     def wait_for(self, pause: JobPause) -> None:
         """Note that work of it waits for a registry; of several pauses the longest is shown."""
@@ -198,7 +202,7 @@ class JobTransition:
                 blobs.mounted + tally.blobs_mounted,
                 blobs.transferred + tally.blobs_transferred,
             ),
-            bytes=replace(
+            bytes=structs.replace(
                 amounts,
                 total=amounts.total + tally.bytes_total,
                 done=amounts.done + tally.bytes_done,
@@ -250,5 +254,5 @@ def _with_rate(job: LockedJob, now: datetime) -> LockedJob:
 
 
 def _rated(job: LockedJob, amounts: ByteCounts, *, now: datetime, per_second: int) -> LockedJob:
-    progress = replace(job.progress, bytes=replace(amounts, per_second=per_second))
+    progress = replace(job.progress, bytes=structs.replace(amounts, per_second=per_second))
     return replace(job, progress=progress, rate_at=now, rate_bytes=amounts.transferred)

@@ -9,9 +9,9 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 
 import httpx
+from msgspec.structs import replace
 
 from app.concurrency import note_moved, waiting_for
 from app.domain.errors import ContentError, RegistryError

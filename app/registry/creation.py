@@ -15,12 +15,13 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import structlog
+from msgspec.structs import replace
 
 from app.domain.errors import RegistryError
 from app.domain.reference import DOCKER_HUB

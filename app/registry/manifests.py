@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import httpx
 import structlog
+from msgspec.structs import replace
 
 from app.domain.errors import ContentError, RegistryError
 from app.domain.manifest import (

@@ -6,11 +6,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import structlog
+from msgspec.structs import replace
 
 from app.domain.errors import ContentError, RegistryError
 from app.domain.manifest import Descriptor, Manifest, MediaType, digest_of, parse_descriptor, parse_manifest

@@ -6,12 +6,14 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NoReturn, TypeVar
 
 import httpx
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from app.concurrency import ANSWER_BYTES, back_off, note_moved, waiting_elsewhere, waiting_for
 from app.domain.errors import RegistryError
@@ -38,8 +40,7 @@ _WARNING = re.compile(r'299 - "((?:[^"\\]|\\.){1,4096})"')
 _MAX_WARNINGS = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegistryRequest:
+class RegistryRequest(Struct, frozen=True, kw_only=True):
     """What is asked of a registry."""
 
     operation: str
@@ -48,8 +49,8 @@ class RegistryRequest:
     scopes: Scopes
     expects: frozenset[int]
     """Statuses that are answers; every other one is an error."""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content: Content = field(default=None, repr=False)
+    headers: Mapping[str, str] = {}
+    content: Content = None
     body_limit: int = MAX_ERROR_BYTES
     is_pull: bool = False
     """A manifest GET: what Docker Hub counts."""
@@ -57,11 +58,14 @@ class RegistryRequest:
     answer_seconds: float | None = None
     is_fresh: bool = False
     """Whether to go over a new connection: what came over an existing one was damaged."""
-    login: Mapping[str, str] | None = field(default=None, repr=False)
+    login: Mapping[str, str] | None = None
     """What logs in to a registry's own API, in place of what its `/v2/` asks for: sent to where `url` is, and to no
     other host."""
     on_begin: Callable[[], None] | None = None
-    """Called when its turn has come, before it is sent: until then, cancelling it leaves nothing at the registry."""
+    """Called when it has its permit, before it is sent: until then, cancelling it leaves nothing at the registry."""
+
+    def __repr__(self) -> str:  # neither the login nor the content
+        return f"RegistryRequest({self.operation}: {self.method} {self.url})"
 
 
 class RequestExecutor:

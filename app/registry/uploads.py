@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 
 import httpx
 import structlog
+from msgspec.structs import replace
 
 from app.domain.errors import ContentError, RegistryError
 from app.domain.manifest import Descriptor

@@ -6,10 +6,10 @@ Every change of one carries a revision of its job's own counter.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct, structs
 from sqlalchemy import ColumnElement, Row, Select, bindparam, delete, insert, or_, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -51,8 +51,7 @@ _PROGRESS: tuple[ColumnElement[Any], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class StoredImage:
+class StoredImage(Struct, frozen=True, gc=False):
     """An image beside what has to be known to copy it."""
 
     position: int
@@ -68,8 +67,7 @@ class StoredImage:
         return Tally(blobs.present, blobs.mounted, blobs.transferred, amounts.total, amounts.done, amounts.transferred)
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedImage:
+class PlannedImage(Struct, frozen=True, gc=False):
     """A row that planning makes, with its place in the job; one with an error is done."""
 
     position: int
@@ -278,7 +276,7 @@ def _recorded(position: int, image: Image, revision: int) -> dict[str, Any]:
         "previous_digest": image.previous_digest,
         "media_type": image.media_type,
         "platforms": list(image.platforms) or None,
-        "companions": asdict(image.companions) if image.companions.count else None,
+        "companions": structs.asdict(image.companions) if image.companions.count else None,
         "blobs_present": image.blobs.present,
         "blobs_mounted": image.blobs.mounted,
         "blobs_transferred": image.blobs.transferred,
@@ -295,16 +293,16 @@ def _recorded(position: int, image: Image, revision: int) -> dict[str, Any]:
 
 def copy_of(row: Any) -> PlannedCopy:
     """Read what is to be copied, to the destination of this row alone."""
-    selection = row.selection or {}
+    selection, destination = row.selection or {}, Reference.parse(row.destination)
     return PlannedCopy(
         source=Reference.parse(row.source),
-        destinations=(Reference.parse(row.destination),),
+        destinations=(destination,),
         platforms=tuple(Platform.parse(text) for text in selection.get("platforms", ())),
         platform_mode=selection.get("mode", "auto"),
         digest_tags=selection.get("digest_tags", "unknown"),
         many=selection.get("many", False),
         rule=row.rule,
-        seen=_seen(row, Reference.parse(row.destination)),
+        seen=_seen(row, destination),
     )
 
 

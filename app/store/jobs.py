@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import structs
 from sqlalchemy import Row, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -129,7 +130,7 @@ def changed_columns(job: LockedJob) -> dict[str, Any]:
         "error": error_document(job.error),
         "failures": failure_documents(job.failures),
         "warnings": warning_documents(job.warnings),
-        "totals": asdict(job.totals),
+        "totals": structs.asdict(job.totals),
         "waiting_for": pause_document(job.waiting_for),
         "started_at": job.started_at,
         "finished_at": job.finished_at,
@@ -379,7 +380,7 @@ def read_warnings(documents: list[dict[str, Any]]) -> tuple[JobWarning, ...]:
 
 def selection_documents(counts: Iterable[SelectionCount]) -> list[dict[str, Any]]:
     """Write how many tags and repositories rules take and drop."""
-    return [asdict(count) for count in counts]
+    return [structs.asdict(count) for count in counts]
 
 
 def read_selection(documents: list[dict[str, Any]] | None) -> tuple[SelectionCount, ...]:

@@ -14,10 +14,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from app.concurrency import run_limited
 from app.domain.errors import ContentError, CopyError, RegistryError, TransferError
@@ -253,8 +255,7 @@ class MissingTags:
 Action = Literal["copy", "update", "up_to_date", "refused"]
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True, gc=False):
     """The source's manifest, what the destinations should have of it, and what they have."""
 
     source: Descriptor
@@ -263,7 +264,7 @@ class Comparison:
     rewritten: Rewritten | None
     options: Options
     copy: PlannedCopy
-    found: dict[Reference, Descriptor | CopyError | None] = field(default_factory=dict)
+    found: dict[Reference, Descriptor | CopyError | None] = {}
     manifest: Manifest | None = None
     """The source's manifest, where it was read already."""
 
@@ -324,10 +325,15 @@ async def compare(
         found = await _find_all(clients, unlisted, wanted=copy.source, options=options)
         source = await _source(clients, copy, is_to_be_read=not any(found.values()))
     else:
-        async with asyncio.TaskGroup() as group:
-            asked = group.create_task(_find_all(clients, unlisted, wanted=copy.source, options=options))
+        asked = asyncio.create_task(_find_all(clients, unlisted, wanted=copy.source, options=options))
+        try:
             source = known or await _source(clients, copy)
-        found = {place: listed.get(place) or asked.result()[place] for place in copy.destinations}
+            others = await asked
+        finally:
+            if not asked.done():
+                asked.cancel()
+                await asyncio.wait({asked})
+        found = {place: listed.get(place) or others[place] for place in copy.destinations}
     if isinstance(source, CopyError):
         raise source
     if listed and lists is not None:
@@ -384,8 +390,7 @@ async def _verify(
     return source
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
+class _Source(Struct, frozen=True, gc=False):
     """What the source's reference stands for."""
 
     descriptor: Descriptor

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from msgspec import Struct, structs
+
 from app.concurrency import back_off, run_limited
 from app.domain.errors import ContentError, CopyError, RegistryError, TransferError
 from app.domain.manifest import INDEX_TYPES, Descriptor, Manifest, missing_platforms, select_children
@@ -125,7 +127,7 @@ class Copier:
         for destination in left:
             by_mode.setdefault(await self._platform_mode(copy, destination), []).append(destination)
         for mode, destinations in by_mode.items():
-            wanted = copy if mode == copy.platform_mode else replace(copy, platform_mode=mode)
+            wanted = copy if mode == copy.platform_mode else structs.replace(copy, platform_mode=mode)
             await self._try_in(wanted, options, destinations, is_auto=copy.platform_mode == "auto")
         await self._expect_moved(copy.source, left)
 
@@ -149,7 +151,7 @@ class Copier:
         references = tuple(target.reference for target in targets)
         attempt = Attempt(
             self._clients,
-            copy if references == copy.destinations else replace(copy, destinations=references),
+            copy if references == copy.destinations else structs.replace(copy, destinations=references),
             options,
             blobs=self._blobs,
             seen_blobs=self._seen_blobs if options.force else None,
@@ -168,7 +170,7 @@ class Copier:
             destination.outcome, destination.error = outcome, target.error
             await self._create_missing(destination, target)
             if is_auto and copy.platform_mode == "rewrite" and outcome.reason is None and outcome.is_rewritten:
-                destination.outcome = replace(outcome, reason=REWRITTEN)
+                destination.outcome = structs.replace(outcome, reason=REWRITTEN)
             if target.refuses_sparse:
                 note = DestinationNote("refuses_sparse")
                 await self._destination_notes.put(target.repository, None, note)
@@ -273,8 +275,7 @@ MAX_PARTS = 1_000
 """Manifests below an index that are looked at, while it is unchanged, for what was hung on them later."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True, gc=False):
     """What became of one destination, or what is known of it where it failed."""
 
     how: Literal["copied", "up_to_date", "failed"]
@@ -359,7 +360,7 @@ class Attempt:
         await self._bring(comparison, outcomes)
         rule = self._copy.rule
         return [
-            replace(outcome, warnings=tuple(replace(warning, rule=rule) for warning in target.warnings))
+            structs.replace(outcome, warnings=tuple(replace(warning, rule=rule) for warning in target.warnings))
             if target.warnings
             else outcome
             for target, outcome in outcomes.items()
@@ -408,11 +409,11 @@ class Attempt:
         same = [target for target in unchanged if outcomes[target].reason is None]
         repaired = await self._repair(comparison, same)
         for target in repaired:
-            outcomes[target] = replace(outcomes[target], how="copied", action="update", reason=REPAIRED)
+            outcomes[target] = structs.replace(outcomes[target], how="copied", action="update", reason=REPAIRED)
         same = [target for target in same if target not in repaired]
         incomplete = [target for target in same if await self._lacks_children(comparison, target)]
         for target in incomplete:
-            outcomes[target] = replace(outcomes[target], how="copied", action="update")
+            outcomes[target] = structs.replace(outcomes[target], how="copied", action="update")
         if settled := [target for target in same if target not in incomplete]:
             if comparison.rewritten is not None:
                 self._warn_of_platforms(comparison.rewritten.root, settled)
@@ -426,7 +427,7 @@ class Attempt:
             with _failing(replaced):
                 await self._copy_to(comparison, replaced)
             for target in replaced:
-                outcomes[target] = replace(outcomes[target], platforms=self._platforms, reason=self._reason)
+                outcomes[target] = structs.replace(outcomes[target], platforms=self._platforms, reason=self._reason)
 
     async def _repair(self, comparison: Comparison, targets: Sequence[DestinationState]) -> list[DestinationState]:
         """Look below tags that are right for what is missing, and bring it; return the targets something came to.
@@ -681,7 +682,7 @@ class Attempt:
         if tag is None or entries is None or not entries.has_others:
             return outcome
         if not entries.missing:
-            return replace(
+            return structs.replace(
                 outcome,
                 how="up_to_date",
                 action="up_to_date",
@@ -692,7 +693,7 @@ class Attempt:
         await self._gatherer.gather(bundle)
         await self._mover.move(self._gatherer.needs.values())
         await self._publisher.push_below(bundle)
-        return replace(outcome, reason=MERGED, destination_digest=await add_entries(target, tag, entries))
+        return structs.replace(outcome, reason=MERGED, destination_digest=await add_entries(target, tag, entries))
 
 
 def _merges(comparison: Comparison, target: DestinationState) -> bool:

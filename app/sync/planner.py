@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from app.clock import now
 from app.domain.errors import ContentError, CopyError, InvalidRequestError
@@ -46,8 +49,7 @@ TAGS_PER_HEAD = 20
 Planned = PlannedCopy | RefusedCopy | FailedListing | JobWarning | SelectionCount
 
 
-@dataclass(frozen=True, slots=True)
-class _Origin:
+class _Origin(Struct, frozen=True, gc=False):
     """What goes to a destination, but for its tag or digest: one for all tags of a repository."""
 
     repository: Repository
@@ -82,7 +84,9 @@ class DestinationClaims:
             elif first != self._claim_of(copy, destination):
                 error = self._conflict(copy, destination, first)
                 yield from self.refuse(copy.source, str(destination), error, rule=copy.rule)
-        if claimed:
+        if len(claimed) == len(copy.destinations):
+            yield copy
+        elif claimed:
             yield replace(copy, destinations=tuple(claimed))
 
     def release(self, repositories: Iterable[Repository]) -> None:

@@ -19,6 +19,7 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 import structlog
+from msgspec import structs
 from structlog.contextvars import bound_contextvars
 
 from app.concurrency import in_batches, retry_while_unavailable
@@ -109,10 +110,8 @@ class JobRunner:
         claim = await retry_while_unavailable(lambda: self._claims.claim(unit_id))
         if isinstance(claim, Claim):
             stop_signal.fence = claim.unit.fence
-            described: dict[str, Attribute] = {"registry_sync.job": claim.job.id, "registry_sync.unit": unit_id}
-            unit_span = span(
-                f"{claim.unit.kind} unit", kind="consumer", parent=claim.job.traceparent, attributes=described
-            )
+            about: dict[str, Attribute] = {"registry_sync.job": claim.job.id, "registry_sync.unit": unit_id}
+            unit_span = span(f"{claim.unit.kind} unit", kind="consumer", parent=claim.job.traceparent, attributes=about)
             with unit_span, bound_contextvars(job=claim.job.id, unit=unit_id):
                 try:
                     return await self._run(claim, stop_signal)
@@ -281,9 +280,11 @@ def _by_copy(images: Sequence[StoredImage]) -> list[list[StoredImage]]:
 
 
 def _joined(images: Sequence[StoredImage]) -> PlannedCopy:
+    if len(images) == 1:
+        return images[0].copy
     destinations = tuple(destination for image in images for destination in image.copy.destinations)
     seen = {place: digests for image in images for place, digests in image.copy.seen.items()}
-    return replace(images[0].copy, destinations=destinations, seen=seen)
+    return structs.replace(images[0].copy, destinations=destinations, seen=seen)
 
 
 @dataclass(frozen=True, slots=True)

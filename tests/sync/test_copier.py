@@ -68,7 +68,7 @@ async def test_counts_only_grow_while_it_is_copied(bench: Workbench, here: FakeR
     await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
     assert {str(place) for place, _ in bench.tallies} == {there.reference("app", "1")}
     for (_, before), (_, after) in zip(bench.tallies, bench.tallies[1:], strict=False):
-        assert all(getattr(after, name) >= getattr(before, name) for name in after.__slots__)
+        assert all(getattr(after, name) >= getattr(before, name) for name in after.__struct_fields__)
 
 
 async def test_the_largest_blobs_are_sent_first(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:

@@ -27,7 +27,7 @@ def test_counts_add_up_and_never_go_back(steps: list[tuple[Descriptor, str, int]
         else:
             progress.settle(blob, what)  # type: ignore[arg-type]  # of the literals above
     for before, after in itertools.pairwise(seen):
-        assert all(getattr(after, name) >= getattr(before, name) for name in Tally.__slots__)
+        assert all(getattr(after, name) >= getattr(before, name) for name in Tally.__struct_fields__)
         assert after != before
     last = progress.tally
     touched = {blob for blob, _, _ in steps}

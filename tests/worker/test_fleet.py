@@ -106,7 +106,8 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
 def running(url: str, folder: Path) -> Iterator[Fleet]:
     """Run all processes on a database."""
     number = 1 if url.startswith("sqlite") else 2
-    settings = {"GRACE_PERIOD": "1s", "DATABASE_URL": url, "SECRET_KEYS": json.dumps([Sealer.make_key()])}
+    settings = {"GRACE_PERIOD": "1s", "WORKER_PROCESSES": "2", "DATABASE_URL": url}
+    settings["SECRET_KEYS"] = json.dumps([Sealer.make_key()])
     folders = [folder / f"machine-{index}" for index in range(number)]
     for each in folders:
         each.mkdir()

@@ -100,7 +100,7 @@ def setup(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Setup]:
     with ExitStack() as stack:
         source = stack.enter_context(fake_registry_thread())
         destination = stack.enter_context(fake_registry_thread())
-        settings = {"GRACE_PERIOD": "1s"}
+        settings = {"GRACE_PERIOD": "1s", "WORKER_PROCESSES": "2"}
         if request.param == "postgresql":
             server = request.getfixturevalue("postgres_server")
             url = server.create_database(template=request.getfixturevalue("migrated_postgres")).url

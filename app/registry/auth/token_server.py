@@ -7,12 +7,13 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import httpx
+from msgspec.structs import replace
 
 from app.domain.errors import RegistryError
 from app.net.http_headers import PRODUCT

@@ -10,10 +10,10 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import httpcore
 import httpx
+from msgspec import Struct
 
 from app.domain.errors import RegistryError
 from app.registry.http.chunked import ChunkBudgetError
@@ -68,8 +68,7 @@ _PLAIN_HTTP = frozenset({"HTTP_REQUEST", "RECORD_LAYER_FAILURE", "WRONG_VERSION_
 """OpenSSL's reasons where a handshake is answered in plain http; which one depends on its release."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True, gc=False):
     """An answer whose (bounded) body was read."""
 
     status: int
@@ -80,8 +79,7 @@ class Response:
     trust: HostTrust
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorContext:
+class ErrorContext(Struct, frozen=True, gc=False):
     """What was asked of which registry, for messages and codes."""
 
     registry: str

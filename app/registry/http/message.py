@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, Self
 from urllib.parse import quote
 
 import httpcore
+from msgspec import Struct
+from msgspec.structs import replace
 
 from app.domain.errors import ContentError
 from app.net.stream import Piece
@@ -54,8 +56,7 @@ def whole_number(text: str) -> int | None:
     return int(text) if _NUMBER.fullmatch(text) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Url:
+class Url(Struct, frozen=True, gc=False):
     """Scheme, host (lower case, IPv6 without brackets), port, and the rest verbatim. Prints without its query."""
 
     scheme: str
@@ -217,18 +218,20 @@ class UploadBody:
         return piece
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpRequest:
+class HttpRequest(Struct, frozen=True, kw_only=True):
     """A request as it goes out."""
 
     method: str
     url: Url
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    content: Content = field(default=None, repr=False)
+    headers: Mapping[str, str] = {}
+    content: Content = None
     answer_seconds: float | None = None
     """How long the head of the answer may take, in place of what is usual."""
     is_fresh: bool = False
     """Whether to take a new connection: what came over an existing one was damaged."""
+
+    def __repr__(self) -> str:  # neither headers, which log in, nor content
+        return f"HttpRequest({self.method} {self.url})"
 
 
 class Headers(dict[str, str]):

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from app.clock import parse_time
 from app.domain.reference import DOCKER_HUB, Digest, InvalidReferenceError, Tag
@@ -32,8 +34,7 @@ _DOCKER_HUB_API = "https://hub.docker.com"
 _PAGE, _LARGE_PAGE = 100, 1000
 
 
-@dataclass(frozen=True, slots=True)
-class ListedTag:
+class ListedTag(Struct, frozen=True, gc=False):
     """What a list says of one tag; its media type is empty and its time None where the list says none."""
 
     tag: Tag

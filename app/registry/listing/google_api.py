@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote
 
 import httpx
+from msgspec.structs import replace
 
 from app.domain.registry import RepositoryTemplate
 from app.registry.auth.challenge import Scopes

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 
 from app.domain.errors import RegistryError
 from app.domain.reference import InvalidReferenceError, Tag

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import structlog
+from msgspec.structs import replace
 
 from app.clock import now
 from app.domain.errors import RegistryError

@@ -27,11 +27,11 @@ class TokenBucket:
         if not self._waiting and self._paid_until <= (now := loop.time()):
             self._pay(units, now)
             return
-        turn = loop.create_future()
-        self._waiting.append((turn, units))
+        granted = loop.create_future()
+        self._waiting.append((granted, units))
         if self._timer is None:
             self._timer = loop.call_at(self._paid_until, self._serve)
-        await turn
+        await granted
 
     def _pay(self, units: float, now: float) -> None:
         self._paid_until = max(self._paid_until, now - REST_SECONDS) + units / self.rate
@@ -40,13 +40,13 @@ class TokenBucket:
         self._timer, loop = None, asyncio.get_running_loop()
         is_first = True  # timers may go off a clock tick early
         while self._waiting:
-            turn, units = self._waiting[0]
-            if not turn.cancelled():
+            granted, units = self._waiting[0]
+            if not granted.cancelled():
                 now = loop.time()
                 if self._paid_until > now and not is_first:
                     self._timer = loop.call_at(self._paid_until, self._serve)
                     return
                 self._pay(units, now)
-                turn.set_result(None)
+                granted.set_result(None)
                 is_first = False
             self._waiting.popleft()

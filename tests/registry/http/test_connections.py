@@ -5,10 +5,10 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import httpcore
 import pytest
+from msgspec.structs import replace
 
 from app.net.address_guard import AddressRules, Dialer
 from app.net.stream import Piece
