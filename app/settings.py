@@ -167,8 +167,8 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         le=64,
-        description="Worker processes of this host; by default one for each core it may use, less one where the API is, "
-        "at least 1, at most 4, beside SQLite 2.",
+        description="Worker processes of this host; by default one for each core it may use, less one where the API "
+        "is, at least 1, at most 4, beside SQLite 2.",
     )
     grace_period: Duration = Field(
         default=30, description="How long running work may go on after SIGTERM before it is put back into the queue."
