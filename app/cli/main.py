@@ -25,7 +25,8 @@ from app.domain.errors import SettingsError
 if TYPE_CHECKING:
     from app.settings import Settings
 
-_PROCESSES_HELP = "Worker processes. [default: one a core, at most 4; 2 on SQLite]"
+_SERVE_PROCESSES = "Worker processes. [default: one a core less one, at least 1, at most 4; 2 on SQLite]"
+_WORK_PROCESSES = "Worker processes. [default: one a core, at most 4]"
 
 commands = typer.Typer(
     name="registry-sync",
@@ -49,7 +50,7 @@ def serve(
     *,
     host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on. [default: 8080]")] = None,
-    processes: Annotated[int | None, typer.Option(help=_PROCESSES_HELP)] = None,
+    processes: Annotated[int | None, typer.Option(help=_SERVE_PROCESSES)] = None,
     require_key: Annotated[
         bool, typer.Option("--require-key", help="Serve no caller without an API key, not even one on this machine.")
     ] = False,
@@ -69,7 +70,7 @@ def serve(
 def work(
     *,
     concurrency: Annotated[int | None, typer.Option(help="Units of work at once in each. [default: 4]")] = None,
-    processes: Annotated[int | None, typer.Option(help=_PROCESSES_HELP)] = None,
+    processes: Annotated[int | None, typer.Option(help=_WORK_PROCESSES)] = None,
 ) -> None:
     """Work on jobs, on as many machines as you like that reach the database."""
     with errors_in_one_line():

@@ -68,7 +68,7 @@ class ClientSettings:
     cancel_seconds: float = 5.0
     """For ending an upload session that is not wanted any more."""
     opening_seconds: float = 2.0
-    """What a task that is cancelled waits for a session that the registry is just opening, to end it."""
+    """What a task that is cancelled takes to end a session that the registry is just opening."""
     settle_seconds: float = 1.0
     """How long an upload that is taken up must not grow: what was on its way for the process before still arrives."""
     logins: LoginRules = NOTHING

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import httpx
 import structlog
@@ -40,6 +40,16 @@ _WARNING = re.compile(r'299 - "((?:[^"\\]|\\.){1,4096})"')
 _MAX_WARNINGS = 64
 
 
+@dataclass(slots=True)
+class RequestState:
+    """How far a request is that may be withdrawn: what was not sent leaves nothing at the registry."""
+
+    is_under_way: bool = False
+    """Whether it was sent, and the answer is waited for."""
+    is_withdrawn: bool = False
+    """Whether it is not to be sent any more, nor again."""
+
+
 class RegistryRequest(Struct, frozen=True, kw_only=True):
     """What is asked of a registry."""
 
@@ -61,11 +71,13 @@ class RegistryRequest(Struct, frozen=True, kw_only=True):
     login: Mapping[str, str] | None = None
     """What logs in to a registry's own API, in place of what its `/v2/` asks for: sent to where `url` is, and to no
     other host."""
-    on_begin: Callable[[], None] | None = None
-    """Called when it has its permit, before it is sent: until then, cancelling it leaves nothing at the registry."""
+    state: RequestState | None = None
 
     def __repr__(self) -> str:  # neither the login nor the content
         return f"RegistryRequest({self.operation}: {self.method} {self.url})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("operation", self.operation)]
 
 
 class RequestExecutor:
@@ -129,7 +141,7 @@ class RequestExecutor:
             except RegistryError as error:
                 first = error
             return await self._retries.go_on(
-                first, lambda: self._fetch_once(request, context), may_repeat=lambda: not _has_begun(request.content)
+                first, lambda: self._fetch_once(request, context), may_repeat=lambda: _may_repeat(request)
             )
 
     async def fetch_json(self, request: RegistryRequest) -> Response:
@@ -168,11 +180,15 @@ class RequestExecutor:
             permit.give_back()
 
     async def _fetch_once(self, request: RegistryRequest, context: ErrorContext) -> Response:
-        permit, response = await self._begin(request, context)
         try:
-            body = await self.http.read(response, context, limit=request.body_limit)
+            permit, response = await self._begin(request, context)
+            try:
+                body = await self.http.read(response, context, limit=request.body_limit)
+            finally:
+                permit.give_back()
         finally:
-            permit.give_back()
+            if request.state is not None:
+                request.state.is_under_way = False
         note_moved(ANSWER_BYTES + len(body))
         return self.http.whole(response, body)
 
@@ -181,8 +197,8 @@ class RequestExecutor:
         self._keep_reserve(request, context)
         with waiting_elsewhere():  # for those that have the permits
             permit = await self.window.permit()
-        if request.on_begin is not None:
-            request.on_begin()
+        if request.state is not None:
+            request.state.is_under_way = True
         try:
             response = await self._with_login(request, context)
             is_home = self.http.trust_of(response.url) is HostTrust.HOME
@@ -388,6 +404,11 @@ class Retries:
             except RegistryError as failure:
                 error = failure
         raise error
+
+
+def _may_repeat(request: RegistryRequest) -> bool:
+    is_withdrawn = request.state is not None and request.state.is_withdrawn
+    return not is_withdrawn and not _has_begun(request.content)
 
 
 def _has_begun(content: Content) -> bool:

@@ -26,7 +26,7 @@ from app.registry.http.errors import Response, make_error
 from app.registry.http.message import UploadBody, Url, whole_number
 from app.registry.quirks import UploadStrategy
 from app.registry.read_ahead import ReadAheadBuffer
-from app.registry.requests import RegistryRequest, RequestExecutor
+from app.registry.requests import RegistryRequest, RequestExecutor, RequestState
 
 _log = structlog.get_logger(__name__)
 _MAX_STALLS = 2
@@ -310,19 +310,21 @@ async def ask_for_session(
 
     A task that is cancelled while the registry opens one waits a moment for it, and cancels it.
     """
-    is_sent = asyncio.Event()
-    asking = asyncio.create_task(executor.fetch(replace(request, on_begin=is_sent.set)))
+    state = RequestState()
+    asking = asyncio.create_task(executor.fetch(replace(request, state=state)))
     try:
         return await asyncio.shield(asking)
     except asyncio.CancelledError:
-        if is_sent.is_set():
-            await asyncio.wait({asking}, timeout=executor.http.settings.opening_seconds)
-        if not asking.done() or asking.cancelled() or asking.exception() is not None:
-            asking.cancel()
-        elif asking.result().status == httpx.codes.ACCEPTED:
-            with suppress(RegistryError):
-                await session_of(asking.result()).cancel()
+        state.is_withdrawn = True
+        if state.is_under_way or asking.done():
+            with suppress(RegistryError, TimeoutError):
+                async with asyncio.timeout(executor.http.settings.opening_seconds):
+                    answer = await asking
+                    if answer.status == httpx.codes.ACCEPTED:
+                        await session_of(answer).cancel()
         raise
+    finally:
+        asking.cancel()
 
 
 def open_session(

@@ -235,7 +235,7 @@ class MissingTags:
     """
 
     def __init__(self) -> None:
-        self._lacked: OrderedDict[Repository | Registry, bool] = OrderedDict()
+        self._lacked: dict[Repository | Registry, bool] = {}
 
     def are_expected(self, places: Sequence[Reference]) -> bool:
         """Return whether none of these destinations is likely to be there."""
@@ -245,17 +245,15 @@ class MissingTags:
 
     def note(self, place: Reference, *, is_missing: bool) -> None:
         """Note whether a destination was there."""
-        for key in (place.repository, place.repository.registry):
-            self._lacked[key] = is_missing
-            self._lacked.move_to_end(key)
-        while len(self._lacked) > MAX_PLACES:
-            self._lacked.popitem(last=False)
+        if len(self._lacked) > MAX_PLACES:
+            self._lacked.clear()
+        self._lacked[place.repository] = self._lacked[place.repository.registry] = is_missing
 
 
 Action = Literal["copy", "update", "up_to_date", "refused"]
 
 
-class Comparison(Struct, frozen=True, gc=False):
+class Comparison(Struct, frozen=True):
     """The source's manifest, what the destinations should have of it, and what they have."""
 
     source: Descriptor
@@ -323,7 +321,9 @@ async def compare(
         found: dict[Reference, Descriptor | CopyError | None] = {place: listed[place] for place in copy.destinations}
     elif not listed and missing.are_expected(unlisted):
         found = await _find_all(clients, unlisted, wanted=copy.source, options=options)
-        source = await _source(clients, copy, is_to_be_read=not any(found.values()))
+        foreseen = found if dry_run is None else dry_run.foresee(found)
+        is_new = not copy.seen and not any(foreseen.values())  # a plan that saw it may refuse it
+        source = await _source(clients, copy, is_to_be_read=is_new)
     else:
         asked = asyncio.create_task(_find_all(clients, unlisted, wanted=copy.source, options=options))
         try:
@@ -340,8 +340,7 @@ async def compare(
         source = await _verify(clients, copy, source, options=options, found=found, lists=lists)
     for place, there in found.items():
         missing.note(place, is_missing=there is None)
-    if dry_run is not None:
-        found |= {place: dry_run.find_manifest(place.repository, place.target) or found[place] for place in found}
+    found = found if dry_run is None else dry_run.foresee(found)
     wanted = source.rewritten.root.descriptor if source.rewritten else source.descriptor
     return Comparison(source.descriptor, wanted, source.rewritten, options, copy, found, source.manifest)
 
@@ -377,7 +376,7 @@ async def _verify(
         asked = (one for one in found.values() if isinstance(one, Descriptor) and one.size)
         return replace(source, descriptor=next(asked, source.descriptor))
     if not source.descriptor.size:
-        outcome = await _source(clients, copy, is_to_be_read=not any(found.values()))
+        outcome = await _source(clients, copy, is_to_be_read=not any(found.values()) and not copy.seen)
         if isinstance(outcome, CopyError):
             raise outcome
         source = outcome

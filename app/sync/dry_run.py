@@ -14,6 +14,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+from app.domain.errors import CopyError
 from app.domain.manifest import Descriptor, Manifest
 from app.domain.reference import Digest, Reference, Registry, Repository, Tag, is_fallback_tag
 
@@ -102,6 +103,12 @@ class DryRun:
     def _claim_key(self, blob: MissingBlob) -> bytes:
         place = blob.destination.repository
         return _key((self._name, place.registry if blob.is_mounted else str(place), blob.digest))
+
+    def foresee(
+        self, found: Mapping[Reference, Descriptor | CopyError | None]
+    ) -> dict[Reference, Descriptor | CopyError | None]:
+        """Return what was found at destinations, or what would be there."""
+        return {place: self.find_manifest(place.repository, place.target) or there for place, there in found.items()}
 
     def find_manifest(self, repository: Repository, target: Tag | Digest) -> Descriptor | None:
         """Return what a tag or digest would be; None where nothing was brought there."""

@@ -63,7 +63,7 @@ def contend(bench: Bench, section: Section, work: Work) -> None:
     with running(bench.settings) as service:
         contenders = _contenders(bench, work, service)
         for number in range(bench.rounds):
-            for name in _rotated([name for name in contenders if name not in failed], by=number):
+            for name in rotated([name for name in contenders if name not in failed], by=number):
                 try:
                     found[name].append(_one_run(work, contenders[name]))
                     print(f"  round {number + 1}: {name}: {_figures(found[name][-1])}", flush=True)
@@ -134,7 +134,8 @@ def _answered(source: RegistryProcess, destinations: Sequence[RegistryProcess]) 
     return sum(len(registry.access_log()) for registry in (source, *destinations))
 
 
-def _rotated(names: list[str], *, by: int) -> Iterator[str]:
+def rotated(names: list[str], *, by: int) -> Iterator[str]:
+    """Yield names in another order in each round: who comes first has no advantage over all of them."""
     start = by % len(names)
     yield from names[start:] + names[:start]
 

@@ -50,8 +50,11 @@ def many_layers(bench: Bench, section: Section) -> None:
 def small(bench: Bench, section: Section, *, tls: bool = False) -> None:
     """Copy 200 small images in 10 repositories to a registry nobody has seen before."""
     fill = many_images(SMALL_REPOSITORIES, SMALL_TAGS)
-    with _case(bench, fill, repositories=names(SMALL_REPOSITORIES), tls=tls) as work:
-        contend(bench, section, work)
+    with (
+        _case(bench, fill, repositories=names(SMALL_REPOSITORIES), tls=tls) as work,
+        _with_two_workers(bench, work) as both,
+    ):
+        contend(bench, section, both)
 
 
 def wiped(bench: Bench, section: Section) -> None:
@@ -79,7 +82,8 @@ def unchanged(bench: Bench, section: Section, *, tls: bool = False) -> None:
         def same() -> Iterator[Sequence[RegistryProcess]]:
             yield [twin]
 
-        contend(bench, section, replace(work, destinations=same))
+        with _with_two_workers(bench, replace(work, destinations=same)) as both:
+            contend(bench, section, both)
 
 
 def fan_out(bench: Bench, section: Section) -> None:
@@ -119,6 +123,18 @@ def chunked(bench: Bench, section: Section) -> None:
             if kind == "generic"
             else spread([a.usage.cpu_seconds / b.usage.cpu_seconds for (a, _), (b, _) in pairs]),
         )
+
+
+@contextmanager
+def _with_two_workers(bench: Bench, work: Work) -> Iterator[Work]:
+    """Have the service with two workers do the work too: by default it has one where there are two cores."""
+    with running({**bench.settings, "WORKER_PROCESSES": "2"}) as service:
+
+        def run(sides: Sequence[RegistryProcess]) -> Usage:
+            enter(service, work.source, *sides)
+            return run_job(service, work.request(sides)).used.usage
+
+        yield replace(work, extras={"registry-sync, 2 workers": run})
 
 
 @contextmanager

@@ -38,11 +38,12 @@ class FakeRegistry:
 
 @contextmanager
 def null_registries(
-    *, repositories: int = 50, tags: int = 200, ports: int = 2, tls: bool = False
+    *, repositories: int = 50, tags: int = 200, ports: int = 2, tls: bool = False, latency: float = 0.0
 ) -> Iterator[list[FakeRegistry]]:
-    """Run the null registry on some ports: all hold the same."""
+    """Run the null registry on some ports: all hold the same. `latency` is how many seconds later each answer comes."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["--repositories", str(repositories), "--tags", str(tags), "--ports", str(ports)]
+        arguments += ["--latency", str(latency)]
         ca_file = None
         if tls:
             made = make_server_certificate(Path(folder) / "tls")

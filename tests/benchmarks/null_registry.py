@@ -4,7 +4,7 @@
 
 It answers listings, those of ACR's own API too, and manifests as fast as Python can, so that what is measured is the
 client and the job path. It listens on as many ports as it is told, each a registry of its own to whoever asks, and
-counts requests at `/count`.
+counts requests at `/count`. With `--latency` every answer comes so many seconds later, as over a link.
 """
 
 import argparse
@@ -29,10 +29,11 @@ class NullRegistry(asyncio.Protocol):
     answered = 0
     """Of all connections together."""
 
-    def __init__(self, catalog: bytes, tags: bytes, digests: bytes) -> None:
+    def __init__(self, catalog: bytes, tags: bytes, digests: bytes, latency: float) -> None:
         self._catalog = catalog
         self._tags = tags
         self._digests = digests
+        self._latency = latency
         self._rest = b""
         self._transport: asyncio.WriteTransport | None = None
 
@@ -43,7 +44,11 @@ class NullRegistry(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         *heads, self._rest = (self._rest + data).split(b"\r\n\r\n")
         assert self._transport is not None
-        self._transport.writelines([self._answer(head) for head in heads])
+        answers = [self._answer(head) for head in heads]
+        if self._latency:
+            asyncio.get_running_loop().call_later(self._latency, self._transport.writelines, answers)
+        else:
+            self._transport.writelines(answers)
 
     def _answer(self, head: bytes) -> bytes:
         method, target, _ = head.split(b" ", 2)
@@ -94,6 +99,7 @@ def main() -> None:
     parser.add_argument("--repositories", type=int, default=50)
     parser.add_argument("--tags", type=int, default=200)
     parser.add_argument("--ports", type=int, default=1)
+    parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--certificate")
     parser.add_argument("--key")
     options = parser.parse_args()
@@ -107,7 +113,7 @@ def main() -> None:
     if options.certificate:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(options.certificate, options.key)
-    asyncio.run(serve(lambda: NullRegistry(catalog, tags, digests), ports=options.ports, tls=tls))
+    asyncio.run(serve(lambda: NullRegistry(catalog, tags, digests, options.latency), ports=options.ports, tls=tls))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from statistics import median
 from typing import Any
 
 from tests.benchmarks.content import GIB
-from tests.benchmarks.contest import OURS, Bench, run_peer, spread
+from tests.benchmarks.contest import OURS, Bench, rotated, run_peer, spread
 from tests.benchmarks.fakes import FakeRegistry, endless_registries, null_registries
 from tests.benchmarks.measuring import Usage, resident_bytes, tree
 from tests.benchmarks.peers import Copy, Peer
@@ -22,6 +23,8 @@ from tests.support.service import ServiceProcess
 
 MANY_REPOSITORIES, MANY_TAGS = 500, 200
 LISTED_REPOSITORIES, LISTED_TAGS = (1, 50), 1_000
+LATENCIES = (0.0, 0.02)
+BY_LIST, BY_HEAD = f"{OURS}, by list", f"{OURS}, by HEAD"
 CURVE = (100, 300, 1_000, 3_000, 10_000)
 PLANS = (10_000, 30_000, 100_000)
 TAGS_PER_REPOSITORY = 100
@@ -52,27 +55,35 @@ def tags(bench: Bench, section: Section) -> None:
 
 
 def listed(bench: Bench, section: Section) -> None:
-    """Go over 1,000 unchanged tags by digest lists, as ACR has them, at both sides; regsync compares by HEAD."""
-    table = section.table("repositories", "copier", "wall s", "CPU s", "requests", "ours / theirs: wall", "CPU")
+    """Go over 1,000 unchanged tags by digest lists, as ACR has them, at both sides, and by HEAD, as regsync does.
+
+    With answers that come at once, and 20 ms later: what a registry in another place takes.
+    """
+    table = section.table(
+        "repositories", "answers after", "copier", "wall s", "CPU s", "requests", "by list / this one: wall", "CPU"
+    )
     peers = [peer for peer in bench.peers if peer.name == "regsync"]
-    for repositories in LISTED_REPOSITORIES:
+    for repositories, latency in product(LISTED_REPOSITORIES, LATENCIES):
         found: dict[str, list[Usage]] = defaultdict(list)
         tags_of_each = LISTED_TAGS // repositories
         with (
-            null_registries(repositories=repositories, tags=tags_of_each) as sides,
+            null_registries(repositories=repositories, tags=tags_of_each, ports=4, latency=latency) as sides,
             running(bench.settings) as service,
         ):
-            enter(service, *sides, type="acr", **CONNECTIONS)
-            request = whole_registry(sides[0], sides[1:]) | {"options": {"companions": "on_change"}}
-            contenders = {OURS: partial(_run_listed, service, request)}
-            contenders |= {peer.label: partial(run_peer, peer, _all_of(sides, repositories)) for peer in peers}
-            for _ in range(bench.rounds):
-                for name, run in contenders.items():
+            with_lists, without = sides[:2], sides[2:]
+            enter(service, *with_lists, type="acr", **CONNECTIONS)
+            enter(service, *without, **CONNECTIONS)
+            contenders = {BY_LIST: partial(_run_listed, service, with_lists)}
+            contenders[BY_HEAD] = partial(_run_listed, service, without)
+            contenders |= {peer.label: partial(run_peer, peer, _all_of(without, repositories)) for peer in peers}
+            for number in range(bench.rounds):
+                for name in rotated([*contenders], by=number):
                     before = sides[0].answered()
-                    used = run()
+                    used = contenders[name]()
                     found[name].append(replace(used, requests=sides[0].answered() - before))
-        for name, used_each in found.items():
-            _add_listed(table, name, used_each, repositories=repositories, ours=found[OURS])
+                    print(f"  round {number + 1}: {repositories}, {latency}: {name}: {found[name][-1]}", flush=True)
+        for name in contenders:
+            _add_listed(table, [f"{repositories}", f"{latency * 1000:.0f} ms", name], found[name], ours=found[BY_LIST])
 
 
 def curves(bench: Bench, section: Section) -> None:
@@ -155,7 +166,8 @@ def entries(bench: Bench, section: Section) -> None:
         table.add(f"{ENTRIES}", mib(after), f"{(after - before) / ENTRIES / 1_000_000:.2f}")
 
 
-def _run_listed(service: ServiceProcess, request: dict[str, Any]) -> Usage:
+def _run_listed(service: ServiceProcess, sides: Sequence[FakeRegistry]) -> Usage:
+    request = whole_registry(sides[0], sides[1:]) | {"options": {"companions": "on_change"}}
     measured = run_job(service, request)
     _check_unchanged(measured.job, LISTED_TAGS)
     return measured.used.usage
@@ -166,12 +178,11 @@ def _all_of(sides: Sequence[FakeRegistry], repositories: int) -> list[Copy]:
     return [Copy(sides[0], sides[1], name) for name in names]
 
 
-def _add_listed(table: Table, name: str, used: Sequence[Usage], *, repositories: int, ours: Sequence[Usage]) -> None:
+def _add_listed(table: Table, what: Sequence[str], used: Sequence[Usage], *, ours: Sequence[Usage]) -> None:
     pairs = list(zip(ours, used, strict=True))
-    is_ours = name == OURS
+    is_ours = used is ours
     table.add(
-        f"{repositories}",
-        name,
+        *what,
         f"{median(one.wall_seconds for one in used):.2f}",
         f"{median(one.cpu_seconds for one in used):.2f}",
         f"{median(one.requests for one in used):.0f}",

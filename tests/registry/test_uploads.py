@@ -24,6 +24,7 @@ from tests.support.fake_registry import (
     FakeRegistry,
     Quirks,
     Respond,
+    TooMany,
     fake_registry,
     on,
 )
@@ -405,6 +406,40 @@ async def test_who_is_cancelled_while_a_session_is_opened_leaves_none(connect: C
             await task
         assert registry.journal.count("upload_cancel") == 1
         registry.check()
+
+
+async def test_who_is_cancelled_between_two_attempts_makes_no_other(connect: Connect) -> None:
+    async with fake_registry() as registry:
+        registry.faults.add(TooMany("1"), matching=on("upload_start"))
+        client = connect(registry)
+        task = asyncio.create_task(opening(client, mounts=False))
+        await asyncio.sleep(0.3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await client.ping()  # after the pause
+        assert registry.journal.count("upload_start") == 1
+        registry.check()
+
+
+async def test_who_is_cancelled_while_an_attempt_fails_makes_no_other(connect: Connect) -> None:
+    async with fake_registry(Quirks(upload_start_status=500)) as registry:
+        asked, go_on = asyncio.Event(), asyncio.Event()
+
+        async def hold(_: Entry) -> None:
+            asked.set()
+            await go_on.wait()
+
+        registry.faults.add(Call(hold), matching=on("upload_start"))
+        task = asyncio.create_task(opening(connect(registry), mounts=False))
+        await asked.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0.1)
+        assert registry.journal.count("upload_start") == 1
 
 
 async def test_who_is_cancelled_before_its_turn_opens_no_session_and_delays_no_other(connect: Connect) -> None:

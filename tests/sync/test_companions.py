@@ -256,8 +256,9 @@ async def test_a_signature_that_is_listed_as_a_referrer_and_comes_by_its_tag_is_
     assert (result.outcome, result.warnings) == ("copied", ())
 
 
+@pytest.mark.parametrize("seen", ["none", "present", "unknown"])
 async def test_what_is_listed_as_a_referrer_and_comes_by_no_tag_is_a_warning(
-    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, seen: DigestTags
 ) -> None:
     other = oci_image("names no subject")
     here.load("app", IMAGE, "1")
@@ -265,5 +266,5 @@ async def test_what_is_listed_as_a_referrer_and_comes_by_no_tag_is_a_warning(
     index = fallback_index([other])
     answer = Respond(200, (("Content-Type", index.media_type),), index.raw)
     here.faults.add(answer, matching=on("referrers", reference=IMAGE.digest), times=None)
-    result = await copy(bench, here, there, seen="unknown")
+    result = await copy(bench, here, there, seen=seen)
     assert [one.code for one in result.warnings] == ["referrer_skipped"]

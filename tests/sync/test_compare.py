@@ -1,5 +1,7 @@
 """Comparing by page: what a registry's list of digests saves, and what is done where it is wrong."""
 
+import asyncio
+import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -8,8 +10,9 @@ import pytest
 from app.domain.reference import Reference
 from app.domain.registry import RegistryEntry
 from app.sync.compare import MissingTags
+from app.sync.copier import Attempt
 from app.sync.known_blobs import KnownBlobs
-from tests.support.fake_registry import FakeRegistry
+from tests.support.fake_registry import FakeRegistry, Respond, on
 from tests.support.images import Manifest, oci_image
 from tests.sync.workbench import Workbench, asked, workbench
 
@@ -165,3 +168,17 @@ async def test_what_a_destination_lacked_last_is_what_the_next_tags_are_expected
     assert missing.are_expected([other])
     assert not missing.are_expected([other, second])
     assert not missing.are_expected([Reference.parse("registry.test/c:1")])
+
+
+async def test_what_a_destination_that_is_down_fails_is_let_go(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    """An error holds the frames it passed through: nothing that it is part of may be hidden from the collector."""
+    here.load("app", IMAGE, "1")
+    there.faults.add(Respond(500), matching=on("manifest"), times=None)
+    for _ in range(3):
+        [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+        assert result.outcome == "failed"
+    await asyncio.sleep(0)
+    gc.collect()
+    assert [found for found in gc.get_objects() if isinstance(found, Attempt)] == []

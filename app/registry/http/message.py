@@ -13,7 +13,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 from urllib.parse import quote
 
 import httpcore
@@ -232,6 +232,9 @@ class HttpRequest(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:  # neither headers, which log in, nor content
         return f"HttpRequest({self.method} {self.url})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("method", self.method)]
 
 
 class Headers(dict[str, str]):
