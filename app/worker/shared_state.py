@@ -127,6 +127,8 @@ MAX_HEARD_LISTS = 100
 MAX_SHARED_TOKENS = 256
 _numbers = itertools.count()
 """Of this process's locks."""
+ASK_SECONDS = 0.002
+"""How long a look at notes waits for others: a statement for each image costs as much as the rest of an unchanged one."""
 NOTE_SECONDS = 0.01
 """How long a note of an image waits for those of others, to be written with them."""
 CLAIM_SECONDS = 0.02
@@ -373,7 +375,7 @@ class SharedDestinationNotes:
         return DestinationNotes(find=self._find, put=self._put, drop=self._drop)
 
     async def _find(self, repository: Repository, digest: Digest | None) -> Mapping[str, str]:
-        """Read together with what other images ask for in this turn of the loop: unchanged ones ask for little else."""
+        """Read together with what other images ask for at the same time: unchanged ones ask for little else."""
         place = (repository, digest)
         self._wanted.add(place)
         if self._reading is None:
@@ -382,7 +384,7 @@ class SharedDestinationNotes:
         return found.get(place, {})
 
     async def _find_wanted(self) -> Mapping[NotedPlace, Mapping[str, str]]:
-        await asyncio.sleep(0)  # all that are ready ask first
+        await asyncio.sleep(ASK_SECONDS)
         wanted, self._wanted, self._reading = self._wanted, set(), None
         try:
             async with self._database.reading(is_short=True) as session:
