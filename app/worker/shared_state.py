@@ -128,7 +128,7 @@ MAX_SHARED_TOKENS = 256
 _numbers = itertools.count()
 """Of this process's locks."""
 ASK_SECONDS = 0.002
-"""How long a look at notes waits for others: a statement for each image costs as much as the rest of an unchanged one."""
+"""How long a look at notes waits for those of other images, to be one statement with them."""
 NOTE_SECONDS = 0.01
 """How long a note of an image waits for those of others, to be written with them."""
 CLAIM_SECONDS = 0.02
