@@ -72,6 +72,7 @@ class RegistryRequest(Struct, frozen=True, kw_only=True):
     """What logs in to a registry's own API, in place of what its `/v2/` asks for: sent to where `url` is, and to no
     other host."""
     state: RequestState | None = None
+    """Of a request that may be withdrawn."""
 
     def __repr__(self) -> str:  # neither the login nor the content
         return f"RegistryRequest({self.operation}: {self.method} {self.url})"
