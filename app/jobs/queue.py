@@ -13,7 +13,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import TypedDict
@@ -223,13 +223,26 @@ class PostgresQueue(_PgQueuerQueue):
             connection.terminate()
 
 
+_BROKEN = (
+    OSError,
+    TimeoutError,
+    *(asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError),
+    *(asyncpg.AdminShutdownError, asyncpg.CrashShutdownError, asyncpg.CannotConnectNowError),
+)
+"""What says that the queue's connection is gone, or about to go."""
+
+
 class _TellingQueries(Queries):
     """The queue's statements; the one that puts a unit back wakes the other workers too."""
 
     async def retry_job(self, job: EngineJob, delay: timedelta, traceback_record: TracebackRecord | None) -> None:
-        """Put tasks back, and wake workers that wait for one."""
-        await super().retry_job(job, delay, traceback_record)
-        await _wake_workers(self)
+        """Put tasks back, and wake workers that wait for one.
+
+        Where the connection has just broken nothing is said: the next run puts back what this one had.
+        """
+        with suppress(*_BROKEN):
+            await super().retry_job(job, delay, traceback_record)
+            await _wake_workers(self)
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
@@ -255,7 +268,7 @@ class _WatchedDriver(AsyncpgDriver):
         """Run a query; a connection that does not answer is broken."""
         try:
             return await super().fetch(query, *args)
-        except (OSError, TimeoutError, asyncpg.InterfaceError):
+        except _BROKEN:
             self._break()
             raise
 
@@ -263,7 +276,7 @@ class _WatchedDriver(AsyncpgDriver):
         """Run a statement; a connection that does not answer is broken."""
         try:
             return await super().execute(query, *args)
-        except (OSError, TimeoutError, asyncpg.InterfaceError):
+        except _BROKEN:
             self._break()
             raise
 

@@ -83,6 +83,32 @@ async def test_a_worker_cut_off_while_its_units_ended_takes_others_afterwards(ho
     await taking
 
 
+@ON_POSTGRESQL
+async def test_a_unit_that_is_to_come_again_when_the_connection_breaks_comes_again_without_a_word(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = PostgresQueue(house.database, worker_id=str(uuid.uuid4()))
+    stop = asyncio.Event()
+
+    async def put_off(_: int) -> float | None:
+        await _cut_off(house)
+        return 0.0
+
+    async def take(_: int) -> float | None:
+        stop.set()
+        return None
+
+    async with house.database.transaction() as session:
+        await session.execute(text("SELECT 1"))  # else the engine's statement would commit by itself
+        await queue.enqueue(session, [QueueItem(1, 1)])
+    with pytest.raises(UnavailableError):
+        await queue.run(put_off, stop=stop, concurrency=2)
+    async with asyncio.timeout(SOON_SECONDS):
+        await queue.run(take, stop=stop, concurrency=2)
+    assert stop.is_set()
+    assert [record.getMessage() for record in caplog.records if record.name == "pgqueuer"] == []
+
+
 async def _cut_off(house: House) -> None:
     """End the queue's connection from the server's side: the one that listens."""
     async with house.database.transaction() as session:
