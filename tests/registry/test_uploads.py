@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import pytest
@@ -387,23 +387,28 @@ async def opening(client: RegistryClient, *, mounts: bool) -> UploadSession | No
     return await client.start_upload("team/app", descriptor(LAYER))
 
 
+async def cancelled_while_asked(registry: FakeRegistry, work: Coroutine[Any, Any, object]) -> None:
+    """Cancel some work while the registry answers its request for a session, and wait for its end."""
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(_: Entry) -> None:
+        asked.set()
+        await go_on.wait()
+
+    registry.faults.add(Call(hold), matching=on("upload_start"))
+    task = asyncio.create_task(work)
+    await asked.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 @pytest.mark.parametrize("mounts", [True, False])
 async def test_who_is_cancelled_while_a_session_is_opened_leaves_none(connect: Connect, *, mounts: bool) -> None:
     async with fake_registry(Quirks(mount="session")) as registry:
-        asked, go_on = asyncio.Event(), asyncio.Event()
-
-        async def hold(_: Entry) -> None:
-            asked.set()
-            await go_on.wait()
-
-        registry.faults.add(Call(hold), matching=on("upload_start"))
-        task = asyncio.create_task(opening(connect(registry), mounts=mounts))
-        await asked.wait()
-        task.cancel()
-        await asyncio.sleep(0)
-        go_on.set()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancelled_while_asked(registry, opening(connect(registry), mounts=mounts))
         assert registry.journal.count("upload_cancel") == 1
         registry.check()
 
@@ -424,20 +429,7 @@ async def test_who_is_cancelled_between_two_attempts_makes_no_other(connect: Con
 
 async def test_who_is_cancelled_while_an_attempt_fails_makes_no_other(connect: Connect) -> None:
     async with fake_registry(Quirks(upload_start_status=500)) as registry:
-        asked, go_on = asyncio.Event(), asyncio.Event()
-
-        async def hold(_: Entry) -> None:
-            asked.set()
-            await go_on.wait()
-
-        registry.faults.add(Call(hold), matching=on("upload_start"))
-        task = asyncio.create_task(opening(connect(registry), mounts=False))
-        await asked.wait()
-        task.cancel()
-        await asyncio.sleep(0)
-        go_on.set()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancelled_while_asked(registry, opening(connect(registry), mounts=False))
         await asyncio.sleep(0.1)
         assert registry.journal.count("upload_start") == 1
 
