@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -90,15 +90,17 @@ def _one_run(work: Work, run: Callable[[Sequence[RegistryProcess]], Usage]) -> U
 def _contenders(
     bench: Bench, work: Work, service: ServiceProcess
 ) -> dict[str, Callable[[Sequence[RegistryProcess]], Usage]]:
-    def ours(destinations: Sequence[RegistryProcess]) -> Usage:
-        enter(service, work.source, *destinations)
-        return run_job(service, work.request(destinations)).used.usage
-
     def theirs(peer: Peer) -> Callable[[Sequence[RegistryProcess]], Usage]:
         return lambda destinations: run_peer(peer, work.copies(destinations))
 
     able = [peer for peer in bench.peers if peer.can(work.copies([work.source]))]
-    return {OURS: ours, **{peer.label: theirs(peer) for peer in able}, **work.extras}
+    return {OURS: partial(run_service, service, work), **{peer.label: theirs(peer) for peer in able}, **work.extras}
+
+
+def run_service(service: ServiceProcess, work: Work, destinations: Sequence[RegistryProcess]) -> Usage:
+    """Have a running service do the work and return what it used."""
+    enter(service, work.source, *destinations)
+    return run_job(service, work.request(destinations)).used.usage
 
 
 def run_peer(peer: Peer, copies: Sequence[Copy]) -> Usage:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 
 from app.domain.registry import RegistryType
 from tests.benchmarks.content import GIB, MIB, many_images, names, one_image
-from tests.benchmarks.contest import Bench, Work, contend, spread
+from tests.benchmarks.contest import Bench, Work, contend, run_service, spread
 from tests.benchmarks.measuring import TreeUsage, Usage, measure_tree
 from tests.benchmarks.peers import Copy
 from tests.benchmarks.registries import Fill, Registries, storage, wipe
@@ -129,12 +130,7 @@ def chunked(bench: Bench, section: Section) -> None:
 def _with_two_workers(bench: Bench, work: Work) -> Iterator[Work]:
     """Have the service with two workers do the work too: by default it has one where there are two cores."""
     with running({**bench.settings, "WORKER_PROCESSES": "2"}) as service:
-
-        def run(sides: Sequence[RegistryProcess]) -> Usage:
-            enter(service, work.source, *sides)
-            return run_job(service, work.request(sides)).used.usage
-
-        yield replace(work, extras={"registry-sync, 2 workers": run})
+        yield replace(work, extras={"registry-sync, 2 workers": partial(run_service, service, work)})
 
 
 @contextmanager
