@@ -282,7 +282,8 @@ def test_a_signal_gives_work_time_and_a_second_one_takes_it(host: Host) -> None:
     supervisor = host.service.running
     os.kill(supervisor.pid, signal.SIGTERM)
     until(lambda: not lives(pids["api"]))
-    assert all(lives(pid) for name, pid in pids.items() if name != "api")
+    assert lives(supervisor.pid)
+    assert any(lives(pid) for pid in host.workers())  # not each need have got an image by then; one without has ended
 
     os.kill(supervisor.pid, signal.SIGTERM)
 
