@@ -442,10 +442,11 @@ async def test_who_is_cancelled_before_its_turn_opens_no_session_and_delays_no_o
         await asyncio.sleep(0.01)
         for task in tasks:
             task.cancel()
-        assert all(
-            isinstance(one, asyncio.CancelledError) for one in await asyncio.gather(*tasks, return_exceptions=True)
-        )
-        await session.cancel()  # it would be half a minute behind them, and is given a third of a second
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        early = [one for one in ended if not isinstance(one, BaseException)]
+        assert len(early) < 3  # the first has its turn at once, and may be done by now
+        for one in (*filter(None, early), session):
+            await one.cancel()  # it would be half a minute behind them, and is given a third of a second
         opened, cancelled = (registry.journal.count(kind) for kind in ("upload_start", "upload_cancel"))
         assert opened == cancelled
         assert opened <= 3
