@@ -2,8 +2,8 @@
 
 A statement of ours takes microseconds; handing it to the thread of its connection and its result back takes longer. As
 it comes, SQLAlchemy's adapter hands over four times (open a cursor, execute, fetch, close) and once more for a rollback
-when a connection goes back to the pool; here a statement is opened, executed, read and closed in one go, and the first
-of a transaction begins it.
+when a connection goes back to the pool; here a statement is opened, executed, read and closed in one go, and a
+transaction begins without the thread.
 
 SQLite has no type for times: they are text, here without an offset and always in UTC.
 
@@ -32,8 +32,8 @@ _FIRST_REST_SECONDS = 0.000_5
 _MOST_REST_SECONDS = 0.002
 _PRIMARY_CODE = 0xFF
 """The part of SQLite's error codes that tells the kind (sqlite.org/rescode.html)."""
-_FEW_ROWS = 16
-"""A statement for more rows than these is handed over in a short transaction too."""
+_FEW_ROWS = 128
+"""A statement for more rows than these, 2 ms of work, is handed over in a short transaction too."""
 _ITERATED_ROWS = 64
 """What aiosqlite fetches at once where rows are iterated, which nothing does here."""
 
@@ -46,14 +46,15 @@ class SqliteConnection(aiosqlite.Connection):
     _to_begin = ""
     _is_short = False
     _is_reading = False
+    _is_idle = True
+    """Whether nothing that was handed over may still be at work."""
     _may_be_open = False
     """Whether a transaction may be open: said by what was handed over, as the thread may not have come to it yet."""
 
     def begin(self, *, is_reading: bool, is_short: bool) -> None:
-        """Begin a transaction with its first statement, in the same hand-over.
+        """Begin a transaction, with its first statement.
 
-        Of a short one only what may wait is handed over: the beginning, for another process's lock, and the commit, for
-        the disk. A transaction that reads waits for neither.
+        Of a short one only what may wait is handed over: the commit, for the disk. One that reads commits nothing.
         """
         # IMMEDIATE: a transaction that will write waits its turn here, not with a failure half way through.
         self._to_begin = "BEGIN" if is_reading else "BEGIN IMMEDIATE"
@@ -84,43 +85,62 @@ class SqliteConnection(aiosqlite.Connection):
         """Execute a statement and read its rows, in the thread where it may wait; raise sqlite3's errors."""
         begin, self._to_begin = self._to_begin, ""
         self._may_be_open = True
+        if begin:
+            await self._begin(begin)
 
         def run() -> _Executed:
             cursor = self._conn.cursor()
             try:
-                if begin:
-                    self._begin(cursor, begin)
                 execute(cursor)
                 rows = cursor.fetchall() if cursor.description else []
                 return cursor.description, cursor.rowcount, cursor.lastrowid, rows
             finally:
                 cursor.close()
 
-        if self._is_short and not is_many and (self._is_reading or not begin):
+        if self._is_short and not is_many:
             return run()
-        executed: _Executed = await self._execute(run)  # type: ignore[no-untyped-call]  # aiosqlite's has no types
+        executed: _Executed = await self._execute(run)
         return executed
 
-    def _begin(self, cursor: sqlite3.Cursor, statement: str) -> None:
+    async def _begin(self, statement: str) -> None:
         """Begin, once the lock can be had: looked for often, as SQLite's own waiting sleeps for up to 100 ms at a time.
 
-        Meanwhile another process that writes a lot would have taken the lock again and again.
+        Meanwhile another process that writes a lot would have taken the lock again and again. It is had in the event
+        loop, so that nobody has it while the loop does something else before it comes to the first statement.
         """
+        if not self._is_idle:
+            await self._execute(lambda: None)  # cut off before: it comes to its end first
         deadline, rest = time.monotonic() + self.busy_seconds, _FIRST_REST_SECONDS
-        cursor.execute("PRAGMA busy_timeout = 0")
+        while not self._begins(statement, is_last=time.monotonic() > deadline):
+            await asyncio.sleep(rest)
+            rest = min(2 * rest, _MOST_REST_SECONDS)
+
+    def _begins(self, statement: str, *, is_last: bool) -> bool:
+        """Begin without waiting; return False where another process has the lock, or raise that if it is the last try.
+
+        SQLite waits nowhere else within a transaction of ours, and a reading one waits for nothing.
+        """
+        self._conn.execute("PRAGMA busy_timeout = 0")
         try:
-            while True:
-                try:
-                    cursor.execute(statement)
-                except sqlite3.OperationalError as error:
-                    if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                        raise
-                    time.sleep(rest)
-                    rest = min(2 * rest, _MOST_REST_SECONDS)
-                else:
-                    return
+            self._conn.execute(statement)
+        except sqlite3.OperationalError as error:
+            if is_last or error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY:
+                raise
+            return False
         finally:
-            cursor.execute(f"PRAGMA busy_timeout = {round(self.busy_seconds * 1_000)}")
+            self._conn.execute(f"PRAGMA busy_timeout = {round(self.busy_seconds * 1_000)}")
+        return True
+
+    async def _execute(self, fn: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Hand something over to the thread; what is cut off meanwhile goes on there."""
+        self._is_idle = False
+        try:
+            result = await super()._execute(fn, *arguments, **named)  # type: ignore[no-untyped-call]  # aiosqlite's has no types
+        except Exception:
+            self._is_idle = True
+            raise
+        self._is_idle = True
+        return result
 
 
 _Executed = tuple[Any, int, int | None, list[Any]]
@@ -178,6 +198,7 @@ def connect_sqlite(
         connection: sqlite3.Connection = sqlite3.connect(database, cached_statements=CACHED_STATEMENTS, **options)
         return connection
 
+    options["check_same_thread"] = False  # one statement at a time, in the thread or in the event loop
     connection = made_by(connect, _ITERATED_ROWS)
     connection.busy_seconds = options.get("timeout", connection.busy_seconds)
     connection._thread.daemon = True  # noqa: SLF001 — as SQLAlchemy sets it for connections it opens itself
