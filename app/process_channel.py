@@ -45,7 +45,7 @@ class Topic(StrEnum):
     ENQUEUE = "enqueue"
     """To the supervisor: these units are to be run (SQLite)."""
     JOB_CHANGED = "job_changed"
-    """To all others: a job changed (SQLite; PostgreSQL notifies by itself)."""
+    """To all others: a job changed, and whether it has ended (SQLite; PostgreSQL notifies by itself)."""
     PUSH_STORED = "push_stored"
     """To all others: a push event waits to be matched."""
     LOCK_BLOB = "lock_blob"

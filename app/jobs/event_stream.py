@@ -1,7 +1,8 @@
 """The event stream of jobs: watchers of a process share one poller, which reads a job once however many watch it.
 
-The change feed says when a job changed (in the process, or by PostgreSQL to all processes); the poller looks at once
-then, and every second anyway, in case a change was missed. A watcher never holds a database connection while it waits.
+The change feed says when a job changed (in the process, or by PostgreSQL to all processes); the poller looks then, and
+every second anyway, in case a change was missed. Who only waits for the end of a job is told at once, and costs no look
+before that. A watcher never holds a database connection while it waits.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from app.store.jobs import JobStore
 
 POLL_SECONDS = 1.0
 LEAST_REST_SECONDS = 0.02
+"""A job that changes all the time is not read all the time: each look is followed by a rest, which only the end of a
+job cuts short. Watchers see then what has come of it meanwhile."""
 REST_SHARE = 5.0
 REST_SECONDS_A_WATCHER = 0.0005
-"""A job that changes all the time is not read all the time: each look is followed by a rest, so many times what it
-took, and so long for each watcher that has to be served. They see then what has come of it meanwhile."""
+"""Nothing cuts short what is left of this: so many times what the look took, and so long for each watcher."""
 MAX_EVENTS = 2_000
 """Events kept for watchers that read slowly; who is further behind reads from the database."""
 READ_EVENTS = 500
@@ -37,6 +39,8 @@ class _Feed:
 
     def __init__(self) -> None:
         self.job: Job | None = None
+        self.is_gone = False
+        """Whether the job was deleted, or never was."""
         self.events: list[JobEvent] = []
         self.floor = 0
         """All events after this number are kept."""
@@ -50,9 +54,15 @@ class _Feed:
         self.reading = asyncio.Lock()
         """Held by the one watcher that reads for all."""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing follows any more."""
+        return self.is_gone or (self.job is not None and self.job.done)
+
     def begin(self, job: Job) -> None:
-        """Take a first look."""
+        """Take a first look, for one who wants the events."""
         self.job, self.floor, self.latest = job, job.version, job.version
+        self._tell()
 
     def add(self, job: Job, events: Sequence[JobEvent]) -> None:
         """Take in what happened; the oldest events go."""
@@ -71,7 +81,7 @@ class _Feed:
 
     def close(self) -> None:
         """Note that the job is gone."""
-        self.job = None
+        self.job, self.is_gone = None, True
         self._tell()
 
     def since(self, number: int) -> list[JobEvent] | None:
@@ -96,6 +106,7 @@ class JobEventStream:
         self._poll_seconds = poll_seconds
         self._feeds: dict[str, _Feed] = {}
         self._rung = asyncio.Event()
+        self._ended = asyncio.Event()
         self._polling: asyncio.Task[None] | None = None
 
     async def wait(self, job_id: str, *, timeout_seconds: float) -> Job:
@@ -103,11 +114,10 @@ class JobEventStream:
         async with self._watching(job_id) as feed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout_seconds):
-                    while feed.job is not None and not feed.job.done:
+                    while not feed.is_over:
                         await feed.changed.wait()
-            job = _present(feed, job_id)
-            if job.version >= feed.latest:
-                return job
+            if feed.is_over:
+                return _present(feed, job_id)
         async with self._database.reading(is_short=True) as session:
             return await JobStore(session).get(job_id)
 
@@ -175,10 +185,11 @@ class JobEventStream:
         feed.watchers += 1
         feed.listeners += is_listening
         try:
-            async with feed.reading:
-                if feed.latest == 0:
-                    async with self._database.reading(is_short=True) as session:
-                        feed.begin(await JobStore(session).get(job_id))
+            if is_listening:
+                async with feed.reading:
+                    if feed.job is None:
+                        async with self._database.reading(is_short=True) as session:
+                            feed.begin(await JobStore(session).get(job_id))
             self._start()
             yield feed
         finally:
@@ -190,6 +201,7 @@ class JobEventStream:
                 await self._stop()
 
     def _start(self) -> None:
+        self._rung.set()
         if self._polling is None:
             self._polling = asyncio.create_task(self._poll())
 
@@ -199,14 +211,20 @@ class JobEventStream:
             task.cancel()
             await asyncio.wait({task})
 
-    def _ring(self, job_id: str) -> None:
-        if job_id in self._feeds:
+    def _ring(self, job_id: str, has_ended: bool) -> None:  # noqa: FBT001 — as the change feed calls it
+        feed = self._feeds.get(job_id)
+        if feed is not None and (has_ended or feed.listeners):
             self._rung.set()
+            if has_ended:
+                self._ended.set()
 
-    def _rest(self, took_seconds: float) -> float:
+    async def _rest(self, took_seconds: float) -> None:
+        """Wait for the next look: not soon after the last one, but at once when a job has ended."""
         watchers = sum(feed.watchers for feed in self._feeds.values())
-        rest = max(LEAST_REST_SECONDS, took_seconds * REST_SHARE + watchers * REST_SECONDS_A_WATCHER)
-        return min(rest, self._poll_seconds)
+        rest = min(took_seconds * REST_SHARE + watchers * REST_SECONDS_A_WATCHER, self._poll_seconds)
+        await asyncio.sleep(rest)
+        await wait_for_event(self._ended, LEAST_REST_SECONDS - rest)
+        await wait_for_event(self._rung, self._poll_seconds - max(rest, LEAST_REST_SECONDS))
 
     async def _poll(self) -> None:
         loop = asyncio.get_running_loop()
@@ -214,20 +232,20 @@ class JobEventStream:
             while True:
                 began = loop.time()
                 self._rung.clear()
+                self._ended.clear()
                 try:
                     await self._look()
                 except UnavailableError as error:
                     log_unavailable("watched jobs", error)
-                rest = self._rest(loop.time() - began)
-                await asyncio.sleep(rest)
-                await wait_for_event(self._rung, self._poll_seconds - rest)
+                await self._rest(loop.time() - began)
 
     async def _look(self) -> None:
+        feeds = dict(self._feeds)
         async with self._database.reading(is_short=True) as session:
-            found = await JobStore(session).list_versions(list(self._feeds))
-        for job_id, feed in list(self._feeds.items()):
-            if feed.latest == 0:
-                continue  # its first watcher is about to read it
+            found = await JobStore(session).list_versions(list(feeds))
+        for job_id, feed in feeds.items():
+            if feed.listeners and feed.job is None:
+                continue  # one of them is about to read it
             version, is_done = found.get(job_id, (0, False))
             if not version:
                 feed.close()

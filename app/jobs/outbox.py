@@ -31,7 +31,7 @@ from app.observability import (
     record_span,
     span,
 )
-from app.store.db.database import Session, after_commit
+from app.store.db.database import ChangeFeed, Session, after_commit
 from app.store.deliveries import DeliveryStore
 from app.store.jobs import JobStore, LockedJob
 from app.store.subscriptions import SubscriptionStore
@@ -42,10 +42,11 @@ log = get_logger(__name__)
 _FAILURE_EVENTS = {"image": "image_failed", "listing": "listing_failed", "refused": "copy_refused"}
 
 
-async def save_transition(session: Session, transition: JobTransition) -> None:
-    """Save a changed job; where its state changed, write a delivery for each receiver in the same transaction."""
+async def save_transition(session: Session, transition: JobTransition, feed: ChangeFeed) -> None:
+    """Save a changed job, and announce it; where its state changed, write a delivery for each receiver with it."""
     job = transition.result()
     await JobStore(session).save(job)
+    feed.publish(session, job.id, has_ended=job.done)
     after_commit(session, partial(report_transition, transition.before, job))
     event = EVENT_OF_STATE.get(job.state) if transition.has_moved else None
     if event is not None:

@@ -62,7 +62,7 @@ async def delete_job(database: Database, job_id: str, *, entry: AuditEntry | Non
                 await IdempotencyStore(session).delete_of_job(job_id)
                 if entry is not None:
                     await AuditStore(session).add(entry)
-                database.change_feed.publish(session, job_id)
+                database.change_feed.publish(session, job_id, has_ended=True)
                 return
         await asyncio.sleep(REST_SECONDS)
 

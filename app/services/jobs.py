@@ -241,8 +241,7 @@ class JobService:
                     await AuditStore(session).add(entry)
                 transition.request_cancel()
                 is_all = await cancel_images(session, transition, first=first, count=BATCH_IMAGES)
-                await save_transition(session, transition)
-                self._database.change_feed.publish(session, job_id)
+                await save_transition(session, transition, self._database.change_feed)
             first += BATCH_IMAGES
         return await self.get(job_id, caller=caller)
 
@@ -283,7 +282,7 @@ class JobService:
             transition = JobTransition(await jobs.lock(job.id), now=job.created_at)
             count = await take_over(session, NewJob(job, number, transition.job.version + 1))
             transition.take_over(count, is_all=job.listings is None)
-            await save_transition(session, transition)
+            await save_transition(session, transition, self._database.change_feed)
         await begin(session, self._queue, {number: job})
         return await jobs.get(job.id)
 

@@ -200,16 +200,14 @@ class Claims:
             transition = JobTransition(locked, now=self._clock())
             transition.begin()
             transition.end_wait()
-            await save_transition(session, transition)
-            self._database.change_feed.publish(session, locked.id)
+            await save_transition(session, transition, self._database.change_feed)
 
     async def _end_wait(self, session: Session, unit_id: int) -> None:
         locked, _ = await UnitStore(session).lock(unit_id)
         transition = JobTransition(locked, now=self._clock())
         transition.end_wait()
         if transition.job.waiting_for is None:
-            await save_transition(session, transition)
-            self._database.change_feed.publish(session, locked.id)
+            await save_transition(session, transition, self._database.change_feed)
 
     async def _claim(self, session: Session, unit: Unit, job: Job) -> Claim:
         workers = self._heartbeat.alive

@@ -276,8 +276,7 @@ class PlanWriter:
         await self._save(session, transition)
 
     async def _save(self, session: Session, transition: JobTransition) -> None:
-        await save_transition(session, transition)
-        self._database.change_feed.publish(session, self._claim.job.id)
+        await save_transition(session, transition, self._database.change_feed)
 
 
 async def _recall_rows(session: Session, job_number: int, *, claims: DestinationClaims, failed: set[Listing]) -> None:

@@ -248,8 +248,7 @@ class ProgressWriter:
                 transition = JobTransition(locked, now=self._clock())
                 written = await self._write(session, transition, taken)
                 result = await also(session, transition, unit)
-                await save_transition(session, transition)
-                self._database.change_feed.publish(session, locked.id)
+                await save_transition(session, transition, self._database.change_feed)
         except BaseException:
             self._dirty |= taken
             self._knows_rows = False  # a commit whose answer was lost may have happened

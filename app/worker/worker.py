@@ -221,7 +221,7 @@ class Worker:
     def _requeue_seconds(self) -> float:
         return REQUEUE_SECONDS * self._heartbeat.alive  # each in turn: together they sweep as often as one
 
-    def _on_change(self, _job_id: str) -> None:
+    def _on_change(self, _job_id: str, _has_ended: bool) -> None:  # noqa: FBT001 — as the change feed calls it
         self._changed.set()
 
     async def _repeat(

@@ -139,6 +139,31 @@ async def test_the_end_of_a_job_that_is_only_waited_for_is_read_without_its_imag
     assert not any("images.revision >" in statement for statement in read)
 
 
+async def test_who_waits_for_the_end_costs_no_look_before_it(house: House) -> None:
+    looks: list[str] = []
+
+    @event.listens_for(house.database._engine.sync_engine, "before_cursor_execute")
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("SELECT jobs.id, jobs.version, jobs.state"):
+            looks.append(statement)
+
+    rarely = JobEventStream(house.database, poll_seconds=600)
+    job = await house.submit("slow-1s", "many-30")
+    waiting = asyncio.create_task(rarely.wait(job.id, timeout_seconds=120))
+    async with house.worker():
+        assert (await waiting).done
+    assert len(looks) == 2  # whether it is done already, and when it is
+
+
+async def test_a_waiter_is_told_whether_or_not_somebody_watches_too(working: House) -> None:
+    done = await working.run("t1")
+    waiting = asyncio.create_task(working.watch.wait(done.id, timeout_seconds=120))
+    await asyncio.wait_for(collect(working, done), 60)
+    assert (await asyncio.wait_for(waiting, 60)).done
+    with pytest.raises(NotFoundError):
+        await working.watch.wait("019b0000-0000-7000-8000-000000000000", timeout_seconds=120)
+
+
 async def test_changes_are_announced_and_not_only_found_by_looking(house: House) -> None:
     rarely = JobEventStream(house.database, poll_seconds=60)
     job = await house.submit("slow-1s")

@@ -50,13 +50,13 @@ async def test_a_change_that_one_process_commits_is_heard_in_the_others(
     channels: RelayedChannels, database_url: str
 ) -> None:
     writer, reader = [Database(database_url, channel=await channels.join()) for _ in range(2)]
-    heard: list[str] = []
-    async with reader.change_feed.heard_by(heard.append):
+    heard: list[tuple[str, bool]] = []
+    async with reader.change_feed.heard_by(lambda *change: heard.append(change)):
         async with writer.transaction() as session:
-            writer.change_feed.publish(session, "job-1")
+            writer.change_feed.publish(session, "job-1", has_ended=True)
             await asyncio.sleep(0.05)
             assert heard == []  # it has not happened yet
-        await until(lambda: heard == ["job-1"])
+        await until(lambda: heard == [("job-1", True)])
     for database in (writer, reader):
         await database.aclose()
 

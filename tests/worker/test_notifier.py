@@ -196,7 +196,7 @@ async def test_nothing_is_told_of_a_change_that_was_taken_back(house: House, pos
         async with house.database.transaction() as session:
             transition = JobTransition(await JobStore(session).lock(job.id), now=now())
             transition.begin()
-            await save_transition(session, transition)
+            await save_transition(session, transition, house.database.change_feed)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

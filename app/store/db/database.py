@@ -4,10 +4,10 @@ SQLite is for the processes of one host: write-ahead log, every commit on disk b
 a time, within a process in turns. PostgreSQL is for many hosts; its lost connections become `UnavailableError`, and who
 can wait waits it out.
 
-The change feed tells those who watch a job that it changed, in this process and in all others. Beside SQLite it is a
-call after the commit, and a message to the other processes of the host. On PostgreSQL a trigger of the table of jobs
-sends a NOTIFY, which comes with the commit too; one connection per process listens while there are watchers. What is
-sent while that connection is lost is missed, so watchers must look by themselves now and then.
+The change feed tells those who watch a job that it changed or ended, in this process and in all others. Beside SQLite
+it is a call after the commit, and a message to the other processes of the host. On PostgreSQL a trigger of the table of
+jobs sends a NOTIFY, which comes with the commit too; one connection per process listens while there are watchers. What
+is sent while that connection is lost is missed, so watchers must look by themselves now and then.
 
 Group commit: what came while the last transaction was written goes into the next one, and each caller has an answer. A
 transaction for each would spend most of its time on beginning and committing, and on SQLite, which has one writer at a
@@ -67,12 +67,15 @@ Session = AsyncSession
 
 CHANNEL = "registry_sync_jobs"
 """Known to the trigger too, which a migration made."""
+ENDED = " ended"
+"""What the trigger adds to the id of a job that has ended."""
 CHECK_SECONDS = 10.0
 """How often the listening connection is asked whether it still works: a dead one is silent too."""
 RECONNECT_SECONDS = 1.0
 
 Connect = Callable[[], Awaitable[asyncpg.Connection]]
-Listener = Callable[[str], None]
+Listener = Callable[[str, bool], None]
+"""Gets a job's id, and whether the job has ended."""
 AfterCommit = Callable[[], Awaitable[None]]
 
 
@@ -92,18 +95,18 @@ class ChangeFeed:
         self._connect = connect
         self._channel = channel
         if connect is None and channel is not None:
-            channel.on(Topic.JOB_CHANGED, self._heard)
+            channel.on(Topic.JOB_CHANGED, lambda change: self._heard(*change))
         self._listeners: set[Listener] = set()
         self._listening: asyncio.Task[None] | None = None
 
-    def publish(self, session: AsyncSession, job_id: str) -> None:
+    def publish(self, session: AsyncSession, job_id: str, *, has_ended: bool = False) -> None:
         """Announce, when this transaction commits, that a job changed. On PostgreSQL the database does so by itself."""
         if self._connect is None:
-            after_commit(session, partial(self._tell, job_id))
+            after_commit(session, partial(self._tell, job_id, has_ended))
 
     @asynccontextmanager
     async def heard_by(self, listener: Listener) -> AsyncIterator[None]:
-        """Call a function with the id of each job that changed, in whichever process, while inside."""
+        """Call a function with each job that changed, in whichever process, while inside."""
         self._listeners.add(listener)
         if self._connect is not None and self._listening is None:
             self._listening = asyncio.create_task(self._keep_listening(self._connect))
@@ -126,7 +129,7 @@ class ChangeFeed:
         broken = asyncio.Event()
         connection.add_termination_listener(lambda _: broken.set())
         try:
-            await connection.add_listener(CHANNEL, lambda *heard: self._heard(heard[3]))
+            await connection.add_listener(CHANNEL, lambda *heard: self._heard_payload(heard[3]))
             while not broken.is_set():
                 await connection.execute("SELECT 1")
                 with suppress(TimeoutError):
@@ -135,14 +138,17 @@ class ChangeFeed:
         finally:
             connection.terminate()
 
-    async def _tell(self, job_id: str) -> None:
-        self._heard(job_id)
+    async def _tell(self, job_id: str, has_ended: bool) -> None:  # noqa: FBT001 — as listeners get it
+        self._heard(job_id, has_ended)
         if self._channel is not None:
-            self._channel.send(Topic.JOB_CHANGED, job_id)
+            self._channel.send(Topic.JOB_CHANGED, [job_id, has_ended])
 
-    def _heard(self, job_id: str) -> None:
+    def _heard(self, job_id: str, has_ended: bool) -> None:  # noqa: FBT001 — as listeners get it
         for listener in tuple(self._listeners):
-            listener(job_id)
+            listener(job_id, has_ended)
+
+    def _heard_payload(self, payload: str) -> None:
+        self._heard(payload.removesuffix(ENDED), payload.endswith(ENDED))
 
 
 class Database:
