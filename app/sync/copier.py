@@ -561,6 +561,12 @@ class Attempt:
             if target.is_alive:
                 await self._notes.put(target.repository, subject, DestinationNote("companions", found))
 
+    async def _forget_companions(self, targets: Sequence[DestinationState], subject: Digest) -> None:
+        """Forget that an image had its companions: it was brought anew, without them."""
+        for target in targets:
+            if "companions" in await self._notes.find(target.repository, subject):
+                await self._notes.drop(target.repository, subject, "companions")
+
     async def _note_completeness(self, targets: Sequence[DestinationState], digest: Digest, *, is_sparse: bool) -> None:
         """Note what an image lacks on purpose, for later runs that want it."""
         for target in targets:
@@ -598,6 +604,8 @@ class Attempt:
             found = await self._fingerprint(subjects, targets)
             if found is not None:
                 await self._note_companions(targets, root.digest, found)
+        elif self._options.companions == "never":
+            await self._forget_companions(targets, root.digest)
 
     def _warn_of_platforms(self, index: Manifest, targets: Sequence[DestinationState]) -> None:
         names = tuple(f"{self._copy.source} ({one})" for one in missing_platforms(index, self._copy.platforms))

@@ -8,6 +8,7 @@ from app.domain.report import CopyResult
 from app.domain.request import Options
 from app.sync import copier
 from app.sync.destination import DestinationNotes
+from app.sync.known_blobs import KnownBlobs
 from tests.support.fake_registry import FakeRegistry, Respond, on
 from tests.support.images import (
     artifact,
@@ -199,6 +200,22 @@ async def test_companions_may_be_left_for_when_the_image_changes_or_for_never(
     await copy(bench, here, there, companions=companions)
     there_now = there.content.repository("app").manifests
     assert (SBOM.digest in there_now) is (companions == "on_change")
+
+
+async def test_companions_of_an_image_that_was_lost_and_came_again_without_them_come_with_a_run_that_wants_them(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", IMAGE, "1")
+    here.load("app", SBOM)
+    for _ in range(2):
+        await copy(bench, here, there)  # that they are there is noted
+    there.content.repository("app").tags.clear()
+    there.content.repository("app").manifests.clear()
+    bench.known = KnownBlobs()
+    await copy(bench, here, there, companions="never")
+    assert SBOM.digest not in there.content.repository("app").manifests
+    await copy(bench, here, there)
+    assert SBOM.digest in there.content.repository("app").manifests
 
 
 async def test_a_refusal_to_list_companions_is_a_warning_where_the_image_is_right(
