@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
 from app.jobs.queue import Handle, JobQueue
 from app.process_channel import ProcessChannel, Topic
-from app.store.db.database import Session, after_commit
+from app.store.db.database import Database, Session, after_commit
 from app.store.units import QueueItem, UnitStore
 
 
@@ -28,16 +29,13 @@ class ChannelQueue(JobQueue):
 
     async def enqueue(self, session: Session, queue_items: Sequence[QueueItem]) -> None:
         """Tell the supervisor after the commit."""
+        after_commit(session, partial(self._put, queue_items))
 
-        async def tell() -> None:
-            self._channel.send(Topic.ENQUEUE, [[item.unit_id, item.priority] for item in queue_items])
-
-        if queue_items:
-            after_commit(session, tell)
-
-    async def requeue_lost(self, session: Session, *, now: datetime) -> None:
+    async def requeue_lost(self, database: Database, *, now: datetime) -> None:
         """Enqueue all that is unfinished; the supervisor knows what it has already."""
-        await self.enqueue(session, await UnitStore(session).list_unfinished(now=now))
+        async with database.reading() as session:  # no lock is held while thousands are read
+            unfinished = await UnitStore(session).list_unfinished(now=now)
+        await self._put(unfinished)
 
     async def release(self, session: Session, worker_ids: Sequence[str]) -> None:
         """Do nothing: the supervisor hands out again what a process had that has ended."""
@@ -65,6 +63,10 @@ class ChannelQueue(JobQueue):
         finally:
             for task in running:
                 task.cancel()
+
+    async def _put(self, queue_items: Sequence[QueueItem]) -> None:
+        if queue_items:
+            self._channel.send(Topic.ENQUEUE, [[item.unit_id, item.priority] for item in queue_items])
 
     async def _run_one(self, handle: Handle, unit_id: int) -> None:
         again_seconds = await handle(unit_id)

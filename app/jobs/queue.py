@@ -83,8 +83,8 @@ class JobQueue(ABC):
         """Enqueue when the session's transaction commits. A unit enqueued twice is one."""
 
     @abstractmethod
-    async def requeue_lost(self, session: AsyncSession, *, now: datetime) -> None:
-        """Enqueue units that are unfinished in their rows and unknown to the queue."""
+    async def requeue_lost(self, database: Database, *, now: datetime) -> None:
+        """Enqueue units that are unfinished in their rows and unknown to the queue; raise `UnavailableError`."""
 
     @abstractmethod
     async def release(self, session: AsyncSession, worker_ids: Sequence[str]) -> None:
@@ -159,9 +159,11 @@ class MemoryQueue(_PgQueuerQueue):
         """Enqueue units after the commit."""
         after_commit(session, partial(self.put, queue_items))
 
-    async def requeue_lost(self, session: AsyncSession, *, now: datetime) -> None:
+    async def requeue_lost(self, database: Database, *, now: datetime) -> None:
         """Enqueue all of it; what the queue knows it takes no second time."""
-        await self.enqueue(session, await UnitStore(session).list_unfinished(now=now))
+        async with database.reading() as session:  # no lock is held while thousands are read
+            unfinished = await UnitStore(session).list_unfinished(now=now)
+        await self.put(unfinished)
 
     async def release(self, session: AsyncSession, worker_ids: Sequence[str]) -> None:
         """Do nothing: what this process delivered goes with it."""
@@ -192,10 +194,11 @@ class PostgresQueue(_PgQueuerQueue):
         raw = await (await session.connection()).get_raw_connection()
         await _enqueue(Queries(AsyncpgDriver(raw.driver_connection), **_builders()), queue_items)
 
-    async def requeue_lost(self, session: AsyncSession, *, now: datetime) -> None:
+    async def requeue_lost(self, database: Database, *, now: datetime) -> None:
         """Enqueue some of what the queue has no row for; the next call finds the others."""
-        rows = await session.execute(text(_FORGOTTEN_UNITS), {"now": now, "limit": SWEPT_UNITS})
-        await self.enqueue(session, [QueueItem(row.id, row.priority) for row in rows])
+        async with database.transaction() as session:
+            rows = await session.execute(text(_FORGOTTEN_UNITS), {"now": now, "limit": SWEPT_UNITS})
+            await self.enqueue(session, [QueueItem(row.id, row.priority) for row in rows])
 
     async def release(self, session: AsyncSession, worker_ids: Sequence[str]) -> None:
         """Deliver again what ended workers had, without the wait for their sign of life."""

@@ -31,7 +31,9 @@ _log, _links = table_of(AuditRow), table_of(AuditLinkRow)
 LINK_SECONDS = 2.0
 """How often what is new is linked."""
 MAX_AT_ONCE = 500
-"""Links that one transaction adds."""
+"""Links that are read at once to be verified."""
+LINKED_AT_ONCE = 100
+"""Links that one transaction adds; on SQLite other writers wait for it."""
 MAX_FINDINGS = 100
 """What is wrong is listed up to so many times; where one is, that is all there is to know."""
 _LONGEST_TRANSACTION = timedelta(minutes=10)
@@ -185,18 +187,20 @@ class AuditChain:
         now, highest = self._now(), 0
         while entries := await self._link_some():
             highest = max(highest, entries[-1].number)
-            if len(entries) < MAX_AT_ONCE:
+            if len(entries) < LINKED_AT_ONCE:
                 break
         if highest:
             self._seen.append((now, highest))
-        while self._seen and self._seen[0][0] <= now - _LONGEST_TRANSACTION:
+        # On SQLite, which has one writer, numbers are committed in order.
+        longest = timedelta(0) if self._database.is_sqlite else _LONGEST_TRANSACTION
+        while self._seen and self._seen[0][0] <= now - longest:
             self._floor = max(self._floor, self._seen.popleft()[1])
 
     async def _link_some(self) -> Sequence[AuditEntry]:
         async with self._database.reading() as session:
             if not await AuditStore(session).list_unlinked(after=self._floor, limit=1):
                 return ()
-        async with self._database.transaction() as session:
+        async with self._database.transaction(is_short=True) as session:
             store = AuditStore(session)
             if not await store.lock_chain():
                 return ()
@@ -204,7 +208,7 @@ class AuditChain:
             if self._head is not None and (head is None or head.position < self._head.position):
                 log.error("audit_chain_broken", position=self._head.position, head=self._head.hash)
                 return ()
-            entries = await store.list_unlinked(after=self._floor, limit=MAX_AT_ONCE)
+            entries = await store.list_unlinked(after=self._floor, limit=LINKED_AT_ONCE)
             links: list[AuditLink] = []
             for entry in entries:
                 before = links[-1] if links else head

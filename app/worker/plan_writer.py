@@ -31,8 +31,9 @@ from app.store.units import NewUnit, Unit, UnitKind, UnitStore
 from app.sync.planner import DestinationClaims, Planned, PlanScope
 from app.worker.claims import Claim, ClaimDeferred, StopReason, with_images
 
-BATCH_IMAGES = 500
-"""How many images are written down, and handed out, at once."""
+BATCH_IMAGES = 250
+"""How many images are written down, and handed out, at once; up to twice as many where writing waits. On SQLite all
+other writers wait meanwhile, for 20 ms."""
 PLAN_RETRIES = RetryPolicy(attempts=2, first_delay=5.0, max_pause=86_400.0)
 """Of a planning: its requests were repeated by then, so it gets one more try. A registry's pauses put a list off until
 so long after the job began; then it has failed."""

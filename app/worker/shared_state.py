@@ -113,7 +113,7 @@ def _part(limits: RegistryLimits, workers: int) -> RegistryLimits:
 
 RECALLED = 20_000
 """A process begins with what was seen last; older places are found again as blobs are looked for."""
-BATCH = 500
+BATCH = 100
 """Rows one transaction writes at most: others wait for it."""
 
 
@@ -216,7 +216,7 @@ class SharedBlobLocations:
             self._has_recalled = True
         news = [BlobLocation(repository, digest) for repository, digest in self._blobs.take_news()]
         for first in range(0, len(news), BATCH):
-            async with self._database.transaction() as session:
+            async with self._database.transaction(is_short=True) as session:
                 await BlobLocationStore(session).record(news[first : first + BATCH], now=self._clock())
 
 

@@ -206,8 +206,7 @@ class Worker:
 
     async def _requeue_lost(self) -> None:
         """Enqueue what the queue has lost, or never got."""
-        async with self._database.transaction() as session:
-            await self._queue.requeue_lost(session, now=self._clock())
+        await self._queue.requeue_lost(self._database, now=self._clock())
         await self._queue.delete_log()
 
     async def _release_gone(self) -> None:
