@@ -117,6 +117,8 @@ class Uploads:
             return error(400, "UNSUPPORTED", "mount needs from")
         if quirks.mount == "refused":
             return error(quirks.mount_refused_status, "UNSUPPORTED", "invalid mount")
+        if quirks.mount == "claimed":
+            return self._created(entry.repository, digest, status=201)
         data = self.site.content.blob(source, digest) if source else None
         if source is None and quirks.mount_anonymous:
             data = self.site.content.find_blob(digest)
