@@ -247,13 +247,13 @@ class BlobMover:
             return "present" if is_asked and await client.has_blob(repository.path, blob) else None
         if self._seen is not None:
             return None
-        if self._is_asked_by_mount(repository, blob):
+        is_new = self._known.is_new(repository) and not is_believed
+        if not is_new and self._is_asked_by_mount(repository, blob):
             place.session = await client.mount_blob(repository.path, blob.digest, from_repository=repository.path)
             if place.session is not None:
                 return None
             self._known.note_found_by_mount(repository, blob.digest)
             return "present"
-        is_new = self._known.is_new(repository) and not is_believed
         is_absent = (repository, blob.digest) in self._absent and not is_believed
         if not is_new and not is_absent and await client.has_blob(repository.path, blob):
             return "present"

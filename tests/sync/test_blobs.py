@@ -3,7 +3,7 @@
 import asyncio
 
 from app.domain.reference import Digest, Reference, Registry
-from app.sync.known_blobs import ABSENCES_BEFORE_TRYING, MOUNTS_SECONDS, KnownBlobs
+from app.sync.known_blobs import ABSENCES_BEFORE_TRYING, MOUNTS_SECONDS, NEW_SECONDS, KnownBlobs
 from tests.support.fake_registry import FakeRegistry
 from tests.support.images import Manifest, blob, oci_image
 from tests.sync.workbench import Workbench, asked
@@ -118,3 +118,34 @@ async def test_a_blob_that_was_collected_says_nothing_of_mounts(
     [result] = await bench.copy(here.reference("app", "2"), there.reference("app", "2"))
     assert (result.outcome, result.attempts) == ("copied", 2)
     assert bench.known.answers_by_mount(registry) is True
+
+
+async def test_a_repository_that_can_not_be_mounted_from_yet_is_made_by_an_upload(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    await learn(bench, here, there)
+    there.change(mount="refused", mount_refused_status=404)
+    wanted = image("new")
+    here.load("new", wanted, "1")
+    mark = there.journal.mark()
+    [result] = await bench.copy(here.reference("new", "1"), there.reference("new", "1"))
+    assert (result.outcome, result.error, result.attempts) == ("copied", None, 1)
+    assert there.journal.count("upload_start", status=404, since=mark) == len(wanted.blobs)
+
+
+async def test_a_repository_that_is_new_is_not_asked_by_mounts(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    now = 0.0
+    bench.known = KnownBlobs(clock=lambda: now)
+    starts = []
+    for number, passed in enumerate((0.0, NEW_SECONDS - 1, NEW_SECONDS)):
+        now = passed
+        wanted = image(f"{number}")
+        here.load("new", wanted, f"{number}")
+        mark = there.journal.mark()
+        [result] = await bench.copy(here.reference("new", f"{number}"), there.reference("new", f"{number}"))
+        assert result.tally.blobs_transferred == len(wanted.blobs)
+        starts.append(["mount=" in entry.query for entry in there.journal.find("upload_start", since=mark)])
+        bench.known.note_answers_by_mount(Registry(there.host), does=True)
+    assert starts == [[False] * 5, [False] * 5, [True] * 5]
