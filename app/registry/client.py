@@ -167,10 +167,9 @@ class RegistryClient:
         except RegistryError as error:
             if error.status is None or error.code == "rate_limited":
                 raise
-            if error.code == "repository_missing" and from_repository == repository:
-                raise  # there is none to upload to either
-            # Mounting is a favour: whatever is wrong with it (a scope that is not granted, a feature that is off) shows
-            # again, and with the right error, if it is wrong with uploads too.
+            # Mounting is a favour: whatever is wrong with it (a scope that is not granted, a feature that is off, a
+            # repository that only comes with its first upload) shows again, and with the right error, if it is wrong
+            # with uploads too.
             return await self._open_session(repository, digest)
         return None if answer.status == httpx.codes.CREATED else self._session(repository, answer)
 

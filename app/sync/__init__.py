@@ -7,6 +7,7 @@
       ├─ graph.py                          everything below a manifest that a destination lacks; the tag at the very end
       ├─ referrers.py ─► referrers_tag     what belongs to it without being below it: referrers, digest tags
       └─ blobs.py ─► transfer, source_blob each blob: known → mounted → found → sent, verified on the way
+           └─ new_repositories             a destination's repository that is new is asked for no blob
     destination.py                         one destination: its state, its progress, what is noted of it
     known_blobs.py                         which repository holds which blob, and whose upload is open
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +20,7 @@ from app.registry.uploads import UploadSession
 from app.sync.destination import DestinationState, Need, Settled
 from app.sync.dry_run import DryRun, MissingBlob
 from app.sync.known_blobs import KnownBlobs, NotedUpload, UploadNotes, give_back
+from app.sync.new_repositories import look_for_repository
 from app.sync.source_blob import SourceBlob
 from app.sync.transfer import Receiver, Transfer
 
@@ -82,6 +83,8 @@ class BlobMover:
         self._notes = notes
         self._seen = seen
         self._dry_run = dry_run
+        self._absent: set[tuple[Repository, Digest]] = set()
+        """What was not there when its repository was looked for."""
 
     async def move(self, needs: Iterable[Need]) -> None:
         """Bring all blobs to all that need them; who can't be given one fails, and no one else."""
@@ -100,28 +103,30 @@ class BlobMover:
 
         Where blobs would each be asked for by HEAD otherwise, and there are more than a few.
         """
-        wanted: Counter[Repository] = Counter()
+        wanted: defaultdict[Repository, dict[Digest, Descriptor]] = defaultdict(dict)
         targets: dict[Repository, DestinationState] = {}
+        if self._seen is not None:
+            return
         for need in needs:
             for target in need.targets:
                 repository = target.repository
-                if not self._known.has_seen(repository) and not self._is_asked_by_mount(repository, need.blob):
-                    wanted[repository] += self._candidate(repository, need.blob) is None
+                if self._known.has_seen(repository) or self._is_asked_by_mount(repository, need.blob):
+                    continue
+                if self._candidate(repository, need.blob) is None:
+                    wanted[repository][need.blob.digest] = need.blob
                     targets[repository] = target
-        for repository, count in wanted.items():
-            if count > _ASKED_BY_HEAD and self._seen is None:
-                await self._look_for_repository(targets[repository])
+        looks = (
+            self._look_for_repository(targets[repository], blobs, needs[0].blob)
+            for repository, blobs in wanted.items()
+            if len(blobs) > _ASKED_BY_HEAD
+        )
+        await run_limited(looks, at_once=_PLACES_AT_ONCE)
 
-    async def _look_for_repository(self, target: DestinationState) -> None:
-        async with self._known.looking_for(target.repository):
-            if self._known.has_seen(target.repository):
-                return  # another image has asked
-            is_missing = False
-            try:
-                await anext(target.client.list_tags(target.path), None)
-            except TransferError as error:
-                is_missing = error.code == "repository_missing"
-            self._known.note_repository(target.repository, is_missing=is_missing)
+    async def _look_for_repository(
+        self, target: DestinationState, blobs: Mapping[Digest, Descriptor], config: Descriptor
+    ) -> None:
+        absent = await look_for_repository(target, blobs.values(), config=config, known=self._known)
+        self._absent.update((target.repository, digest) for digest in absent)
 
     def _is_asked_by_mount(self, repository: Repository, blob: Descriptor) -> bool:
         """Return whether a mount of a blob from the repository itself is the question whether it is there.
@@ -242,11 +247,15 @@ class BlobMover:
             return "present" if is_asked and await client.has_blob(repository.path, blob) else None
         if self._seen is not None:
             return None
-        if self._is_asked_by_mount(repository, blob):
-            place.session = await client.mount_blob(repository.path, blob.digest, from_repository=repository.path)
-            return "present" if place.session is None else None
         is_new = self._known.is_new(repository) and not is_believed
-        if not is_new and await client.has_blob(repository.path, blob):
+        if not is_new and self._is_asked_by_mount(repository, blob):
+            place.session = await client.mount_blob(repository.path, blob.digest, from_repository=repository.path)
+            if place.session is not None:
+                return None
+            self._known.note_found_by_mount(repository, blob.digest)
+            return "present"
+        is_absent = (repository, blob.digest) in self._absent and not is_believed
+        if not is_new and not is_absent and await client.has_blob(repository.path, blob):
             return "present"
         self._known.note_absence(repository.registry)
         return None

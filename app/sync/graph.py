@@ -39,7 +39,8 @@ MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 """Of all manifests of one copy together: they are held until they are pushed."""
 _ASKED_AT_ONCE = 8
 _PUT_AT_ONCE = 8
-_PART_MISSING = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "MANIFEST_REFERENCE_UNKNOWN"})
+_BLOB_MISSING = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
+_PART_MISSING = _BLOB_MISSING | {"MANIFEST_UNKNOWN", "MANIFEST_REFERENCE_UNKNOWN"}
 
 ForeignLayers = Literal["skip", "copy"]
 
@@ -274,11 +275,15 @@ class Publisher:
         """Believe the registry that parts are missing, and let the next attempt ask for each of them.
 
         Its garbage was collected since, or it does not see yet what it just took (Artifactory, jib #534). Not where
-        parts lie elsewhere on purpose: those will never be there.
+        parts lie elsewhere on purpose: those will never be there. Where a mount said that a blob is there, the
+        next attempt asks by HEAD.
         """
         if isinstance(error, RegistryError) and _PART_MISSING.intersection(error.spec_codes):
             self._known.forget_repository(target.repository)
-            may_mend = self._is_first_attempt and not _foreign(manifest)
+            is_blob = not _BLOB_MISSING.isdisjoint(error.spec_codes)
+            blobs = [blob.digest for blob in manifest.blobs] if is_blob else []
+            is_news = self._known.doubt_mounts(target.repository, blobs)
+            may_mend = (self._is_first_attempt or is_news) and not _foreign(manifest)
             error.temporary = error.temporary or may_mend
 
 

@@ -29,6 +29,7 @@ MAX_BLOBS = 50_000
 MAX_PLACES = 16
 """Repositories remembered for one blob of one registry."""
 MAX_NEWS = 10_000
+MAX_FOUND_BY_MOUNT = 10_000
 MAX_REPOSITORIES = 10_000
 FRESH_SECONDS = 3_600.0
 """Registries that collect garbage while they run spare what is younger than hours (GitLab: a day)."""
@@ -39,6 +40,8 @@ NEW_SECONDS = 60.0
 """So long after a registry said that it has no such repository, nothing is asked for that others may have put there."""
 ABSENCES_BEFORE_TRYING = 8
 """Blobs asked for in vain, after which a registry is tried for answering that by a mount."""
+MOUNTS_SECONDS = 3_600.0
+"""So long what a registry was found to answer to mounts is believed: it may be upgraded, or its mounts switched off."""
 DECLINED_MOUNTS = 3
 """Mounts in a row answered with a session, after which a registry is taken for one that never mounts."""
 MIN_NOTED_BYTES = 16 * 1024 * 1024
@@ -80,7 +83,8 @@ class KnownBlobs:
         self._confirmed: OrderedDict[Repository, float] = OrderedDict()
         self._missing: OrderedDict[Repository, float] = OrderedDict()
         self._looking: dict[Repository, asyncio.Lock] = {}
-        self._answers_by_mount: dict[Registry, bool] = {}
+        self._answers_by_mount: dict[Registry, tuple[bool, float]] = {}
+        self._found_by_mount: OrderedDict[tuple[Repository, Digest], float] = OrderedDict()
         self._absences: dict[Registry, int] = {}
 
     def is_present(self, repository: Repository, digest: Digest) -> bool:
@@ -121,30 +125,55 @@ class KnownBlobs:
         return self._clock() - self._confirmed.get(repository, _LONG_AGO) < CONFIRMED_SECONDS
 
     def answers_by_mount(self, registry: Registry) -> bool | None:
-        """Return whether a mount from the repository itself tells if a blob is there; None when that was not tried."""
-        return self._answers_by_mount.get(registry)
+        """Return whether a mount from the repository itself tells if a blob is there.
+
+        None when that was not tried, or not within `MOUNTS_SECONDS` (an hour).
+        """
+        does, learned = self._answers_by_mount.get(registry, (None, _LONG_AGO))
+        return does if self._clock() - learned < MOUNTS_SECONDS else None
 
     def is_mount_to_be_tried(self, registry: Registry) -> bool:
         """Return whether so many blobs were asked for and not found there that one request more may save many."""
-        return registry not in self._answers_by_mount and self._absences.get(registry, 0) >= ABSENCES_BEFORE_TRYING
+        return self.answers_by_mount(registry) is None and self._absences.get(registry, 0) >= ABSENCES_BEFORE_TRYING
 
     def note_mount_tried(self, registry: Registry) -> None:
         """Remember that a task tries that just now: no other does."""
         self._absences[registry] = -MAX_BLOBS
 
     def note_absence(self, registry: Registry) -> None:
-        """Count a blob that was asked for and not found."""
-        self._absences[registry] = self._absences.get(registry, 0) + 1
+        """Count a blob that was asked for and not found, where it is not known how mounts are answered."""
+        if self.answers_by_mount(registry) is None:
+            self._absences[registry] = self._absences.get(registry, 0) + 1
 
     def note_answers_by_mount(self, registry: Registry, *, does: bool) -> None:
         """Remember whether a mount from the repository itself found a blob that was there, and tell the others."""
-        if self._answers_by_mount.get(registry) is not does and self.siblings is not None:
+        if self.answers_by_mount(registry) is not does and self.siblings is not None:
             self.siblings.tell_of_mounts(registry, does=does)
-        self._answers_by_mount[registry] = does
+        self.hear_of_mounts(registry, does=does)
 
     def hear_of_mounts(self, registry: Registry, *, does: bool) -> None:
         """Take in what another process found out of mounts there."""
-        self._answers_by_mount[registry] = does
+        self._answers_by_mount[registry] = does, self._clock()
+        self._absences.pop(registry, None)
+
+    def note_found_by_mount(self, repository: Repository, digest: Digest) -> None:
+        """Remember that a blob is believed to be there because of the answer to a mount, and nothing else."""
+        self._found_by_mount[repository, digest] = self._clock()
+        self._found_by_mount.move_to_end((repository, digest))
+        while len(self._found_by_mount) > MAX_FOUND_BY_MOUNT:
+            self._found_by_mount.popitem(last=False)
+
+    def doubt_mounts(self, repository: Repository, lacking: Iterable[Digest]) -> bool:
+        """Ask by mounts no more where one found a blob that a repository lacks; return whether that is new.
+
+        - `lacking`: what the registry may have meant when it refused a manifest for a blob it does not have
+        """
+        found = (self._found_by_mount.get((repository, digest), _LONG_AGO) for digest in lacking)
+        is_wrong = any(self._clock() - when < FRESH_SECONDS for when in found)
+        if not is_wrong or not self.answers_by_mount(repository.registry):
+            return False
+        self.note_answers_by_mount(repository.registry, does=False)
+        return True
 
     def mount_candidates(self, repository: Repository, digest: Digest) -> tuple[str, ...]:
         """List other repositories of that registry that held a blob when last seen, the latest first."""

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from app.domain.reference import Registry
 from app.domain.registry import RegistryEntry
 from app.domain.report import CopyResult
 from app.registry.creation import refusal_of_creation
 from app.registry.listing import google_api
 from tests.support.fake_registry import FakeRegistry, Quirks, fake_registry
-from tests.support.images import oci_image
+from tests.support.images import blob, oci_image
 from tests.sync.workbench import workbench
 
 IMAGE = oci_image("app")
@@ -154,6 +155,26 @@ async def test_what_has_to_be_made_by_hand_says_by_whom(kind: str, words: str) -
         )
         assert words in result.error.message
         assert "create_missing" not in result.error.message
+
+
+@pytest.mark.parametrize(("kind", "quirks"), [("harbor", HARBOR), ("gar", GOOGLE)])
+@pytest.mark.parametrize("by_mount", [True, False])
+async def test_what_is_missing_is_made_however_blobs_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, kind: str, quirks: dict[str, Any], *, by_mount: bool
+) -> None:
+    monkeypatch.setattr(google_api, "_POLL_SECONDS", 0)
+    large = oci_image("app", layers=[blob(f"layer {number}") for number in range(6)])
+    async with (
+        fake_registry(Quirks(auth="token", **quirks), accounts=ACCOUNTS) as there,
+        fake_registry() as here,
+        workbench(here, entries=[entry_there(there, {}, kind=kind)]) as bench,
+    ):
+        here.load("app", large, "1")
+        if by_mount:
+            bench.known.note_answers_by_mount(Registry(there.host), does=True)
+        [result] = await bench.copy(f"{here.host}/app:1", f"{there.host}/team/p0:1")
+        assert (result.outcome, result.error, len(there.made)) == ("copied", None, 1)
+        there.check()
 
 
 async def test_a_project_that_is_there_takes_no_request_more() -> None:

@@ -355,14 +355,24 @@ async def test_a_source_that_breaks_is_not_the_registrys_fault(connect: Connect)
 
 
 @pytest.mark.parametrize("kind", ["session", "refused"])
-@pytest.mark.parametrize("status", [400, 401, 405, 500])
-async def test_a_mount_that_is_not_made_becomes_a_session(connect: Connect, kind: Any, status: int) -> None:
+@pytest.mark.parametrize("status", [400, 401, 404, 405, 500])
+@pytest.mark.parametrize("origin", ["team/old", "team/app"])
+async def test_a_mount_that_is_not_made_becomes_a_session(
+    connect: Connect, kind: Any, status: int, origin: str
+) -> None:
     async with fake_registry(Quirks(mount=kind, mount_refused_status=status)) as registry:
         registry.content.put_blob("team/old", LAYER.data)
-        session = await connect(registry).mount_blob("team/app", DIGEST, from_repository="team/old")
+        session = await connect(registry).mount_blob("team/app", DIGEST, from_repository=origin)
         assert session is not None
         await session.send(pieces(LAYER.data), size=LAYER.size, digest=DIGEST)
         check_stored(registry)
+
+
+async def test_a_mount_in_a_repository_that_is_missing_says_so(connect: Connect) -> None:
+    async with fake_registry(Quirks(upload_start_status=404)) as registry:
+        with pytest.raises(RegistryError) as missing:
+            await connect(registry).mount_blob("team/app", DIGEST, from_repository="team/app")
+        assert (missing.value.code, missing.value.temporary) == ("repository_missing", False)
 
 
 async def test_a_mount_names_where_from(connect: Connect) -> None:

@@ -12,8 +12,10 @@ from app.sync.known_blobs import (
     DECLINED_MOUNTS,
     FRESH_SECONDS,
     MAX_BLOBS,
+    MAX_FOUND_BY_MOUNT,
     MAX_NEWS,
     MAX_PLACES,
+    MOUNTS_SECONDS,
     KnownBlobs,
 )
 
@@ -191,3 +193,47 @@ def test_how_a_registry_answers_a_mount_is_not_known_before_it_was_tried(known: 
     assert known.answers_by_mount(APP.registry) is True
     assert not known.is_mount_to_be_tried(APP.registry)
     assert known.answers_by_mount(FAR.registry) is None
+
+
+@pytest.mark.parametrize("does", [True, False])
+def test_how_a_registry_answers_a_mount_is_found_out_again_after_an_hour(
+    known: KnownBlobs, clock: Clock, *, does: bool
+) -> None:
+    for _ in range(ABSENCES_BEFORE_TRYING):
+        known.note_absence(APP.registry)
+    known.note_mount_tried(APP.registry)
+    assert not known.is_mount_to_be_tried(APP.registry)
+    known.note_answers_by_mount(APP.registry, does=does)
+    for _ in range(ABSENCES_BEFORE_TRYING):
+        known.note_absence(APP.registry)
+    clock.now = MOUNTS_SECONDS - 1
+    assert known.answers_by_mount(APP.registry) is does
+    clock.now = MOUNTS_SECONDS
+    assert known.answers_by_mount(APP.registry) is None
+    assert not known.is_mount_to_be_tried(APP.registry)  # what was not there before says nothing of now
+    for _ in range(ABSENCES_BEFORE_TRYING):
+        known.note_absence(APP.registry)
+    assert known.is_mount_to_be_tried(APP.registry)
+
+
+def test_a_mount_is_doubted_for_a_blob_it_found_lately_in_that_repository(known: KnownBlobs, clock: Clock) -> None:
+    known.note_answers_by_mount(APP.registry, does=True)
+    known.note_found_by_mount(APP, BLOB)
+    assert not known.doubt_mounts(APP, [])
+    assert not known.doubt_mounts(OTHER, [BLOB])
+    assert known.answers_by_mount(APP.registry) is True
+    assert known.doubt_mounts(APP, [digest_of(b"sent"), BLOB])
+    assert known.answers_by_mount(APP.registry) is False
+    assert not known.doubt_mounts(APP, [BLOB])  # another image has
+    clock.now = FRESH_SECONDS
+    known.note_answers_by_mount(APP.registry, does=True)
+    assert not known.doubt_mounts(APP, [BLOB])  # what a mount found so long ago may have been collected
+    assert known.answers_by_mount(APP.registry) is True
+
+
+def test_what_mounts_found_is_forgotten_in_the_end(known: KnownBlobs) -> None:
+    known.note_answers_by_mount(APP.registry, does=True)
+    known.note_found_by_mount(APP, BLOB)
+    for number in range(MAX_FOUND_BY_MOUNT):
+        known.note_found_by_mount(APP, digest_of(str(number).encode()))
+    assert not known.doubt_mounts(APP, [BLOB])

@@ -188,8 +188,9 @@ class UploadQuirks:
     """GET of an upload is refused so: 404, 405."""
     sessions_live_requests: int | None = None
     """A session is unknown after so many requests: replicas that do not share `http.secret`."""
-    mount: Literal["created", "session", "refused"] = "created"
-    """`session` answers 202 always (mounting is off); `refused` answers `mount_refused_status`."""
+    mount: Literal["created", "session", "refused", "claimed"] = "created"
+    """`session` answers 202 always (mounting is off); `refused` answers `mount_refused_status`; `claimed` answers 201
+    always, also for what is nowhere."""
     mount_refused_status: int = 400
     """400 on Docker Hub across registries, 401, 405, 500 (Nexus)."""
     mount_needs_from: bool = False

@@ -116,7 +116,11 @@ class Uploads:
         if source is None and quirks.mount_needs_from:
             return error(400, "UNSUPPORTED", "mount needs from")
         if quirks.mount == "refused":
-            return error(quirks.mount_refused_status, "UNSUPPORTED", "invalid mount")
+            is_unknown = quirks.mount_refused_status == HTTPStatus.NOT_FOUND  # the repository to mount from
+            code = "NAME_UNKNOWN" if is_unknown else "UNSUPPORTED"
+            return error(quirks.mount_refused_status, code, "invalid mount")
+        if quirks.mount == "claimed":
+            return self._created(entry.repository, digest, status=201)
         data = self.site.content.blob(source, digest) if source else None
         if source is None and quirks.mount_anonymous:
             data = self.site.content.find_blob(digest)
