@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import cast
 
 import pytest
 
 from app.domain.errors import RegistryError
-from app.domain.manifest import Descriptor, digest_of
+from app.domain.manifest import Descriptor, Manifest, digest_of
 from app.domain.reference import Digest, Reference, Repository, Tag
 from app.domain.registry import RegistryEntry
 from app.jobs.policy_jobs import PolicyJobs
@@ -23,6 +24,7 @@ from app.sync.known_blobs import KnownBlobs
 from app.worker.heartbeat import Heartbeat
 from app.worker.shared_state import SiblingBlobs, SiblingDigestLists, SiblingTokens
 from tests.processes.hosts import SOON_SECONDS, RelayedChannels, until
+from tests.support.clock import SettableClock
 from tests.support.fake_registry import FakeRegistry, Quirks, fake_registry
 from tests.support.fake_registry.server import ACCOUNT
 from tests.support.images import oci_image
@@ -30,7 +32,7 @@ from tests.worker.house import ON_POSTGRESQL, ON_SQLITE, SEALER, now
 
 APP, OTHER, FAR = (Repository.parse(text) for text in ("a.io/app", "a.io/other", "b.io/app"))
 BLOB = digest_of(b"blob")
-Asking = Callable[[], Awaitable[Descriptor | None]]
+Asking = Callable[[], Awaitable[Manifest]]
 TAGS = [Tag(f"v{number}") for number in range(40)]
 
 
@@ -238,9 +240,11 @@ async def test_each_job_reads_lists_anew(channels: RelayedChannels) -> None:
 
 
 @asynccontextmanager
-async def two_pools(channels: RelayedChannels) -> AsyncIterator[list[ClientPool]]:
+async def two_pools(
+    channels: RelayedChannels, *, clock: Callable[[], datetime] = now
+) -> AsyncIterator[list[ClientPool]]:
     """Run what two processes have of registries."""
-    pools = [ClientPool(clock=now, token_siblings=SiblingTokens(await channels.join())) for _ in range(2)]
+    pools = [ClientPool(clock=clock, token_siblings=SiblingTokens(await channels.join())) for _ in range(2)]
     channels.tell(ProcessTable(workers={"worker-1": "one", "worker-2": "two"}))
     await until(lambda: all(len(end.processes.workers) == 2 for end in channels.ends))
     try:
@@ -255,13 +259,19 @@ def ask(pool: ClientPool, registry: FakeRegistry, *, name: str = "fake", passwor
     auth = {"type": "basic", "username": ACCOUNT[0], "password": password}
     entry = RegistryEntry.model_validate({"name": name, "host": registry.host, "insecure": True, "auth": auth})
     client = pool.clients((entry,)).for_registry(entry.registry)
-    return lambda: client.head_manifest("team/app", Tag("v1"))
+    return lambda: client.get_manifest("team/app", Tag("v1"))
+
+
+async def told(pool: ClientPool) -> None:
+    """Wait until a process has heard of a token."""
+    siblings = cast("SiblingTokens", pool._token_siblings)
+    await until(lambda: bool(siblings._tokens))
 
 
 async def test_a_token_is_asked_for_by_one_process_for_all(channels: RelayedChannels) -> None:
     async with fake_registry(Quirks(auth="token")) as registry, two_pools(channels) as pools:
         registry.load("team/app", oci_image("app"), "v1")
-        assert all(await asyncio.gather(*(ask(pool, registry)() for pool in pools)))
+        await asyncio.gather(*(ask(pool, registry)() for pool in pools))
         assert registry.journal.count("token") == 1
 
 
@@ -269,17 +279,57 @@ async def test_a_token_that_was_told_and_is_refused_is_asked_for_anew(channels: 
     async with fake_registry(Quirks(auth="token", token_lives_requests=1)) as registry, two_pools(channels) as pools:
         registry.load("team/app", oci_image("app"), "v1")
         for pool in pools:
-            assert await ask(pool, registry)()
+            await ask(pool, registry)()
         assert registry.journal.count("token") == 2
+
+
+async def test_a_told_token_that_is_older_than_a_refusal_is_not_taken(channels: RelayedChannels) -> None:
+    """A told token may have ended by the time it is wanted; after a refusal there is one more attempt, and no other."""
+    clock = SettableClock()
+    quirks = Quirks(auth="token", token_expires_in=300, token_lives_seconds=20)
+    async with fake_registry(quirks, clock=clock) as registry, two_pools(channels, clock=clock) as pools:
+        registry.load("team/app", oci_image("app"), "v1")
+        one, other = (ask(pool, registry) for pool in pools)
+        await one()
+        await told(pools[1])
+        await other()
+        assert registry.journal.count("token") == 1
+        clock.advance(25)
+        await one()  # the token has ended: it asks for another, and tells
+        await told(pools[1])
+        clock.advance(25)
+        await other()  # its own has ended, and so has the one that it was told
+        assert registry.journal.count("token") == 3
+
+
+async def test_a_token_that_was_asked_for_after_a_refusal_is_taken(channels: RelayedChannels) -> None:
+    clock = SettableClock()
+    quirks = Quirks(auth="token", token_expires_in=300)
+    async with fake_registry(quirks, clock=clock) as registry, two_pools(channels, clock=clock) as pools:
+        registry.load("team/app", oci_image("app"), "v1")
+        one, other = (ask(pool, registry) for pool in pools)
+        await one()
+        await told(pools[1])
+        registry.auth.revoke_all()
+        await other()  # what it was told is refused
+        await told(pools[0])
+        clock.advance(200)
+        registry.auth.revoke_all()
+        await one()
+        await told(pools[1])
+        assert registry.journal.count("token") == 3
+        clock.advance(100)
+        await other()  # its own is to be replaced
+        assert registry.journal.count("token") == 3
 
 
 async def test_a_token_serves_no_other_entry_and_no_other_password(channels: RelayedChannels) -> None:
     async with fake_registry(Quirks(auth="token")) as registry, two_pools(channels) as pools:
         registry.load("team/app", oci_image("app"), "v1")
-        assert await ask(pools[0], registry)()
+        await ask(pools[0], registry)()
         with pytest.raises(RegistryError, match="no token"):
             await ask(pools[1], registry, password="wrong")()
-        assert await ask(pools[1], registry, name="another")()
+        await ask(pools[1], registry, name="another")()
         assert registry.journal.count("token", status=200) == 2
 
 

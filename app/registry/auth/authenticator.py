@@ -10,7 +10,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import structlog
@@ -30,6 +30,7 @@ from app.registry.http.message import Headers, HttpRequest, InvalidUrlError, Url
 from app.registry.limits import MAX_CACHED_TOKENS
 
 _log = structlog.get_logger(__name__)
+_NEVER = datetime.min.replace(tzinfo=UTC)
 _MAX_REFUSALS = 3
 _REFUSED = timedelta(seconds=60)
 """A login that was not taken so often in a row is not shown again for so long: each image of a job would show it anew,
@@ -99,6 +100,8 @@ class Authenticator:
         self._fetches: dict[TokenKey, asyncio.Task[Token | RegistryError]] = {}
         self._learned: dict[Scopes, Scopes] = {}
         """What a registry asked for beyond the scope we thought of (ACR: `metadata_read` to list tags)."""
+        self._refused_at: dict[Scopes, datetime] = {}
+        """When a token for these was last refused; what was asked for before that may have ended too."""
 
     async def authorization(self, scopes: Scopes) -> str | None:
         """Return the header for a request of these scopes, fetching a token where one is needed.
@@ -177,7 +180,10 @@ class Authenticator:
             return now is not None and now.scheme == "bearer" and (before is None or before.scheme != "bearer")
         if now is not None and now.scheme == "basic":
             return bool(login.password)
-        dropped = self._drop(sent.removeprefix("Bearer "))
+        if (dropped := self._drop(sent.removeprefix("Bearer "))) is not None:
+            if len(self._refused_at) >= MAX_CACHED_TOKENS:
+                self._refused_at.clear()
+            self._refused_at[self._scopes(scopes)] = self._clock()
         is_insufficient = challenge is not None and challenge.error == "insufficient_scope"
         return has_news or not is_insufficient or dropped is None or dropped.asked_at < self._clock() - _JUST_NOW
 
@@ -282,14 +288,14 @@ class Authenticator:
         return token
 
     async def _fetch_for_all(self, key: TokenKey, realm: Url, login: Login) -> Token:
-        """Ask for a token, or take the one that another process of this host just asked for."""
+        """Ask for a token, or take one that another process of this host asked for since one was refused here."""
         registry, siblings = self._entry.registry, self._siblings
         if siblings is None:
             return await fetch_token(self._http, realm, key, login=login, registry=registry, clock=self._clock)
         place = key.place(self._entry.name, login)
         async with siblings.asking(place):
-            shared = siblings.take(place)
-            if shared is not None and shared.is_fresh(self._clock()):
+            shared, refused_at = siblings.take(place), self._refused_at.get(key.scopes, _NEVER)
+            if shared is not None and shared.asked_at > refused_at and shared.is_fresh(self._clock()):
                 return shared
             token = await fetch_token(self._http, realm, key, login=login, registry=registry, clock=self._clock)
             siblings.tell(place, token)
@@ -325,13 +331,8 @@ class Authenticator:
         return refusal.count >= _MAX_REFUSALS and self._clock() < refusal.at + _REFUSED
 
     def _unauthorized(self, refusal: _Refusal) -> RegistryError:
-        return RegistryError(
-            refusal.message,
-            registry=self._entry.registry,
-            operation=LOG_IN,
-            code="unauthorized",
-            status=refusal.status,
-        )
+        registry, status = self._entry.registry, refusal.status
+        return RegistryError(refusal.message, registry=registry, operation=LOG_IN, code="unauthorized", status=status)
 
     def _drop(self, text: str) -> Token | None:
         key = next((key for key, token in self._tokens.items() if token.text == text), None)
