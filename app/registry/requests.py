@@ -73,6 +73,8 @@ class RegistryRequest(Struct, frozen=True, kw_only=True):
     other host."""
     state: RequestState | None = None
     """Of a request that may be withdrawn."""
+    is_urgent: bool = False
+    """Whether it takes something back, and goes before all that waits: who sends it has little time."""
 
     def __repr__(self) -> str:  # neither the login nor the content
         return f"RegistryRequest({self.operation}: {self.method} {self.url})"
@@ -197,7 +199,7 @@ class RequestExecutor:
         """Return the answer's head if it is an expected one, and the permit that has to be given back."""
         self._keep_reserve(request, context)
         with waiting_elsewhere():  # for those that have the permits
-            permit = await self.window.permit()
+            permit = await self.window.permit(is_urgent=request.is_urgent)
         if request.state is not None:
             request.state.is_under_way = True
         try:

@@ -152,6 +152,7 @@ class UploadSession:
             return
         self._is_closed = True
         request = self._call("cancel_upload", "DELETE", self._location, expects=frozenset(range(200, 500)))
+        request = replace(request, is_urgent=True)
         with suppress(RegistryError, TimeoutError):
             async with asyncio.timeout(self._executor.http.settings.cancel_seconds):
                 await self._executor.fetch(request)

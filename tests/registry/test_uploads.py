@@ -3,17 +3,18 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from app.domain.errors import ContentError, RegistryError
 from app.domain.manifest import digest_of
-from app.domain.reference import Digest
+from app.domain.reference import Digest, Tag
 from app.registry.client import ClientPool, RegistryClient
 from app.registry.limits import ClientSettings
 from app.registry.uploads import UploadSession
-from tests.registry.conftest import QUICK, Connect, basic, descriptor, pieces, upload
+from tests.registry.conftest import QUICK, SETTINGS, Connect, basic, descriptor, pieces, upload
 from tests.support.clock import SettableClock
 from tests.support.fake_registry import (
     ECR,
@@ -460,6 +461,28 @@ async def test_who_is_cancelled_before_its_turn_opens_no_session_and_delays_no_o
         opened, cancelled = (registry.journal.count(kind) for kind in ("upload_start", "upload_cancel"))
         assert opened == cancelled
         assert opened <= 3
+        registry.check()
+
+
+@pytest.mark.parametrize("connections", [1, 50])
+@pytest.mark.parametrize("settings", [replace(SETTINGS, cancel_seconds=60)])
+async def test_a_cancel_goes_before_all_that_waits(connect: Connect, connections: int) -> None:
+    """With one connection the others wait for it, with many they wait for the rate."""
+    async with fake_registry() as registry:
+        client = connect(registry, limits={"requests_per_second": 20, "connections": connections})
+        session = await client.start_upload("team/app", descriptor(LAYER))
+        window = client.executor.window
+        for _ in range(connections):
+            window.went_well()
+        others = [asyncio.create_task(client.head_manifest("team/app", Tag("v1"))) for _ in range(40)]
+        await asyncio.sleep(0)
+        assert window.in_use + len(window.waiting) == 40
+        await session.cancel()
+        kinds = [entry.kind for entry in registry.journal]
+        assert kinds[: kinds.index("upload_cancel")].count("manifest") < 20  # those that had their turn by then
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         registry.check()
 
 

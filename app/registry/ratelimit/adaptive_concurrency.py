@@ -127,17 +127,20 @@ class ConcurrencyWindow:
         """Return whether the current task has permits of this registry."""
         return self in permits_of_task.get()
 
-    async def permit(self) -> Permit:
-        """Return a permit, which the caller gives back. A task with permits of this registry waits for a pause only."""
+    async def permit(self, *, is_urgent: bool = False) -> Permit:
+        """Return a permit, which the caller gives back. A task with permits of this registry waits for a pause only.
+
+        What is urgent goes before what waits here and for the rate, in order among its like; it costs the same.
+        """
         if self.covers_this_task():
             permit = Permit({})
             if seconds := self.pause_seconds:
                 await asyncio.sleep(seconds)
         else:
-            permit = await acquire(self._one, is_transfer=False)
+            permit = await acquire(self._one, is_transfer=False, is_urgent=is_urgent)
         if self._requests is not None:
             try:
-                await self._requests.acquire(1)
+                await self._requests.acquire(1, is_urgent=is_urgent)
             except BaseException:
                 permit.give_back()
                 raise
@@ -272,6 +275,12 @@ class _Waiter:
     needs: Mapping[ConcurrencyWindow, int]
     is_transfer: bool
     granted: asyncio.Future[None]
+    is_urgent: bool = False
+
+    def enter(self) -> None:
+        for window in self.needs:
+            urgent = sum(other.is_urgent for other in window.waiting) if self.is_urgent else len(window.waiting)
+            window.waiting.insert(urgent, self)
 
     def can_go(self) -> bool:
         return _can_take(self.needs, is_transfer=self.is_transfer)
@@ -301,7 +310,7 @@ def _take(needs: Mapping[ConcurrencyWindow, int], *, is_transfer: bool) -> None:
         window.count(count, is_transfer=is_transfer)
 
 
-async def acquire(needs: Mapping[ConcurrencyWindow, int], *, is_transfer: bool) -> Permit:
+async def acquire(needs: Mapping[ConcurrencyWindow, int], *, is_transfer: bool, is_urgent: bool = False) -> Permit:
     """Wait until all these permits can be had, and take them together.
 
     Raise `RegistryError` (`rate_limited`) where one of the registries wants a longer pause than is waited for.
@@ -313,9 +322,8 @@ async def acquire(needs: Mapping[ConcurrencyWindow, int], *, is_transfer: bool) 
     if not any(window.waiting for window in needs) and _can_take(needs, is_transfer=is_transfer):
         _take(needs, is_transfer=is_transfer)
         return permit
-    waiter = _Waiter(needs, is_transfer, asyncio.get_running_loop().create_future())
-    for window in needs:
-        window.waiting.append(waiter)
+    waiter = _Waiter(needs, is_transfer, asyncio.get_running_loop().create_future(), is_urgent)
+    waiter.enter()
     for window in needs:
         window.serve()
     lacking = [

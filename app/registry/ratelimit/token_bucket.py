@@ -12,23 +12,25 @@ REST_SECONDS = 0.1
 class TokenBucket:
     """Lets `rate` units (requests or bytes) per second pass, and after a rest a tenth of that at once.
 
-    First come, first served; who is cancelled while waiting costs those behind it nothing.
+    First come, first served, but what is urgent goes before all else; who is cancelled while waiting costs those behind
+    it nothing.
     """
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
         self._paid_until = 0.0
         self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
+        self._urgent: deque[tuple[asyncio.Future[None], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def acquire(self, units: float) -> None:
+    async def acquire(self, units: float, *, is_urgent: bool = False) -> None:
         """Wait until these units may pass; the next caller pays for them, so any size goes through."""
         loop = asyncio.get_running_loop()
-        if not self._waiting and self._paid_until <= (now := loop.time()):
+        if not self._waiting and not self._urgent and self._paid_until <= (now := loop.time()):
             self._pay(units, now)
             return
         granted = loop.create_future()
-        self._waiting.append((granted, units))
+        (self._urgent if is_urgent else self._waiting).append((granted, units))
         if self._timer is None:
             self._timer = loop.call_at(self._paid_until, self._serve)
         await granted
@@ -39,8 +41,8 @@ class TokenBucket:
     def _serve(self) -> None:
         self._timer, loop = None, asyncio.get_running_loop()
         is_first = True  # timers may go off a clock tick early
-        while self._waiting:
-            granted, units = self._waiting[0]
+        while queue := self._urgent or self._waiting:
+            granted, units = queue[0]
             if not granted.cancelled():
                 now = loop.time()
                 if self._paid_until > now and not is_first:
@@ -49,4 +51,4 @@ class TokenBucket:
                 self._pay(units, now)
                 granted.set_result(None)
                 is_first = False
-            self._waiting.popleft()
+            queue.popleft()

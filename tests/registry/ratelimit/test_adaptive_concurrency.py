@@ -103,6 +103,24 @@ async def test_no_turn_is_given_beyond_the_window_or_in_a_pause() -> None:
     assert one.in_use == 0
 
 
+async def test_an_urgent_request_has_the_next_turn() -> None:
+    one, served = opened(1), list[str]()
+
+    async def go(name: str, *, is_urgent: bool) -> None:
+        permit = await one.permit(is_urgent=is_urgent)
+        served.append(name)
+        permit.give_back()
+
+    first = await one.permit()
+    async with asyncio.TaskGroup() as group:
+        for name in ("request 1", "request 2", "urgent 1", "urgent 2"):
+            group.create_task(go(name, is_urgent=name.startswith("urgent")))
+        await asyncio.sleep(0)
+        first.give_back()
+    assert served == ["urgent 1", "urgent 2", "request 1", "request 2"]
+    assert one.in_use == 0
+
+
 async def test_a_longer_pause_stands_and_every_pause_has_an_end() -> None:
     one = window()
     one.pause(10)
@@ -463,6 +481,27 @@ async def test_a_bucket_serves_in_order() -> None:
 
     await asyncio.gather(*(pass_through(number) for number in range(12)))
     assert served == list(range(12))
+
+
+async def test_what_is_urgent_goes_before_what_waits_for_a_bucket_and_pays_too() -> None:
+    bucket, served = TokenBucket(100), list[str]()
+
+    async def pass_through(name: str, *, is_urgent: bool) -> None:
+        await bucket.acquire(1, is_urgent=is_urgent)
+        served.append(name)
+
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    await bucket.acquire(20)
+    async with asyncio.TaskGroup() as group:
+        for number in range(3):
+            group.create_task(pass_through(f"other {number}", is_urgent=False))
+        await asyncio.sleep(0)
+        for number in range(3):
+            group.create_task(pass_through(f"urgent {number}", is_urgent=True))
+    assert served == [*(f"urgent {number}" for number in range(3)), *(f"other {number}" for number in range(3))]
+    await bucket.acquire(1)
+    assert loop.time() - begun >= 0.15  # 26 were paid before, and a tenth of a second is made up for
 
 
 async def test_requests_per_second_are_kept(connect: Connect) -> None:
