@@ -17,13 +17,12 @@ time, each would wait for the disk by itself. Databases call it group commit for
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import asyncpg  # type: ignore[import-untyped]  # it has no types of its own
 import structlog
@@ -39,13 +38,10 @@ from app.domain.errors import UnavailableError
 from app.net.http_headers import PRODUCT
 from app.process_channel import ProcessChannel, Topic
 from app.store.db.schema import check_revision
-from app.store.db.sqlite import SqliteConnection, WriteQueue, connect_sqlite
+from app.store.db.sqlite import IS_READING, IS_SHORT, WriteQueue, sqlite_engine
 
 log = structlog.get_logger()
 
-BUSY_SECONDS = 10
-"""How long SQLite waits for another process's write; ours wait in order before that."""
-BUSY_REST_SECONDS = 0.01
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 30.0
 """Longer than any statement of ours takes on a healthy database."""
@@ -55,9 +51,6 @@ POOL_SECONDS = 10.0
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 _TRY_AGAIN = ("08", "53", "57P", "40001", "40P01", "55P03", "25006")
 """SQLSTATEs that pass: connections, resources, shutdown and start, deadlocks, locks, a replica not promoted yet."""
-_IS_READING = "registry_sync_reading"
-_IS_SHORT = "registry_sync_short"
-"""Execution options, for what SQLite's connections do with a transaction."""
 _POSTGRES_READING = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 """All statements of a reading see the same moment; on SQLite they do so by themselves."""
 
@@ -176,12 +169,10 @@ class Database:
         self.file = parsed.database if self.is_sqlite else None
         """The embedded database's file."""
         self.url = parsed.render_as_string(hide_password=False)
-        self._engine = (
-            _sqlite_engine(self.url) if self.is_sqlite else _postgres_engine(self.url, pool_size, application)
-        )
-        self._short = self._engine.execution_options(**{_IS_SHORT: True})
-        self._reader = self._engine.execution_options(**({_IS_READING: True} if self.is_sqlite else _POSTGRES_READING))
-        self._short_reader = self._reader.execution_options(**{_IS_SHORT: True})
+        self._engine = sqlite_engine(self.url) if self.is_sqlite else _postgres_engine(self.url, pool_size, application)
+        self._short = self._engine.execution_options(**{IS_SHORT: True})
+        self._reader = self._engine.execution_options(**({IS_READING: True} if self.is_sqlite else _POSTGRES_READING))
+        self._short_reader = self._reader.execution_options(**{IS_SHORT: True})
         self._outage = _Outage()
         self._writer = WriteQueue()
         self._channel = channel
@@ -357,43 +348,6 @@ def _is_gone(error: BaseException) -> bool:
 
 def _unreachable(reason: str) -> UnavailableError:
     return UnavailableError(f"the database does not answer: {reason.splitlines()[0]}", code="database_unreachable")
-
-
-def _sqlite_engine(url: str) -> AsyncEngine:
-    connecting = {"timeout": BUSY_SECONDS, "async_creator_fn": connect_sqlite, "check_same_thread": False}
-    engine = create_async_engine(url, hide_parameters=True, connect_args=connecting)
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def prepare(connection: Any, _: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # transactions begin below, not where the driver guesses
-        cursor = connection.cursor()
-        _switch_to_write_ahead_log(cursor)
-        for pragma in ("synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Connection) -> None:
-        options = connection.get_execution_options()
-        cast("SqliteConnection", connection.connection.driver_connection).begin(
-            is_reading=options.get(_IS_READING, False), is_short=options.get(_IS_SHORT, False)
-        )
-
-    return engine
-
-
-def _switch_to_write_ahead_log(cursor: Any) -> None:
-    """Switch while no other process does: for this alone SQLite does not wait (sqlite.org/wal.html, "SQLITE_BUSY")."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            await_only(asyncio.sleep(BUSY_REST_SECONDS))
-        else:
-            return
 
 
 def _postgres_engine(url: str, pool_size: int, application: str) -> AsyncEngine:

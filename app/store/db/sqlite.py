@@ -20,12 +20,21 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import aiosqlite
-from sqlalchemy import Dialect
+from sqlalchemy import Connection, Dialect, event
 from sqlalchemy.dialects.sqlite import DATETIME
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_only
 
+BUSY_SECONDS = 10
+"""How long SQLite waits for another process's write; ours wait in order before that."""
+BUSY_REST_SECONDS = 0.01
+IS_READING = "registry_sync_reading"
+IS_SHORT = "registry_sync_short"
+"""Execution options, for what a connection does with a transaction."""
 CACHED_STATEMENTS = 48
 """Of one connection, some 9 KiB each: more than an image needs. Others differ by the number of rows they are for."""
 _FIRST_REST_SECONDS = 0.000_5
@@ -272,3 +281,41 @@ class WriteQueue:
                 following.set_result(None)
                 return
         self._is_taken = False
+
+
+def sqlite_engine(url: str) -> AsyncEngine:
+    """Return an engine whose transactions begin as their options say, in a file with a write-ahead log."""
+    connecting = {"timeout": BUSY_SECONDS, "async_creator_fn": connect_sqlite, "check_same_thread": False}
+    engine = create_async_engine(url, hide_parameters=True, connect_args=connecting)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # transactions begin below, not where the driver guesses
+        cursor = connection.cursor()
+        _switch_to_write_ahead_log(cursor)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        cast("SqliteConnection", connection.connection.driver_connection).begin(
+            is_reading=options.get(IS_READING, False), is_short=options.get(IS_SHORT, False)
+        )
+
+    return engine
+
+
+def _switch_to_write_ahead_log(cursor: Any) -> None:
+    """Switch while no other process does: for this alone SQLite does not wait (sqlite.org/wal.html, "SQLITE_BUSY")."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            await_only(asyncio.sleep(BUSY_REST_SECONDS))
+        else:
+            return
