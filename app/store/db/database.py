@@ -73,8 +73,13 @@ AfterCommit = Callable[[], Awaitable[None]]
 
 
 def after_commit(session: AsyncSession, action: AfterCommit) -> None:
-    """Do something when the session's transaction has committed, and not otherwise."""
+    """Do something when the session's transaction has committed, and not otherwise; if it fails, that is logged."""
     session.info["after_commit"].append(action)
+
+
+def _name(action: AfterCommit) -> str:
+    function: Any = action.func if isinstance(action, partial) else action
+    return getattr(function, "__qualname__", type(function).__name__)
 
 
 class ChangeFeed:
@@ -202,7 +207,10 @@ class Database:
                     async with session.begin():
                         yield session
         for action in after:
-            await action()
+            try:
+                await action()
+            except Exception:  # what was committed stays so, and no caller may take it for failed
+                log.exception("after_commit_failed", action=_name(action))
 
     @asynccontextmanager
     async def reading(self, *, is_short: bool = False) -> AsyncIterator[AsyncSession]:

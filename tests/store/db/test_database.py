@@ -5,16 +5,18 @@ import fcntl
 import socket
 import struct
 import termios
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import URL, func, insert, make_url, select, text
 from sqlalchemy.exc import IntegrityError
+from structlog.testing import capture_logs
 
 from app.domain.errors import UnavailableError
-from app.store.db.database import Database, Session, after_commit
+from app.store.db.database import Database, GroupCommit, Session, after_commit
 from app.store.db.process_lock import process_lock
 from app.store.heartbeats import HeartbeatStore
 from app.store.tables.declarative import table_of
@@ -63,6 +65,44 @@ async def test_what_waits_for_the_commit_happens_after_it(database: Database) ->
         after_commit(session, look)
         assert seen == []
     assert seen == [["a"]]
+
+
+async def fail() -> None:
+    raise ZeroDivisionError
+
+
+async def test_what_fails_after_the_commit_is_logged_and_the_rest_happens(database: Database) -> None:
+    told = []
+
+    async def tell(what: str) -> None:
+        told.append(what)
+
+    with capture_logs() as logged:
+        async with database.transaction() as session:
+            await record(session, "a")
+            for action in (fail, partial(tell, "one"), partial(fail), partial(tell, "two")):
+                after_commit(session, action)
+    assert await names(database) == ["a"]
+    assert told == ["one", "two"]
+    assert [(entry["event"], entry["action"]) for entry in logged] == [("after_commit_failed", "fail")] * 2
+
+
+async def test_what_was_written_together_is_not_written_again_where_something_fails_after_the_commit(
+    database: Database,
+) -> None:
+    batches = []
+
+    async def write(session: Session, wanted: Sequence[str]) -> list[str | Exception]:
+        batches.append([*wanted])
+        for name in wanted:
+            await record(session, name)
+        after_commit(session, fail)
+        return [*wanted]
+
+    together = GroupCommit[str, str](database, write)
+    assert await asyncio.gather(*(together.add(name) for name in "abc")) == ["a", "b", "c"]
+    assert batches == [["a", "b", "c"]]
+    assert await names(database) == ["a", "b", "c"]
 
 
 async def test_many_writers_at_once_all_come_through(database: Database) -> None:
