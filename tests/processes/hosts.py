@@ -1,15 +1,11 @@
 """Processes of one host inside a test: channels between them as the supervisor has them, relaying and all."""
 
-import asyncio
 import socket
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
 from app.process_channel import RELAYED, ProcessChannel, ProcessTable, Topic, open_channel
 from app.processes.blob_locks import BlobLocks
-
-SOON_SECONDS = 90
 
 
 class RelayedChannels:
@@ -47,10 +43,3 @@ class RelayedChannels:
         for other in self._others:
             if other is not sender:
                 other.send(topic, content)
-
-
-async def until(reached: Callable[[], bool]) -> None:
-    """Wait until something has come through."""
-    async with asyncio.timeout(SOON_SECONDS):
-        while not reached():  # noqa: ASYNC110 — messages set no event
-            await asyncio.sleep(0.01)

@@ -23,11 +23,12 @@ from app.sync.compare import DigestLists
 from app.sync.known_blobs import KnownBlobs
 from app.worker.heartbeat import Heartbeat
 from app.worker.shared_state import SiblingBlobs, SiblingDigestLists, SiblingTokens
-from tests.processes.hosts import SOON_SECONDS, RelayedChannels, until
+from tests.processes.hosts import RelayedChannels
 from tests.support.clock import SettableClock
 from tests.support.fake_registry import FakeRegistry, Quirks, fake_registry
 from tests.support.fake_registry.server import ACCOUNT
 from tests.support.images import oci_image
+from tests.support.waiting import SOON_SECONDS, until
 from tests.worker.house import ON_POSTGRESQL, ON_SQLITE, SEALER, now
 
 APP, OTHER, FAR = (Repository.parse(text) for text in ("a.io/app", "a.io/other", "b.io/app"))

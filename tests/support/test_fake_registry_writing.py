@@ -1,5 +1,6 @@
 """The fake registry's switches for uploads, for putting manifests and for pressure do what they say."""
 
+from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from tests.support.clock import SettableClock
 from tests.support.fake_registry import Quirks
 from tests.support.images import OCI_MANIFEST, blob, docker_image, oci_image, oci_index
 from tests.support.test_fake_registry import IMAGE, LAYER, registry_with
+from tests.support.waiting import until
 
 MANIFEST = "/v2/app/manifests/1.0"
 UPLOADS = "/v2/app/blobs/uploads/"
@@ -165,6 +167,23 @@ async def test_a_mount_is_answered_so(switch: dict[str, Any], query: str, answer
     async with registry_with(Quirks(**switch)) as (registry, client):
         assert (await client.post(f"/v2/other/blobs/uploads/?{query}")).status_code == answered
         assert (registry.content.blob("other", LAYER.digest) is not None) is (answered == 201)
+
+
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+async def test_a_body_that_comes_while_its_session_is_cancelled_has_none(method: str) -> None:
+    async with registry_with() as (registry, client):
+        location = await start(client)
+
+        async def body() -> AsyncIterator[bytes]:
+            yield NEW.data[:500]
+            await until(lambda: any(session.data for session in registry.content.sessions.values()))
+            assert (await client.delete(location)).status_code == 204
+            yield NEW.data[500:]
+
+        answer = await client.request(method, closing(location), content=body())
+        assert answer.status_code == 404
+        assert answer.json()["errors"][0]["code"] == "BLOB_UPLOAD_UNKNOWN"
+        assert registry.content.blob("app", NEW.digest) is None
 
 
 async def test_cancelling_may_be_refused() -> None:

@@ -60,7 +60,7 @@ class Uploads:
         session.chunks += 1
         session.last_chunk_bytes = len(session.data) - begin
         session.step += 1
-        return refusal or self._about(session, status=quirks.chunk_status)
+        return refusal or self._gone(session) or self._about(session, status=quirks.chunk_status)
 
     async def close(self, request: Request) -> Answer:
         """Answer PUT: the last bytes, or all of them, and the digest of the whole."""
@@ -81,6 +81,8 @@ class Uploads:
                 return refusal
         else:
             await request.read()
+        if gone := self._gone(session):
+            return gone
         if not quirks.verifies_digest:
             del self.site.content.sessions[session.id]
             self.site.content.put_blob(session.repository, bytes(session.data), digest=digest)
@@ -133,17 +135,21 @@ class Uploads:
         """Return the session a request is for, or that there is none (any more)."""
         session = self.site.content.sessions.get(request.entry.reference)
         if session is None or session.repository != request.entry.repository:
-            return error(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
+            return _unknown()
         session.requests += 1
         lives = self.site.quirks.sessions_live_requests
         if lives is not None and session.requests > lives:
-            return error(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
+            return _unknown()
         quirks, query = self.site.quirks, request.entry.query
         if quirks.uploads_with_state and request.query.get("_state") != _state(session):
             return error(404, "BLOB_UPLOAD_INVALID", "the state in the URL is not the upload's")
         if quirks.signed_locations and SIGNATURE not in query.split("&"):
             return error(403, "DENIED", "SignatureDoesNotMatch")
         return session
+
+    def _gone(self, session: Session) -> Answer | None:
+        """Return that there is no session any more, where it was cancelled or closed while a body came."""
+        return None if session.id in self.site.content.sessions else _unknown()
 
     async def _refuse_body(self, request: Request) -> Answer | None:
         """Return the refusal of a body that is known to be too long."""
@@ -270,6 +276,10 @@ class Uploads:
         if told != "missing":
             answer.headers.append(("Docker-Content-Digest", digest if told == "right" else WRONG_DIGEST))
         return answer
+
+
+def _unknown() -> Answer:
+    return error(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
 
 
 def _state(session: Session) -> str:
