@@ -112,13 +112,20 @@ async def test_a_cursor_of_events_is_a_number(api: Api) -> None:
 async def test_many_may_watch_and_leave(api: Api) -> None:
     job = await api.submit()
 
+    watching = asyncio.Semaphore(0)
+
     async def watch() -> str:
         async with stream(api, job["id"]) as happening:
-            names = [event["event"] async for event in happening]
+            names: list[str] = []
+            async for event in happening:
+                if not names:
+                    watching.release()
+                names.append(event["event"])
             return str(names[-1])
 
     watchers = [asyncio.create_task(watch()) for _ in range(30)]
-    await asyncio.sleep(0.3)
+    for _ in watchers:
+        await watching.acquire()
     for watcher in watchers[:10]:
         watcher.cancel()
     await api.client.post(f"/v1/jobs/{job['id']}/cancel")

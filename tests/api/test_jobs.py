@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.api.conftest import SHORT, Api, Serve, pointers
+from tests.support.waiting import until
 
 FULL = {
     "rules": [
@@ -151,10 +152,15 @@ async def test_who_polls_and_knows_the_job_already_gets_304(client: httpx.AsyncC
     assert "Retry-After" not in changed.headers
 
 
+def is_waited_for(api: Api) -> bool:
+    """Say whether a request that waits for a job has come."""
+    return bool(api.service.database.change_feed._listeners)
+
+
 async def test_waiting_ends_when_the_job_does(api: Api) -> None:
     job = await api.submit()
     waiting = asyncio.create_task(api.client.get(f"/v1/jobs/{job['id']}", params={"wait": "30s"}))
-    await asyncio.sleep(0.1)
+    await until(lambda: is_waited_for(api))
     assert not waiting.done()
 
     await api.client.post(f"/v1/jobs/{job['id']}/cancel")
@@ -185,7 +191,7 @@ async def test_a_process_that_stops_answers_those_who_wait(serve: Serve) -> None
     async with serve() as api:
         job = await api.submit()
         waiting = asyncio.create_task(api.client.get(f"/v1/jobs/{job['id']}", params={"wait": "60s"}))
-        await asyncio.sleep(0.1)
+        await until(lambda: is_waited_for(api))
         api.stop()
 
         assert (await waiting).json()["state"] == "queued"

@@ -135,7 +135,8 @@ async def test_who_leaves_an_answer_unread_is_cut_off(port: int) -> None:
     writer.close()
 
 
-async def test_who_takes_an_answer_slowly_has_all_of_it(port: int) -> None:
+async def test_who_takes_an_answer_slowly_has_all_of_it(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "SEND_SECONDS", LARGE_PIECES * SECONDS / 5)  # all of it takes longer
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=64 * 1024)
     writer.write(REQUEST.replace(b" / ", b" /large "))
     body = b""

@@ -15,6 +15,7 @@ import pytest
 from app.net.address_guard import AddressRules, Dialer, HostRefusedError
 from app.net.stream import SocketStream
 from tests.support.certificates import make_server_certificate
+from tests.support.waiting import until
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
 
@@ -333,11 +334,7 @@ async def test_an_idle_connection_that_was_ended_is_noticed() -> None:
         stream = await connect(port)
         assert stream.get_extra_info("is_readable") is False
         ended.set()
-        for _ in range(200):
-            if stream.get_extra_info("is_readable"):
-                break
-            await asyncio.sleep(0.01)
-        assert stream.get_extra_info("is_readable") is True
+        await until(lambda: stream.get_extra_info("is_readable") is True)
         await stream.aclose()
 
 

@@ -142,8 +142,8 @@ def test_both_workers_work_and_one_answer_shows_the_metrics_of_all(host: Host) -
     host.arrived(images)
     finished = 'registry_sync_jobs_finished_total{state="succeeded"}'
     until(lambda: host.metrics().get(finished) == 1)  # counted by its worker a moment after the row says so
+    until(lambda: host.metrics()['registry_sync_images_total{state="copied"}'] == IMAGES)
     metrics = host.metrics()
-    assert metrics['registry_sync_images_total{state="copied"}'] == IMAGES
     assert metrics["registry_sync_transferred_bytes_total"] == job["progress"]["bytes"]["transferred"]
     assert metrics['registry_sync_jobs_finished_total{state="succeeded"}'] == 1
     assert metrics["registry_sync_queue_depth"] == 0
@@ -193,7 +193,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_is_replaced(host: Host) -> No
     host.arrived(images)
     assert host.pids() == before | {"worker-1": host.pids()["worker-1"]}
     assert host.metrics()['registry_sync_process_restarts_total{process="worker-1"}'] == 1
-    assert host.metrics()['registry_sync_images_total{state="copied"}'] == IMAGES
+    until(lambda: host.metrics()['registry_sync_images_total{state="copied"}'] == IMAGES)
     [ended] = host.events("process_ended")
     assert (ended["child"], ended["status"]) == ("worker-1", -signal.SIGKILL)
 

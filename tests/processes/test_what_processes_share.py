@@ -174,7 +174,7 @@ async def test_what_is_sent_elsewhere_waits_for_nobody_and_what_a_dead_process_s
         async with other.sending([FAR], BLOB):
             pass
         waiting = asyncio.create_task(_send(other))
-        await asyncio.sleep(0.1)
+        await until(lambda: bool(channels.locks._waiting))
         assert not waiting.done()
         channels.locks.leave("process-0")
         await waiting

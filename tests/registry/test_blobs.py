@@ -12,6 +12,7 @@ from app.registry.limits import ClientSettings
 from tests.registry.conftest import QUICK, Connect, basic, descriptor
 from tests.support.fake_registry import Quirks, Respond, fake_registry, on
 from tests.support.images import Blob, blob
+from tests.support.waiting import until
 
 LAYER = blob("layer", size=300_000)
 
@@ -211,8 +212,9 @@ async def test_a_reader_that_leaves_early_leaves_the_connection_usable(connect: 
             async with client.open_blob("team/app", descriptor(LAYER)) as reader:
                 async for _part in reader:
                     break
-        task = asyncio.create_task(read(client))
-        await asyncio.sleep(0.02)
+        arrived = bytearray()
+        task = asyncio.create_task(read_into(arrived, client))
+        await until(lambda: bool(arrived))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

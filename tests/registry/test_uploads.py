@@ -30,6 +30,7 @@ from tests.support.fake_registry import (
     on,
 )
 from tests.support.images import Blob, blob
+from tests.support.waiting import until
 
 MIB = 1024 * 1024
 LAYER = blob("layer", size=5 * MIB + 3)
@@ -429,7 +430,7 @@ async def test_who_is_cancelled_between_two_attempts_makes_no_other(connect: Con
         registry.faults.add(TooMany("1"), matching=on("upload_start"))
         client = connect(registry)
         task = asyncio.create_task(opening(client, mounts=False))
-        await asyncio.sleep(0.3)
+        await until(lambda: client.executor.window.pause_seconds > 0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -450,7 +451,9 @@ async def test_who_is_cancelled_before_its_turn_opens_no_session_and_delays_no_o
         client = connect(registry, limits={"requests_per_second": 10})
         session = await client.start_upload("team/app", descriptor(LAYER))
         tasks = [asyncio.create_task(opening(client, mounts=False)) for _ in range(300)]
-        await asyncio.sleep(0.01)
+        window = client.executor.window
+        while window.in_use + len(window.waiting) < 290:  # noqa: ASYNC110 — no event tells of a queue
+            await asyncio.sleep(0)
         for task in tasks:
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)

@@ -232,13 +232,15 @@ def test_a_large_blob_goes_on_after_the_last_chunk_at_a_real_distribution_2(tmp_
 
 
 def test_a_cancelled_job_leaves_no_half_sent_blob_behind(setup: Setup) -> None:
-    setup.source.load("team/app", oci_image("big", layers=[blob("big", size=SLOW_BYTES)]), "big")
+    layer = blob("big", size=SLOW_BYTES)
+    setup.source.load("team/app", oci_image("big", layers=[layer]), "big")
+    setup.source.change(only_blobs=frozenset({layer.digest}), blob_stall_after_bytes=SLOW_BYTES * 3 // 4)
     job_id = setup.submit()
     setup.service.follow_until(job_id, lambda job: job["progress"]["bytes"]["done"] > SLOW_BYTES // 2, seconds=60)
 
     for _ in range(2):
         assert setup.service.client.post(f"/v1/jobs/{job_id}/cancel").is_success
-    job = setup.service.follow(job_id, seconds=2)
+    job = setup.service.follow(job_id, seconds=RESCUED_SECONDS)
 
     assert job["state"] == "cancelled"
     counts_are_right(setup, job)

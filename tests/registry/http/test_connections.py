@@ -16,6 +16,7 @@ from app.registry.http.chunked import ChunkBudgetError
 from app.registry.http.connections import Connections, StreamingResponse, Timeouts
 from app.registry.http.message import MAX_HEAD_BYTES, HttpRequest, StreamedBody, Url
 from app.registry.http.proxy import ProxyRoute
+from tests.support.waiting import until
 
 MakeConnections = Callable[..., Connections]
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -105,6 +106,12 @@ async def whole(answer: StreamingResponse) -> bytes:
     return b"".join([part async for part in answer])
 
 
+async def noticed(connections: Connections) -> None:
+    """Wait until something has come over the idle connection, be it its end."""
+    [[idle]] = connections._idle.values()
+    await until(lambda: idle.stream._is_spoiled)
+
+
 def always(raw: bytes, *, then_close: bool = False) -> Server:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -149,7 +156,7 @@ async def test_an_idle_connection_that_the_other_end_closed_is_left_and_another_
     connections = make_connections()
     async with always(OK, then_close=True).running() as server:
         assert await whole(await connections.send(request(server.port))) == b"ok"
-        await asyncio.sleep(0.05)
+        await noticed(connections)
         assert await whole(await connections.send(request(server.port))) == b"ok"
     assert server.connections == 2
 
@@ -280,14 +287,15 @@ async def test_a_request_cut_by_its_caller_costs_its_connection(make_connections
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await server.head(reader)
         if server.connections == 1:
+            sending.cancel()
             await asyncio.sleep(30)
         writer.write(OK)
 
     connections = make_connections()
     async with Server(script).running() as server:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await connections.send(request(server.port))
+        sending = asyncio.ensure_future(connections.send(request(server.port)))
+        with pytest.raises(asyncio.CancelledError):
+            await sending
         assert await whole(await connections.send(request(server.port))) == b"ok"
     assert server.connections == 2
 
@@ -363,14 +371,16 @@ async def test_bytes_that_come_to_an_idle_connection_spoil_it(make_connections: 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await server.head(reader)
         writer.write(OK)
-        await asyncio.sleep(0.05)
+        await asks.wait()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
         await reader.read()
 
+    asks = asyncio.Event()
     connections = make_connections()
     async with Server(script).running() as server:
         assert await whole(await connections.send(request(server.port))) == b"ok"
-        await asyncio.sleep(0.1)
+        asks.set()
+        await noticed(connections)
         assert await whole(await connections.send(request(server.port))) == b"ok"
     assert server.connections == 2
 
