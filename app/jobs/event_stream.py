@@ -1,8 +1,8 @@
 """The event stream of jobs: watchers of a process share one poller, which reads a job once however many watch it.
 
 The change feed says when a job changed (in the process, or by PostgreSQL to all processes); the poller looks then, and
-every second anyway, in case a change was missed. Who only waits for the end of a job is told at once, and costs no look
-before that. A watcher never holds a database connection while it waits.
+every second anyway, in case a change was missed. A caller that only waits for the end of a job is answered at once, and
+costs no look before that. A watcher never holds a database connection while it waits.
 """
 
 from __future__ import annotations

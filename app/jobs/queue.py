@@ -162,8 +162,7 @@ class MemoryQueue(_PgQueuerQueue):
     async def requeue_lost(self, database: Database, *, now: datetime) -> None:
         """Enqueue all of it; what the queue knows it takes no second time."""
         async with database.reading() as session:  # no lock is held while thousands are read
-            unfinished = await UnitStore(session).list_unfinished(now=now)
-        await self.put(unfinished)
+            await self.put(await UnitStore(session).list_unfinished(now=now))
 
     async def release(self, session: AsyncSession, worker_ids: Sequence[str]) -> None:
         """Do nothing: what this process delivered goes with it."""

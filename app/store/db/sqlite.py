@@ -114,8 +114,8 @@ class SqliteConnection(aiosqlite.Connection):
     async def _begin(self, statement: str) -> None:
         """Begin, once the lock can be had: looked for often, as SQLite's own waiting sleeps for up to 100 ms at a time.
 
-        Meanwhile another process that writes a lot would have taken the lock again and again. It is had in the event
-        loop, so that nobody has it while the loop does something else before it comes to the first statement.
+        Meanwhile another process that writes a lot would have taken the lock again and again. It is taken in the event
+        loop, so that it is not held while the loop does something else before it comes to the first statement.
         """
         if not self._is_idle:
             await self._execute(lambda: None)  # cut off before: it comes to its end first
