@@ -319,6 +319,8 @@ def _default(name: str) -> str:
             return f"`{value:%H:%M}`"
         case bool():
             return f"`{str(value).lower()}`"
+        case tuple():
+            return f"`{','.join(map(str, value))}`"
         case float() | int() if Settings.__annotations__[name] == "Duration":
             return f"`{format_duration(int(value))}`"
         case _:

@@ -1,6 +1,7 @@
-"""Quirks: what each vendor's registry does differently, by type. No other file names vendors.
+"""Quirks: what each vendor's registry does differently, by type.
 
-And the upload strategy that one registry is found to take: whole or chunked, and the chunk size.
+And the upload strategy that one registry is found to take: whole or chunked, and the chunk size. Which vendor differs
+is decided here; `auth/`, `listing/`, `creation.py` and `permissions.py` speak to vendors' own APIs.
 """
 
 from __future__ import annotations
