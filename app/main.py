@@ -30,7 +30,7 @@ from app.api.caller_limits import CallerLimits
 from app.api.middleware import HeadAsGet, LimitedBody, LimitedRequestLine, RequestContext, UnexpectedErrors
 from app.bootstrap.service import open_service
 from app.console import job_pages, settings_pages
-from app.console.door import STATIC
+from app.console.session import STATIC
 from app.jobs.submission import new_id
 from app.net.http_headers import PRODUCT
 from app.process_channel import ProcessChannel

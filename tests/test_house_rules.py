@@ -35,7 +35,7 @@ BY_BEHAVIOUR = {
     "api": (
         "access bound_keys caller_tokens check check_permissions cloud_logins egress email ends "
         "failed_authentication imports issuer_logins job_quota large_bodies login_states partial_plans "
-        "plan_jobs secrets shown_again unreadable_secrets validation words"
+        "plan_jobs secrets round_trip unreadable_secrets validation words"
     ),
     "cli": "client_commands light_client registry_login",
     "console": "console live_pages many_rows",
@@ -147,6 +147,19 @@ def test_a_package_is_its_docstring(project: Path) -> None:
             body = ast.parse(path.read_text()).body
             assert len(body) == 1, path
             assert isinstance(body[0], ast.Expr), path
+
+
+def test_a_map_of_a_package_has_all_its_modules_and_no_other(project: Path) -> None:
+    """The docstring of a package that names files is what a newcomer reads first."""
+    wrong = []
+    for init in (project / "app").rglob("__init__.py"):
+        text = ast.get_docstring(ast.parse(init.read_text())) or ""
+        there = {path.stem for path in init.parent.glob("*.py")} - {"__init__", "__main__"}
+        if named := set(re.findall(r"\b([a-z_0-9]+)\.py\b", text)):
+            lacking = there - set(re.findall(r"[a-z_0-9]+", text))
+            wrong += [f"{init.relative_to(project)} lacks {name}" for name in sorted(lacking)]
+            wrong += [f"{init.relative_to(project)} names {name}" for name in sorted(named - there)]
+    assert not wrong
 
 
 def test_every_module_opens_with_a_sentence(project: Path) -> None:

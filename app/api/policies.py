@@ -98,7 +98,7 @@ async def list_policies(
     summary="Import another tool's configuration",
     response_model=ImportOut,
     responses={
-        201: {"description": "Made.", "model": ImportOut},
+        201: {"description": "Created.", "model": ImportOut},
         202: {"description": "Made as jobs; of one alone `Location` says where it is.", "model": ImportOut},
         **problems(
             "name_conflict", "import_unreadable", "host_not_allowed", "not_granted", "quota_exceeded", takes_body=True
@@ -154,7 +154,7 @@ async def get_policy(name: Name, *, request: Request, caller: PolicyReader, serv
     summary="Create or replace a policy",
     response_model=PolicyOut,
     responses={
-        201: {"description": "Kept.", "model": PolicyOut},
+        201: {"description": "Created.", "model": PolicyOut},
         **problems("precondition_failed", "host_not_allowed", "not_granted", takes_body=True),
     },
 )

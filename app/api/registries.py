@@ -57,7 +57,7 @@ async def get_registry(name: Name, *, request: Request, caller: RegistryReader, 
     summary="Create or replace a registry",
     response_model=RegistryOut,
     responses={
-        201: {"description": "Entered.", "model": RegistryOut},
+        201: {"description": "Created.", "model": RegistryOut},
         **problems(
             "host_taken", "precondition_failed", "secret_required", "host_not_allowed", "not_granted", takes_body=True
         ),

@@ -68,7 +68,7 @@ async def get_subscription(name: Name, *, _: HookAdmin, service: TheService) -> 
     summary="Create or replace a subscription",
     response_model=SubscriptionOut,
     responses={
-        201: {"description": "Entered.", "model": SubscriptionOut},
+        201: {"description": "Created.", "model": SubscriptionOut},
         **problems("precondition_failed", "host_not_allowed", "secret_required", takes_body=True),
     },
 )

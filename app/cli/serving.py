@@ -83,7 +83,7 @@ def work(settings: Settings) -> None:
             from app.main import create_status_app
 
             roles.append(ProcessRole("status", host.serving_main("status", create_status_app)))
-        log.info("working", concurrency=settings.worker_concurrency, worker_processes=workers)
+        log.info("workers_started", concurrency=settings.worker_concurrency, worker_processes=workers)
         _supervise(settings, roles, on_drain=listener.close if listener else lambda: None)
 
 

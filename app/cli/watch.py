@@ -22,8 +22,6 @@ from app.cli.api_client import ApiClient
 from app.cli.api_errors import check
 from app.domain.errors import UnavailableError
 
-SILENCE_SECONDS = 40.0
-"""The service sends a comment every 15 s; without two of them the connection is taken for dead."""
 LOST_SECONDS = 120.0
 """How long a service that answered before is asked again."""
 RECONNECT_SECONDS = 1.0

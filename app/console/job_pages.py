@@ -21,8 +21,8 @@ from app.api.schemas.jobs import JobIn, JobOut
 from app.api.schemas.problems import FieldProblem
 from app.clock import now
 from app.console.commands import commands_for
-from app.console.door import ConsoleRoute, Visitor, form_of, leave_to, page
-from app.console.shown import share
+from app.console.formatting import share
+from app.console.session import ConsoleRoute, Visitor, form_of, leave_to, page
 from app.domain.access import Caller, Scope
 from app.domain.errors import InvalidRequestError
 from app.domain.job import Image, ImageFilter, ImageState, Job, JobFilter, JobState, TriggerType

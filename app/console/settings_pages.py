@@ -12,7 +12,7 @@ from starlette.responses import Response
 from app.api.dependencies import TheService, peer_of
 from app.api.schemas.policies import PolicyIn
 from app.api.schemas.registries import RegistryIn
-from app.console.door import COOKIE, ConsoleRoute, Visitor, check_origin, form_of, leave_to, page
+from app.console.session import COOKIE, ConsoleRoute, Visitor, check_origin, form_of, leave_to, page
 from app.domain.access import Caller, Scope
 from app.domain.audit import AuditFilter
 from app.domain.errors import AccessError, ConflictError, InvalidRequestError

@@ -81,10 +81,6 @@ class JobTransition:
             self._images[before] -= number
         self._images[after] += number
 
-    def discount(self, state: ImageState, number: int) -> None:
-        """Take images back that turned out not to be wanted."""
-        self._images[state] -= number
-
     def begin(self) -> None:
         """Note that some unit of it runs."""
         if self._job.state is JobState.QUEUED:

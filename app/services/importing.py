@@ -98,7 +98,7 @@ class ImportingService:
             if jobs:
                 await accept(session, self._queue, jobs)
         counts = {"policies": len(result.policies), "registries": len(result.registries), "jobs": len(jobs)}
-        log.info("imported", **counts, by=caller.name)
+        log.info("configuration_imported", **counts, by=caller.name)
         return Import(result, is_made=True, requests=requests, jobs=jobs)
 
     def _job(self, request: SyncRequest, *, caller: Caller) -> Job:

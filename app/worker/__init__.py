@@ -7,9 +7,10 @@
     progress_writer.py  results and progress of a unit's images, written in batches under the fence
     heartbeat.py        which workers are alive; a unit whose worker is not is stalled
     shared_state.py     what workers share: concurrency windows, blob locations, open uploads
+    registry_states.py  how registries stand, as `state` and metrics show it
     scheduler.py        policies that are due
     notifier.py         notifications that are due
     summary_writer.py   a message for each policy, once a day
 
-Stands above `jobs` and below the doors.
+Stands above `jobs` and below `cli`.
 """

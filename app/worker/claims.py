@@ -56,8 +56,7 @@ EGRESS_KNOWN_FOR = timedelta(seconds=1)
 GROUP_SECONDS = 1.0
 """When to look again whether the jobs before one in its concurrency group have ended."""
 UNIT_RETRIES = RetryPolicy(attempts=10)
-"""Of a unit whose worker died, at once; one that was begun so often and never ended is taken to be what ends its
-workers."""
+"""Of a unit whose worker died, at once; after so many deaths the unit itself is taken for their cause, and fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +74,8 @@ class Claim:
     """The destinations held for it, each with the number of the job that wrote it last, or 0."""
 
     @property
-    def was_begun_too_often(self) -> bool:
-        """Whether the unit is taken to be what ends its workers."""
+    def retries_exhausted(self) -> bool:
+        """Whether the unit's workers died more often than `UNIT_RETRIES` allows."""
         return self.unit.claims > 1 and not UNIT_RETRIES.allows(self.unit.claims - 1)
 
 

@@ -153,9 +153,9 @@ async def plan_unit(
     again. Raise `JobInterrupted` when the claim is lost.
     """
     writer = PlanWriter(claim, database, queue, clock=clock)
-    if claim.was_begun_too_often:
+    if claim.retries_exhausted:
         return await writer.fail(
-            RegistrySyncError(f"the planning was begun {UNIT_RETRIES.attempts} times and never ended")
+            RegistrySyncError(f"the worker died {UNIT_RETRIES.attempts} times during this planning (out of memory?)")
         )
     try:
         await stop_signal.run(_plan(claim, sync_session, writer))
@@ -198,8 +198,8 @@ async def copy_unit(
     the claim is lost.
     """
     ready = [image for image in claim.images if _may_begin(image, claim, writer)]
-    if claim.was_begun_too_often:
-        message = f"the copy was begun {UNIT_RETRIES.attempts} times and each time its worker ended without a word"
+    if claim.retries_exhausted:
+        message = f"the worker died {UNIT_RETRIES.attempts} times during this unit (out of memory?)"
         writer.fail([image.position for image in ready], ExecutionError("internal", message))
         return
     try:

@@ -8,7 +8,7 @@ from fastapi import Request
 from fastapi.routing import iter_route_contexts
 
 from app.api.dependencies import PUBLIC_PATHS, is_local, known_caller, metrics_reader
-from app.console.door import known_visitor
+from app.console.session import known_visitor
 from app.domain.access import Scope, ScopePreset
 from app.main import create_app
 from app.security import _checksum, make_api_key

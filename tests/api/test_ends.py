@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from app.console.shown import days_left
+from app.console.formatting import days_left
 from tests.api.conftest import Api, Serve, pointers
 from tests.support.fake_registry import Quirks, fake_registry
 from tests.support.images import oci_image

@@ -220,7 +220,7 @@ def test_a_shared_database_is_brought_up_by_hand_and_an_old_one_is_refused(tmp_p
     port = free_port()
     with AppProcess(tmp_path, "work", settings=settings | {"WORKER_METRICS_PORT": str(port)}) as worker:
         assert worker.program is not None
-        worker.program.wait_until(lambda: '"working"' in worker.log.read_text(), seconds=READY_SECONDS)
+        worker.program.wait_until(lambda: '"workers_started"' in worker.log.read_text(), seconds=READY_SECONDS)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=READY_SECONDS) as client:
             assert client.get("/healthz").json() == {"status": "alive"}
             assert client.get("/readyz").json() == {"status": "ready", "unreadable_secrets": 0}

@@ -101,7 +101,7 @@ async def test_a_unit_of_a_deleted_job_is_nothing_to_do(house: House) -> None:
     assert await claims_of(house, "one").claim(12_345) is None
 
 
-async def test_a_unit_that_was_begun_too_often_fails_instead_of_killing_another_worker(house: House) -> None:
+async def test_a_unit_whose_workers_died_too_often_fails_instead_of_killing_another_worker(house: House) -> None:
     unit_id = await planned(house, "slow-60s")
     before = house.journal.events("app:slow-60s")
     for _ in range(10):

@@ -91,7 +91,7 @@ class Setup:
             self.worker.running.wait_until(lambda: self._working() > before, seconds=STARTED_SECONDS)
 
     def _working(self) -> int:
-        return self.worker.log.read_text().count('"working"')
+        return self.worker.log.read_text().count('"workers_started"')
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

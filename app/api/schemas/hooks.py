@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from app.api.schemas.pages import PageOut
-from app.api.schemas.shown_again import without_flags
+from app.api.schemas.round_trip import without_flags
 from app.domain.hook_event import HookEvent, HookEventState
 from app.domain.push_event import (
     MIN_URL_TOKEN_LENGTH,

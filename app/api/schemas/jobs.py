@@ -33,7 +33,7 @@ _RULE_FIELDS = frozenset(Rule.model_fields)
 class SubmittedFields(BaseModel):
     """What is said of any job beside what it does."""
 
-    labels: Labels = Field(default_factory=dict, description="Yours to find the job by: `?label=key:value`.")
+    labels: Labels = Field(default_factory=dict, description="The caller's own, for the filter `?label=key:value`.")
     priority: Priority = Field(default=Priority.NORMAL, description="Which of two waiting jobs goes first.")
     notify: Notify | None = Field(
         default=None, description="Where this job's end is reported, signed with that subscription's secret."

@@ -103,7 +103,7 @@ class KeyOut(Grant):
     scopes: list[Scope]
     created_at: datetime
     expires_at: datetime | None
-    last_used_at: datetime | None = Field(description="To the minute or so.")
+    last_used_at: datetime | None = Field(description="When the key was used last; written once a minute at most.")
 
     @classmethod
     def of(cls, key: ApiKey) -> Self:

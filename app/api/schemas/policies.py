@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.schemas.pages import PageOut
-from app.api.schemas.shown_again import ShownAgainIn
+from app.api.schemas.round_trip import RoundTripIn
 from app.domain.job import JobState
 from app.domain.policy import Policy, StoredPolicy
 from app.domain.request import Labels, Options, Rule, SyncRequest
@@ -78,7 +78,7 @@ POLICY_SEEN: dict[str, Any] = {
 }
 
 
-class PolicyIn(ShownAgainIn, SyncRequest):
+class PolicyIn(RoundTripIn, SyncRequest):
     """A policy to be kept: what to copy, when by itself, and whether pushes set it off."""
 
     SHOWN_ONLY = frozenset({"next_run_at", "last_job", "created_at", "updated_at"})

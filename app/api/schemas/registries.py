@@ -16,7 +16,7 @@ from app.api.schemas.jobs import ExecutionErrorOut
 from app.api.schemas.pages import PageOut
 from app.api.schemas.registry_auth import AuthIn, plain_auth
 from app.api.schemas.registry_states import REGISTRY_STATE, RegistryStateOut
-from app.api.schemas.shown_again import ShownAgainIn, without_flags
+from app.api.schemas.round_trip import RoundTripIn, without_flags
 from app.api.schemas.shown_auth import AuthOut, shown_auth
 from app.domain.reference import InvalidReferenceError, Repository, refuse_foreign_notation, split_host_prefix
 from app.domain.registry import (
@@ -124,7 +124,7 @@ class TlsIn(_In):
     verify: bool = True
 
 
-class RegistryIn(ShownAgainIn, _In):
+class RegistryIn(RoundTripIn, _In):
     """A registry to be entered: a reference uses the entry with the longest `host[/prefix]` that fits it."""
 
     SHOWN_ONLY = frozenset({"state", "created_at", "updated_at"})

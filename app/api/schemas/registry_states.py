@@ -52,7 +52,7 @@ class LastErrorOut(_Out):
 class LoginStateOut(_Out):
     """How the workers are logged in; nothing of it is secret."""
 
-    type: str = Field(description="As in `auth.type`.")
+    type: str = Field(description="How the entry logs in, as `auth.type` says: `basic`, `ecr`, `azure`, …")
     valid_until: datetime | None = Field(
         description="When the login that ends first does; it is renewed before, by the requests that need it. Null for "
         "one that was entered, or was not asked for yet."

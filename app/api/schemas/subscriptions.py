@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from app.api.schemas.pages import PageOut
-from app.api.schemas.shown_again import ShownAgainIn
+from app.api.schemas.round_trip import RoundTripIn
 from app.domain.duration import parse_duration
 from app.domain.notification import (
     ENDINGS,
@@ -74,7 +74,7 @@ def _overlap(text: str) -> str:
     return text
 
 
-class SubscriptionIn(ShownAgainIn):
+class SubscriptionIn(RoundTripIn):
     """An address, or for e-mail several, that is notified of jobs."""
 
     SHOWN_ONLY = frozenset({"disabled_reason", "disabled_at", "failing_since", "secrets", "created_at", "updated_at"})

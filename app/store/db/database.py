@@ -297,7 +297,7 @@ class GroupCommit(Generic[Item, Outcome]):
         except UnavailableError as error:
             outcomes = [error] * len(batch)
         except Exception as error:
-            log.exception("not_written", number=len(batch))
+            log.exception("group_commit_failed", number=len(batch))
             if len(batch) > 1:
                 for pending in batch:  # what is wrong with one is not to be the others' misfortune
                     await self._write_all([pending])

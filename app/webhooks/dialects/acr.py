@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.domain.push_event import Delivery, Dialect
+from app.webhooks.event_formats import read_distribution_event
 from app.webhooks.payload import Payload, Reading, load_objects, malformed
-from app.webhooks.shapes import read_distribution_event
 
 _PUSHED = "Microsoft.ContainerRegistry.ImagePushed"
 _VALIDATION = "Microsoft.EventGrid.SubscriptionValidationEvent"

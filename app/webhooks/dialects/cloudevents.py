@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.domain.push_event import Delivery, Dialect
+from app.webhooks.event_formats import cloud_events, read_image_event
 from app.webhooks.payload import Reading
-from app.webhooks.shapes import cloud_events, read_image_event
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> Delivery:

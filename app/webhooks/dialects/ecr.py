@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 
 from app.domain.push_event import Delivery, Dialect
+from app.webhooks.event_formats import cloud_event, read_image_event
 from app.webhooks.payload import Payload, Reading, load_object, malformed
-from app.webhooks.shapes import cloud_event, read_image_event
 
 
 def parse(body: bytes, headers: Mapping[str, str]) -> Delivery:

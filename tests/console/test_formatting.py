@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.console.commands import commands_for
-from app.console.shown import share
+from app.console.formatting import share
 from app.domain.job import ByteCounts, ImageCounts, Job, JobState, Progress, Trigger
 from app.domain.request import Rule, SyncRequest
 

@@ -1,4 +1,4 @@
-"""Documents that come back as they were shown, edited: GET, change a field, PUT."""
+"""Round trips of documents: GET, change a field, PUT."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, Field, model_validator
 
 
-class ShownAgainIn(BaseModel):
-    """A document that may hold what answers say of it beside: that is not the caller's to change, and is left out.
-
-    `version` is a condition, as `If-Match` is.
-    """
+class RoundTripIn(BaseModel):
+    """Accept a document as GET returned it: read-only fields are dropped, `version` is a condition as `If-Match` is."""
 
     SHOWN_ONLY: ClassVar[frozenset[str]] = frozenset()
     """Fields of answers that can't be set."""
 
     version: int | None = Field(
-        default=None, ge=1, description="As it was shown: then this very version is replaced, or none (as `If-Match`)."
+        default=None, ge=1, description="As GET returned it: this very version is replaced, or none (as `If-Match`)."
     )
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""The door of the console: who is there, whether a write comes from our own pages, and how pages are answered."""
+"""Sessions of the console: who is logged in, whether a write comes from our own pages, and how pages are answered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app.api.dependencies import TheService, is_local, note_caller, peer_of
 from app.api.errors import status_of
-from app.console.shown import FILTERS
+from app.console.formatting import FILTERS
 from app.domain.access import Caller, Scope
 from app.domain.errors import AccessError, RegistrySyncError
 

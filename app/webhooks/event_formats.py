@@ -1,4 +1,4 @@
-"""Shapes of events that several senders share: Distribution's event, Harbor's, and CloudEvents.
+"""Formats of events that several senders share: Distribution's event, Harbor's, and CloudEvents.
 
 Sources: Distribution's docs/content/about/notifications.md, Harbor's notifier, the CloudEvents specification with its
 HTTP binding.
