@@ -355,12 +355,31 @@ def select_children(index: Manifest, platforms: Sequence[Platform]) -> tuple[Des
     )
 
 
-def missing_platforms(index: Manifest, platforms: Sequence[Platform]) -> tuple[Platform, ...]:
-    """List the platforms asked for that an index has nothing for; none where an entry does not say what it is for."""
-    if any(child.platform is None and not is_attestation(child) for child in index.children):
+def leaves_out(index: Manifest, platforms: Sequence[Platform]) -> bool:
+    """Return whether a choice of platforms leaves out children of an index."""
+    return len(select_children(index, platforms)) < len(index.children)
+
+
+def select_images(indexes: Sequence[Manifest], platforms: Sequence[Platform] = ()) -> list[Descriptor]:
+    """Choose the images of an index at any depth, attestations left aside; no platforms means all.
+
+    - `indexes`: the index, and those below it that were read: what they stand for are their own entries
+    """
+    read = {index.digest for index in indexes}
+    chosen = (child for index in indexes for child in select_children(index, platforms))
+    return [child for child in chosen if child.digest not in read and not is_attestation(child)]
+
+
+def missing_platforms(indexes: Sequence[Manifest], platforms: Sequence[Platform]) -> tuple[Platform, ...]:
+    """List the platforms asked for that an index has nothing for; none where an entry does not say what it is for.
+
+    - `indexes`: as for `select_images`
+    """
+    there = [image.platform for image in select_images(indexes)]
+    said = [platform for platform in there if platform is not None]
+    if len(said) < len(there):
         return ()
-    there = [child.platform for child in index.children if child.platform is not None and not is_attestation(child)]
-    return tuple(wanted for wanted in platforms if index.children and not any(map(wanted.selects, there)))
+    return tuple(wanted for wanted in platforms if there and not any(map(wanted.selects, said)))
 
 
 def is_attestation(child: Descriptor) -> bool:

@@ -14,7 +14,15 @@ from msgspec import Struct, structs
 
 from app.concurrency import back_off, run_limited
 from app.domain.errors import ContentError, CopyError, RegistryError, TransferError
-from app.domain.manifest import INDEX_TYPES, Descriptor, Manifest, missing_platforms, select_children
+from app.domain.manifest import (
+    INDEX_TYPES,
+    Descriptor,
+    Manifest,
+    leaves_out,
+    missing_platforms,
+    select_children,
+    select_images,
+)
 from app.domain.plan import PlannedCopy
 from app.domain.reference import Digest, Reference, Repository
 from app.domain.report import (
@@ -415,8 +423,9 @@ class Attempt:
         for target in incomplete:
             outcomes[target] = structs.replace(outcomes[target], how="copied", action="update")
         if settled := [target for target in same if target not in incomplete]:
-            if comparison.rewritten is not None:
-                self._warn_of_platforms(comparison.rewritten.root, settled)
+            if (rewritten := comparison.rewritten) is not None:
+                made = [one for one in rewritten.made.values() if one.children and one.digest != rewritten.root.digest]
+                self._warn_of_platforms([rewritten.root, *made], settled)
             with _failing(settled):
                 await self._bring_new_companions(comparison, settled)
         changed = [target for target, outcome in outcomes.items() if outcome.how == "copied" and target.is_alive]
@@ -456,7 +465,7 @@ class Attempt:
             companions = await self._companions.find(doubtful, self._gatherer.seen_at_source())
             lacked.update(target for companion in companions for target in companion.targets)
             await self._push_companions(companions)
-            await self._note_completeness(doubtful, root.digest, is_sparse=_is_sparse(root, bundle))
+            await self._note_completeness(doubtful, root.digest, is_sparse=_is_sparse(bundle))
         return [
             target
             for target in doubtful
@@ -467,7 +476,8 @@ class Attempt:
         """Return whether an index that is there was left without children that are wanted now.
 
         Asked only where that may be: when a choice of platforms is copied, which may be another one than last time, and
-        for an index that was noted to lack some. The destination's own copy of the index is read, not the source's.
+        for an index that was noted to lack some. The destination's own copies of it, and of the indexes below it, are
+        read, not the source's.
         """
         rewritten, wanted = comparison.rewritten, comparison.wanted
         is_sparse = bool(self._copy.platforms) and rewritten is None
@@ -476,18 +486,27 @@ class Attempt:
             return False
         if not is_sparse and "lacks_children" not in await self._notes.find(target.repository, wanted.digest):
             return False
-        try:
-            index = await target.client.get_manifest(target.path, wanted.digest)
-        except TransferError as error:
-            target.fail(error, step=f"read {target.reference}")
-            return False
-        chosen = select_children(index, self._copy.platforms if is_sparse else ())
-        lacks = await run_limited((target.lacks(child.digest) for child in chosen), at_once=_ASKED_AT_ONCE)
-        if is_sparse and not any(lacks):
-            self._warn_of_platforms(index, [target])
-        if not is_sparse and not any(lacks) and target.is_alive:
+        indexes: list[Manifest] = []
+        digests = [wanted.digest]
+        for digest in digests:  # and for those that are added on the way
+            try:
+                index = await target.client.get_manifest(target.path, digest)
+            except TransferError as error:
+                target.fail(error, step=f"read {target.reference}")
+                return False
+            chosen = select_children(index, self._copy.platforms if is_sparse else ())
+            if any(await run_limited((target.lacks(child.digest) for child in chosen), at_once=_ASKED_AT_ONCE)):
+                return True
+            if not target.is_alive:
+                return False
+            indexes.append(index)
+            below = [child.digest for child in chosen if child.media_type in INDEX_TYPES]
+            digests += [one for one in below if one not in digests][: MAX_PARTS - len(digests)]
+        if is_sparse:
+            self._warn_of_platforms(indexes, [target])
+        elif target.is_alive:
             await self._notes.drop(target.repository, wanted.digest, "lacks_children")
-        return any(lacks)
+        return False
 
     async def _bring_new_companions(self, comparison: Comparison, targets: Sequence[DestinationState]) -> None:
         """Bring what was hung on an image, or on one below an index, since it was copied.
@@ -581,22 +600,22 @@ class Attempt:
 
     async def _copy_to(self, comparison: Comparison, targets: Sequence[DestinationState]) -> None:
         root, bundle = await self._gather(comparison, targets, is_deep=self._options.force)
-        chosen = select_children(root, bundle.platforms)
-        self._platforms = tuple(dict.fromkeys(str(child.platform) for child in chosen if _is_named(child)))
-        if chosen:
-            self._warn_of_platforms(root, targets)
+        if indexes := bundle.indexes:
+            chosen = select_images(indexes, bundle.platforms)
+            self._platforms = tuple(dict.fromkeys(str(child.platform) for child in chosen if _is_named(child)))
+            self._warn_of_platforms(indexes, targets)
         await self._check_platform(comparison, root, targets=targets)
         await self._create_first(comparison, targets)
         subjects = self._gatherer.seen_at_source()
         companions = await self._companions.find(targets, subjects)
         await self._mover.move(self._gatherer.needs.values())
         await self._publisher.push_below(bundle)
-        is_sparse = _is_sparse(root, bundle)
+        left_out = leaves_out(root, bundle.platforms)
         if companions or root.subject:
-            await self._put_root(targets, root, by_digest=True, is_sparse=is_sparse)
+            await self._put_root(targets, root, by_digest=True, left_out=left_out)
         await self._push_companions(companions)
-        await self._put_root(targets, root, by_digest=False, is_sparse=is_sparse)
-        await self._note_completeness(targets, root.digest, is_sparse=is_sparse)
+        await self._put_root(targets, root, by_digest=False, left_out=left_out)
+        await self._note_completeness(targets, root.digest, is_sparse=_is_sparse(bundle))
         if self._options.companions == "always" and comparison.rewritten is None:
             parts = [digest for digest in subjects if digest != root.digest]
             await self._note_parts(targets, root.digest, parts)
@@ -607,8 +626,8 @@ class Attempt:
         elif self._options.companions == "never":
             await self._forget_companions(targets, root.digest)
 
-    def _warn_of_platforms(self, index: Manifest, targets: Sequence[DestinationState]) -> None:
-        names = tuple(f"{self._copy.source} ({one})" for one in missing_platforms(index, self._copy.platforms))
+    def _warn_of_platforms(self, indexes: Sequence[Manifest], targets: Sequence[DestinationState]) -> None:
+        names = tuple(f"{self._copy.source} ({one})" for one in missing_platforms(indexes, self._copy.platforms))
         for target in targets if names else ():
             target.warnings.append(JobWarning("platform_missing", names, len(names)))
 
@@ -672,12 +691,12 @@ class Attempt:
             await self._fallbacks.keep(unlisted)
 
     async def _put_root(
-        self, targets: Sequence[DestinationState], root: Manifest, *, by_digest: bool, is_sparse: bool
+        self, targets: Sequence[DestinationState], root: Manifest, *, by_digest: bool, left_out: bool
     ) -> None:
         """Put the image itself: with its tag this is the very last step, and makes the copy visible."""
         puts = (
             self._publisher.put(
-                target, root, root.digest if by_digest else target.reference.tag or root.digest, left_out=is_sparse
+                target, root, root.digest if by_digest else target.reference.tag or root.digest, left_out=left_out
             )
             for target in targets
         )
@@ -719,9 +738,9 @@ def _failing(targets: Sequence[DestinationState]) -> Iterator[None]:
             target.fail(error, step=error.step)
 
 
-def _is_sparse(root: Manifest, bundle: Bundle) -> bool:
-    """Whether an index is put without all its children."""
-    return len(select_children(root, bundle.platforms)) < len(root.children)
+def _is_sparse(bundle: Bundle) -> bool:
+    """Whether an index, or one below it, is put without all its children."""
+    return any(leaves_out(index, bundle.platforms) for index in bundle.indexes)
 
 
 def _is_named(child: Descriptor) -> bool:

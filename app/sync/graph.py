@@ -24,7 +24,9 @@ from app.domain.manifest import (
     Descriptor,
     Manifest,
     Platform,
+    leaves_out,
     select_children,
+    select_images,
 )
 from app.domain.reference import Digest, Tag
 from app.registry.client import RegistryClient
@@ -68,6 +70,18 @@ class Bundle:
     """The tag to put it under, last; by its digest alone without."""
     nodes: dict[Digest, Node] = field(default_factory=dict)
     """What is below the root, as far as a destination lacks it."""
+
+    @property
+    def indexes(self) -> list[Manifest]:
+        """The root, if it is an index, and the chosen indexes below it that were looked into; the root first."""
+        found = {self.root.digest: self.root} if self.root.children else {}
+        level = list(found.values())
+        while level:
+            below = (self.nodes.get(child.digest) for one in level for child in select_children(one, self.platforms))
+            nested = {node.manifest.digest: node.manifest for node in below if node and node.manifest.children}
+            level = [index for digest, index in nested.items() if digest not in found]
+            found |= {index.digest: index for index in level}
+        return list(found.values())
 
     def levels(self) -> list[list[Node]]:
         """Divide what is below the root: the deepest first, each level needing only those before it."""
@@ -118,7 +132,7 @@ class Gatherer:
             for depth in range(1, MAX_DEPTH + 2):
                 level = await self._descend(bundle, level, depth=depth)
                 if not level:
-                    return
+                    return _check_choice(bundle)
             raise ContentError(f"indexes are nested more than {MAX_DEPTH} deep", code="limit_exceeded")
         except CopyError:
             raise
@@ -139,7 +153,7 @@ class Gatherer:
         """Look at one level of children; return the manifests to look below next."""
         children: dict[Digest, tuple[Manifest, Descriptor, set[DestinationState]]] = {}
         for parent, targets in parents:
-            for child in _choose(parent, bundle.platforms, is_root=depth == 1):
+            for child in select_children(parent, bundle.platforms):
                 children.setdefault(child.digest, (parent, child, set()))[2].update(targets)
         visits = (
             self._visit(bundle, _Edge(parent, child), targets, depth=depth)
@@ -215,11 +229,10 @@ class Gatherer:
             raise ContentError("there are too many manifests below this one", code="limit_exceeded")
 
 
-def _choose(parent: Manifest, platforms: Sequence[Platform], *, is_root: bool) -> tuple[Descriptor, ...]:
-    chosen = select_children(parent, platforms)
-    if is_root and parent.children and not chosen:
-        raise none_left(parent, platforms)
-    return chosen
+def _check_choice(bundle: Bundle) -> None:
+    """Raise `ContentError` where an index has no image, at any depth, for the platforms that are wanted."""
+    if bundle.platforms and bundle.root.children and not select_images(bundle.indexes, bundle.platforms):
+        raise none_left(bundle.indexes, bundle.platforms)
 
 
 class Publisher:
@@ -233,7 +246,16 @@ class Publisher:
     async def push_below(self, bundle: Bundle) -> None:
         """Push everything below a bundle's root."""
         for level in bundle.levels():
-            puts = (self.put(target, node.manifest, node.manifest.digest) for node in level for target in node.lacking)
+            puts = (
+                self.put(
+                    target,
+                    node.manifest,
+                    node.manifest.digest,
+                    left_out=leaves_out(node.manifest, bundle.platforms),
+                )
+                for node in level
+                for target in node.lacking
+            )
             await run_limited(puts, at_once=_PUT_AT_ONCE)
 
     async def push_root(self, bundle: Bundle) -> None:

@@ -11,6 +11,7 @@ planning: a planner that is started again, or the planning of a retry, begins wi
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -234,16 +235,25 @@ class _RulePlanning:
             yield count
 
     async def _named(self, repository: Repository, sources: Sequence[Reference]) -> Iterator[Planned]:
-        """Plan images that the rule names; those that it does not take by age or kind are left out."""
-        note = partial(self.tally.add_tag, repository)
+        """Plan images that the rule names; those that it does not take by age or kind are left out.
+
+        One that is not there is planned all the same, and fails when it is copied: it was asked for.
+        """
+        dropped = set[Tag | Digest]()
+
+        def note(target: Tag | Digest, reason: SelectionReason) -> None:
+            if reason != "missing":
+                dropped.add(target)
+                self.tally.add_tag(repository, target, reason)
+
         try:
-            images = await self._take_images(repository, [source.target for source in sources], note)
+            await self._take_images(repository, [source.target for source in sources], note)
         except CopyError as error:
             return iter([self._failed(self.rule.source, error)])
         for source in sources:
-            if images is None or source.target in images:
-                note(source.target, "named")
-        return self._map(sources, only=images)
+            if source.target not in dropped:
+                self.tally.add_tag(repository, source.target, "named")
+        return self._map(sources, dropped=dropped)
 
     async def _select(self, listed: TagList) -> Iterator[Planned]:
         if listed.error is not None:
@@ -297,13 +307,13 @@ class _RulePlanning:
         *,
         digest_tags: DigestTags = "unknown",
         many: bool = False,
-        only: Mapping[Tag | Digest, ImageMetadata] | None = None,
+        dropped: AbstractSet[Tag | Digest] = frozenset(),
     ) -> Iterator[Planned]:
         rule = self.rule
         templates, is_pattern = rule.destination_templates, rule.source_pattern.is_pattern
         platforms = tuple(Platform.parse(text) for text in rule.platforms)
         for position, source in enumerate(sources):
-            if only is not None and source.target not in only:
+            if source.target in dropped:
                 continue
             self.found += 1
             try:

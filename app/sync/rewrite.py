@@ -18,6 +18,7 @@ from app.domain.manifest import (
     load_json_object,
     parse_manifest,
     select_children,
+    select_images,
 )
 from app.domain.reference import Digest
 from app.registry.client import RegistryClient
@@ -42,7 +43,7 @@ async def rewrite(
     made: dict[Digest, Manifest] = {}
     root = await _rewritten(client, repository, index, platforms=platforms, made=made, depth=1)
     if root is None:
-        raise none_left(index, platforms)
+        raise none_left(await read_indexes(client, repository, index, platforms=platforms), platforms)
     return Rewritten(root, made)
 
 
@@ -66,14 +67,32 @@ async def single_image(
             return Rewritten(await client.get_manifest(repository, images[0].digest))
         nested = [child.digest for child in chosen.values() if child.media_type in INDEX_TYPES]
         level = [await client.get_manifest(repository, digest) for digest in nested]
-    raise none_left(index, platforms)
+    raise none_left(await read_indexes(client, repository, index, platforms=platforms), platforms)
 
 
-def none_left(index: Manifest, platforms: Sequence[Platform]) -> ContentError:
-    """Return the error for an index with none of the platforms asked for, and which it has."""
-    there = ", ".join(sorted({str(child.platform) for child in index.children if child.platform})) or "no platform"
+async def read_indexes(
+    client: RegistryClient, repository: str, index: Manifest, *, platforms: Sequence[Platform]
+) -> list[Manifest]:
+    """Read the chosen indexes below an index; return them after it. Raise `RegistryError`, `ContentError`."""
+    found = {index.digest: index}
+    level = [index]
+    for _ in range(MAX_DEPTH):
+        chosen = {child.digest: child for one in level for child in select_children(one, platforms)}
+        nested = [one.digest for one in chosen.values() if one.media_type in INDEX_TYPES and one.digest not in found]
+        level = [await client.get_manifest(repository, digest) for digest in nested]
+        found |= {one.digest: one for one in level}
+    return list(found.values())
+
+
+def none_left(indexes: Sequence[Manifest], platforms: Sequence[Platform]) -> ContentError:
+    """Return the error for an index with none of the platforms asked for, and which it has.
+
+    - `indexes`: the index, then those below it that were read
+    """
+    there = ", ".join(sorted({str(image.platform) for image in select_images(indexes) if image.platform}))
     wanted = ", ".join(map(str, platforms))
-    return ContentError(f"{index.digest} has nothing for {wanted}; it has {there}", code="reference_not_found")
+    message = f"{indexes[0].digest} has nothing for {wanted}; it has {there or 'no platform'}"
+    return ContentError(message, code="reference_not_found")
 
 
 async def _rewritten(

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from app.domain.errors import InvalidRequestError, RegistryError, TransferError
 from app.domain.explanation import Effect, ExplanationReason, ExplanationStep, RuleExplanation
-from app.domain.manifest import INDEX_TYPES, Platform, missing_platforms, select_children
+from app.domain.manifest import INDEX_TYPES, Platform, missing_platforms, select_images
 from app.domain.pattern import map_source
 from app.domain.plan import PlannedCopy
 from app.domain.reference import Digest, Reference, Repository, Tag
@@ -19,6 +19,7 @@ from app.domain.selection import Matcher, matches_of
 from app.registry.client import RegistryClients
 from app.sync.destination import DestinationNotes
 from app.sync.image_metadata import read_platform
+from app.sync.rewrite import read_indexes
 from app.sync.planner import hangs_on_a_digest, saves_requests
 from app.sync.selection import (
     ImageMetadata,
@@ -248,12 +249,13 @@ class RuleReader:
             note = "" if is_asked else "; it is copied all the same (`platform_mismatch`)"
             self._pass("platforms", f"it is a single image for {found or 'an unknown platform'}{note}")
             return
-        missing = missing_platforms(root, copy.platforms)
+        indexes = await read_indexes(client, path, root, platforms=copy.platforms)
+        missing = missing_platforms(indexes, copy.platforms)
         for place, wanted in enumerate(copy.platforms):
             there = "it hasn't got this platform" if wanted in missing else "it has this platform"
             self._say(f"platforms/{place}", "drops" if wanted in missing else "passes", there, matcher=str(wanted))
-        chosen = select_children(root, copy.platforms)
-        left = sorted({str(child.platform) for child in root.children if child not in chosen and child.platform})
+        chosen = select_images(indexes, copy.platforms)
+        left = sorted({str(one.platform) for one in select_images(indexes) if one not in chosen and one.platform})
         if left:
             self._pass("platforms", f"left out of its index: {', '.join(left)}")
         if not chosen:

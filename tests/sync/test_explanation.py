@@ -161,6 +161,9 @@ async def test_platforms_that_an_image_has_and_has_not(
     assert steps == {("linux/amd64", "passes"), ("linux/s390x", "drops")}
     assert "left out of its index: linux/arm64" in [step.message for step in some.rules[0].steps]
     assert said(await asked(bench, "1", rule | {"platforms": ["linux/s390x"]})) == [("drops", "no_platform")]
+    here.load("team/multi", oci_index([index]), "nested")
+    assert said(await asked(bench, "nested", rule | {"platforms": ["linux/s390x"]})) == [("drops", "no_platform")]
+    assert said(await asked(bench, "nested", rule | {"platforms": ["linux/arm64"]})) == [("takes", "all")]
 
 
 async def test_a_source_that_does_not_answer_is_unknown_and_not_dropped(

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from app.domain.plan import Listing
 from app.domain.reference import Digest, Repository
 from tests.support.fake_registry import FakeRegistry, Respond, on
@@ -87,6 +89,21 @@ async def test_an_image_that_says_no_time_is_as_old_as_it_is_known_here(
     assert await planned(bench, here, there, min_age="7d", created_since="30d") == []
 
 
+@pytest.mark.parametrize("fields", [{"min_age": "7d"}, {"artifact_types": {"exclude": ["x"]}}])
+async def test_what_is_named_and_not_there_is_planned_and_fails_when_it_is_copied(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, fields: dict[str, object]
+) -> None:
+    here.load("app", made(100), "old")
+    rule = {"source": f"{here.host}/app:old,gone", "destination": f"{there.host}/x:1,2", **fields}
+    assert pairs(await bench.plan(rule)) == [
+        "app:old → x:1",
+        "app:gone → x:2",
+    ]
+    copies = await bench.plan(rule)
+    first, second = [result for copy in copies for result in await bench.copy_planned(copy)]
+    assert (first.outcome, second.error and second.error.code) == ("copied", "reference_not_found")
+
+
 async def test_a_preview_reads_when_an_image_was_first_seen_and_notes_nothing(
     bench: Workbench, here: FakeRegistry, there: FakeRegistry
 ) -> None:
@@ -153,8 +170,8 @@ async def test_tags_that_are_named_are_looked_at_as_well(
     here.load("app", made(1), "new")
     here.load("app", made(9), "old")
     rule: dict[str, object] = {
-        "source": here.reference("app", "new,old,gone"),
-        "destination": f"{there.host}/x:a,b,c",
+        "source": here.reference("app", "new,old"),
+        "destination": f"{there.host}/x:a,b",
         "min_age": "7d",
     }
     assert pairs(await bench.plan(rule)) == ["app:old → x:b"]

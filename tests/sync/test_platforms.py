@@ -99,6 +99,57 @@ async def test_nested_indexes_are_rewritten_too(bench: Workbench, here: FakeRegi
     assert entry["size"] == len(held[entry["digest"]].raw)
 
 
+NESTED = oci_index([oci_index([AMD, ARM]), oci_image("apart", platform="linux/arm/v7")])
+
+
+@pytest.mark.parametrize("mode", ["sparse", "rewrite"])
+async def test_a_platform_that_no_index_below_has_is_told_of_nested_ones_too(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, mode: str
+) -> None:
+    here.load("app", NESTED, "1")
+    none = await choose(bench, here, there, "linux/s390x", mode=mode)
+    assert none.error is not None
+    assert none.error.code == "reference_not_found"
+    assert "it has linux/amd64, linux/arm/v7, linux/arm64/v8" in none.error.message
+    assert "app" not in there.content.repositories or not there.content.tags("app")
+    some = await choose(bench, here, there, "linux/amd64", "linux/s390x", mode=mode)
+    assert (some.outcome, some.platforms) == ("copied", ("linux/amd64",))
+    [warning] = some.warnings
+    assert warning.first == (f"{here.reference('app', '1')} (linux/s390x)",)
+    again = await choose(bench, here, there, "linux/amd64", "linux/s390x", mode=mode)
+    assert (again.outcome, again.warnings) == ("up_to_date", some.warnings)
+
+
+async def test_what_was_left_out_of_a_nested_index_comes_when_it_is_wanted(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    outer = oci_index([oci_index([AMD, ARM])])
+    here.load("app", outer, "1")
+    await choose(bench, here, there, "linux/amd64", mode="sparse")
+    assert ARM.digest not in there.content.repository("app").manifests
+    [whole] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert (whole.outcome, whole.action) == ("copied", "update")
+    assert ARM.digest in there.content.repository("app").manifests
+    [again] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert again.outcome == "up_to_date"
+
+
+async def test_a_registry_that_refuses_nested_indexes_without_children_gets_smaller_ones(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    there.change(sparse_allowed=False)
+    here.load("app", NESTED, "1")
+    copy = PlannedCopy(
+        Reference.parse(here.reference("app", "1")),
+        (Reference.parse(there.reference("app", "1")),),
+        (Platform.parse("linux/amd64"),),
+    )
+    [result] = await bench.copy_planned(copy)
+    assert (result.outcome, result.reason, result.platforms) == ("copied", "index_rewritten", ("linux/amd64",))
+    [again] = await bench.copy_planned(copy)
+    assert (again.outcome, again.attempts) == ("up_to_date", 1)
+
+
 @pytest.mark.parametrize("mode", ["sparse", "rewrite"])
 async def test_an_attestation_goes_with_its_image(
     bench: Workbench, here: FakeRegistry, there: FakeRegistry, mode: str
