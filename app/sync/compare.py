@@ -342,6 +342,11 @@ async def compare(
         missing.note(place, is_missing=there is None)
     found = found if dry_run is None else dry_run.foresee(found)
     wanted = source.rewritten.root.descriptor if source.rewritten else source.descriptor
+    for place in copy.destinations:
+        if place.tag is None and wanted.digest != source.descriptor.digest:  # it is put under the digest it gets
+            made = Reference(place.repository, digest=wanted.digest)
+            foreseen = dry_run.find_manifest(made.repository, made.target) if dry_run is not None else None
+            found[place] = foreseen or await _find(clients, made, wanted=copy.source, options=options)
     return Comparison(source.descriptor, wanted, source.rewritten, options, copy, found, source.manifest)
 
 

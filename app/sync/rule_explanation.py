@@ -19,8 +19,8 @@ from app.domain.selection import Matcher, matches_of
 from app.registry.client import RegistryClients
 from app.sync.destination import DestinationNotes
 from app.sync.image_metadata import read_platform
-from app.sync.rewrite import read_indexes
 from app.sync.planner import hangs_on_a_digest, saves_requests
+from app.sync.rewrite import read_indexes
 from app.sync.selection import (
     ImageMetadata,
     included,

@@ -9,6 +9,7 @@ from app.domain.manifest import Platform
 from app.domain.plan import PlannedCopy
 from app.domain.reference import Reference
 from app.domain.report import CopyResult
+from app.domain.request import PlatformMode
 from tests.conftest import Namespace
 from tests.support.fake_registry import FakeRegistry, Quirks, fake_registry
 from tests.support.images import oci_image, oci_index
@@ -82,6 +83,20 @@ async def test_a_rewritten_index_is_up_to_date_the_second_time(
         first.destination_digest,
     )
     assert asked(there, since=mark) == {"HEAD manifest": 1}
+
+
+@pytest.mark.parametrize("mode", ["rewrite", "single"])
+async def test_what_is_made_of_an_index_that_is_named_by_its_digest_is_up_to_date_the_second_time(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, mode: PlatformMode
+) -> None:
+    here.load("app", INDEX, "1")
+    source, place = (Reference.parse(f"{side.host}/app@{INDEX.digest}") for side in (here, there))
+    copy = PlannedCopy(source, (place,), (Platform.parse("linux/amd64"),), mode)
+    [first] = await bench.copy_planned(copy)
+    [second] = await bench.copy_planned(copy)
+    assert (first.outcome, second.outcome) == ("copied", "up_to_date")
+    assert first.destination_digest == second.destination_digest != INDEX.digest
+    assert there.journal.count("manifest", method="PUT") == len(there.content.repository("app").manifests)
 
 
 async def test_nested_indexes_are_rewritten_too(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
