@@ -105,9 +105,9 @@ class PlanResult:
         error = ExecutionError.of(failed.error)
         if isinstance(failed, RefusedCopy):
             to, rule = failed.destination, failed.rule
-            return cls(failed.source, to, "refused", "refused", rule, reason=error.code, error=error)
+            return cls(failed.source, to, "refused", "refused", rule, error=error)
         listing, to = failed.listing, failed.destination
-        return cls(listing.source, to, "failed", "listing", listing.rule, reason=error.code, error=error)
+        return cls(listing.source, to, "failed", "listing", listing.rule, error=error)
 
     @classmethod
     def of_result(cls, copy: PlannedCopy, result: CopyResult) -> PlanResult:
@@ -117,7 +117,7 @@ class PlanResult:
             str(result.destination),
             result.action,
             rule=copy.rule,
-            reason=result.error.code if result.error else result.reason,
+            reason=result.reason,
             digest=result.digest,
             destination_digest=result.destination_digest,
             previous_digest=result.previous_digest,

@@ -113,7 +113,7 @@ class PlanService:
         rows: list[_Row] = []
         try:
             async with self._permits, asyncio.timeout(MAX_SECONDS):
-                await _list(planner.plan(request), preview, rows)
+                await _list(planner.plan(request), preview, rows, is_strict=request.options.fail_fast)
                 await _compare(copier, rows, request.options, warn=preview.warn)
         except TimeoutError:
             preview.stop(f"after {MAX_SECONDS:.0f} seconds")
@@ -153,7 +153,8 @@ class PlanService:
         )
 
 
-async def _list(found: AsyncGenerator[Planned], preview: Preview, rows: list[_Row]) -> None:
+async def _list(found: AsyncGenerator[Planned], preview: Preview, rows: list[_Row], *, is_strict: bool) -> None:
+    """Take in what planning finds; where it `is_strict` (`fail_fast`), what can't be planned is all there is."""
     images = 0
     async with aclosing(found) as finds:
         async for find in finds:
@@ -164,6 +165,9 @@ async def _list(found: AsyncGenerator[Planned], preview: Preview, rows: list[_Ro
                 preview.selection = merged_counts(preview.selection, (find,))
                 continue
             row = _Row(find) if isinstance(find, PlannedCopy) else _Row(None, (PlanResult.of_failure(find),))
+            if row.copy is None and is_strict:
+                rows[:] = [row]
+                return
             images += row.width
             if images > MAX_IMAGES:
                 preview.stop(f"after {MAX_IMAGES} images")

@@ -345,8 +345,8 @@ async def compare(
     for place in copy.destinations:
         if place.tag is None and wanted.digest != source.descriptor.digest:  # it is put under the digest it gets
             made = Reference(place.repository, digest=wanted.digest)
-            foreseen = dry_run.find_manifest(made.repository, made.target) if dry_run is not None else None
-            found[place] = foreseen or await _find(clients, made, wanted=copy.source, options=options)
+            planned = dry_run.find_manifest(made.repository, made.target) if dry_run is not None else None
+            found[place] = planned or await _find(clients, made, wanted=copy.source, options=options)
     return Comparison(source.descriptor, wanted, source.rewritten, options, copy, found, source.manifest)
 
 

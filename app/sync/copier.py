@@ -400,7 +400,7 @@ class Attempt:
             media_type=media_type,
         )
 
-    def _refusal(self, comparison: Comparison, target: DestinationState, reason: str | None) -> ContentError:
+    def _refusal(self, comparison: Comparison, target: DestinationState, reason: str | None) -> TransferError:
         place, previous = target.reference, comparison.previous_digest(target.reference)
         if reason != CHANGED_SINCE_PLAN:
             return ContentError(f"{place} exists and is {previous}", code="tag_immutable")
@@ -410,7 +410,9 @@ class Attempt:
             if is_source
             else (place, seen.destination or "not there", previous or "gone")
         )
-        return ContentError(f"{which} was {was} when it was planned, and is {now} now; plan it again", code=reason)
+        moved = ContentError(f"{which} was {was} when it was planned, and is {now} now; plan it again", code=reason)
+        side: Literal["source", "destination"] = "source" if is_source else "destination"
+        return CopyError(moved, side=side, step=f"compare {place} with {self._copy.source}")
 
     async def _bring(self, comparison: Comparison, outcomes: dict[DestinationState, Outcome]) -> None:
         unchanged = [target for target, outcome in outcomes.items() if outcome.how == "up_to_date" and target.is_alive]

@@ -77,7 +77,9 @@ async def test_a_tag_that_is_not_there_is_told_with_the_image(
 
     plan = (await between.client.post("/v1/plan", json=body)).json()
 
-    assert [(image["action"], image["reason"]) for image in plan["images"]] == [("failed", "reference_not_found")]
+    assert [(image["action"], image["error"]["code"]) for image in plan["images"]] == [
+        ("failed", "reference_not_found")
+    ]
 
 
 async def test_what_cant_be_planned_is_a_row_beside_what_can(
@@ -96,10 +98,19 @@ async def test_what_cant_be_planned_is_a_row_beside_what_can(
     assert plan["is_complete"]
     first, second, third = plan["images"]
     assert (first["action"], first["kind"], first["source"]) == ("copy", "image", source.reference("a/app", "1"))
-    assert (second["action"], second["kind"], second["reason"]) == ("refused", "refused", "destination_conflict")
+    assert (second["action"], second["kind"], second["error"]["code"]) == (
+        "refused",
+        "refused",
+        "destination_conflict",
+    )
+    assert [row["reason"] for row in plan["images"]] == [None] * 3, "as in the rows of jobs: why is what the error says"
     assert second["error"]["message"].startswith(f"{first['source']} and {second['source']} would both become")
     assert (third["action"], third["kind"], third["source"]) == ("failed", "listing", source.reference("renamed/away"))
     assert third["error"]["code"] == "repository_missing"
+
+    strict = {"rules": rules, "options": {"fail_fast": True}}
+    failed_fast = (await between.client.post("/v1/plan", json=strict)).json()
+    assert [row["error"]["code"] for row in failed_fast["images"]] == ["destination_conflict"], "nothing else is copied"
 
 
 async def test_a_plan_that_runs_out_of_room_says_so(

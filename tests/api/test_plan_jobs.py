@@ -201,7 +201,10 @@ async def test_a_job_of_a_plan_does_what_was_seen_and_refuses_what_moved(
         "overwritten": ("failed", "refused"),
         "new": ("copied", "copy"),
     }
-    assert {by_tag[tag]["error"]["code"] for tag in ("moves", "overwritten")} == {"changed_since_plan"}
+    assert {tag: (by_tag[tag]["error"]["code"], by_tag[tag]["error"]["side"]) for tag in ("moves", "overwritten")} == {
+        "moves": ("changed_since_plan", "source"),
+        "overwritten": ("changed_since_plan", "destination"),
+    }
     assert f"is {foreign.digest} now" in by_tag["overwritten"]["error"]["message"]
     tags = destination.tags("app")
     assert tags == {"same": images["same"].digest, "overwritten": foreign.digest, "new": images["new"].digest}
