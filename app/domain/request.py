@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from app.domain.duration import parse_duration
+from app.domain.duration import MAX_DURATION, parse_duration
 from app.domain.expression import BUDGET, Budget
 from app.domain.manifest import Platform
 from app.domain.pattern import AS_IT_IS, DestinationTemplate, NameMapping, SourcePattern
@@ -78,8 +78,8 @@ def _since_text(text: str) -> str:
         time = (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
         return f"{time.replace(tzinfo=None).isoformat(timespec='seconds')}Z"  # a year has four digits, as it has to
     except (ValueError, OverflowError) as error:
-        code, message = "invalid_time", "{shown} is neither a time such as 2026-11-25 nor a duration such as 30d"
-        raise PydanticCustomError(code, message, {"shown": repr(text[:40])}) from error
+        message = "{shown} is neither a time such as 2026-11-25 nor a duration such as 30d, of {most} at the most"
+        raise PydanticCustomError("invalid_time", message, {"shown": repr(text[:40]), "most": MAX_DURATION}) from error
 
 
 def _as_list(value: Any) -> Any:

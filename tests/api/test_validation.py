@@ -61,6 +61,8 @@ LONG_TAG = "x" * 129
         ),
         (SHORT | {"source": "redis", "tags": {"newest_by": "created"}}, {"/tags/newest_by": "newest_missing"}),
         (SHORT | {"min_age": "long"}, {"/min_age": "invalid_duration"}),
+        (SHORT | {"min_age": "999999999d"}, {"/min_age": "invalid_duration"}),
+        (SHORT | {"created_since": "999999999d"}, {"/created_since": "invalid_time"}),
         (SHORT | {"mapping": {"strip_prefix": "Team"}}, {"/mapping/strip_prefix": "invalid_prefix"}),
         (
             SHORT | {"mapping": {"substitute": [{"pattern": "a", "replacement": r"\1"}]}},

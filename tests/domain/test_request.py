@@ -68,6 +68,8 @@ def refusal(rule: dict[str, object]) -> tuple[str, tuple[object, ...]]:
         ({"source": "a.io/x", "tags": {"min_matches": 0}}, "greater_than_equal", ("tags", "min_matches")),
         ({"created_since": "yesterday"}, "invalid_time", ("created_since",)),
         ({"min_age": "a week"}, "invalid_duration", ("min_age",)),
+        ({"min_age": "999999999d"}, "invalid_duration", ("min_age",)),
+        ({"created_since": "999999999d"}, "invalid_time", ("created_since",)),
         ({"artifact_types": {"include": ["[a"]}}, "invalid_matcher", ("artifact_types", "include", 0)),
         ({"mapping": {"strip_prefix": "Team"}}, "invalid_prefix", ("mapping", "strip_prefix")),
         ({"mapping": {"substitute": [{"pattern": "(", "replacement": ""}]}}, "invalid_pattern", ("pattern",)),
