@@ -16,6 +16,7 @@ from app.domain.errors import InvalidRequestError
 from app.domain.expression import compile_expression
 from app.domain.reference import (
     DOCKER_HUB,
+    MAX_NAME_LENGTH,
     Digest,
     InvalidReferenceError,
     Reference,
@@ -109,15 +110,23 @@ class NameMapping(RequestPart):
     substitute: tuple[Substitution, ...] = Field(default=(), max_length=MAX_SUBSTITUTIONS)
 
     def names_of(self, source: Reference) -> SourceNames:
-        """Return a source's names as they are to be seen by a destination."""
+        """Return a source's names as they are to be seen by a destination.
+
+        Raise `InvalidReferenceError` where one grows past what any name has: a few substitutions could fill memory.
+        """
         repository, tag = source.repository.path, source.tag or ""
         if self.strip_prefix is not None:
             repository = repository.removeprefix(f"{self.strip_prefix}/")
-        for substitution in self.substitute:
+        for place, substitution in enumerate(self.substitute):
             if substitution.on == "repository":
                 repository = substitution.applied_to(repository)
             elif tag:
                 tag = substitution.applied_to(tag)
+            if len(repository) > MAX_NAME_LENGTH or len(tag) > MAX_NAME_LENGTH:
+                message = f"what is substituted makes its {substitution.on} longer than {MAX_NAME_LENGTH} characters"
+                raise InvalidReferenceError(
+                    message, code=f"invalid_{substitution.on}", field=("mapping", "substitute", place)
+                )
         return SourceNames(source.repository.registry, repository, tag)
 
 
@@ -221,13 +230,13 @@ class DestinationTemplate:
         `position` is the place of the source's tag among those listed, `from_pattern` whether its repository was found
         by listing, `mapping` how its names change first. Without a tag on either side the copy is known by its digest.
         """
-        names = mapping.names_of(source)
         try:
+            names = mapping.names_of(source)
             repository = Repository(self.registry, self._path(names, from_pattern=from_pattern))
             tag = self._tag(names, position)
         except InvalidReferenceError as error:
             message = f"{source} would go to {self}, but {error}"
-            raise InvalidReferenceError(message, code=error.code) from error
+            raise InvalidReferenceError(message, code=error.code, field=error.field) from error
         return Reference(repository, tag, None if tag else source.digest)
 
     def _path(self, names: SourceNames, *, from_pattern: bool) -> str:

@@ -37,11 +37,12 @@ _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 class InvalidReferenceError(ValueError):
-    """A name that no registry would take. `code` names the part at fault."""
+    """A name that no registry would take. `code` names the part at fault, `field` the rule's, where that is another."""
 
-    def __init__(self, message: str, *, code: str = "invalid_reference") -> None:
+    def __init__(self, message: str, *, code: str = "invalid_reference", field: tuple[str | int, ...] = ()) -> None:
         super().__init__(message)
         self.code = code
+        self.field = field
 
 
 class _Word(str):

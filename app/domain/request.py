@@ -308,8 +308,8 @@ def _fixed_names_are_valid(rule: Rule) -> None:
     try:
         rule.named_references  # noqa: B018 — reading it is the check
     except InvalidReferenceError as error:
-        message = "{reason}"
-        raise PydanticCustomError(error.code, message, {"reason": str(error), "field": ("destination",)}) from error
+        message, facts = "{reason}", {"reason": str(error), "field": error.field or ("destination",)}
+        raise PydanticCustomError(error.code, message, facts) from error
 
 
 def _newest_is_given(tags: TagSelection) -> None:

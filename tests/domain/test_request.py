@@ -81,6 +81,20 @@ def refusal(rule: dict[str, object]) -> tuple[str, tuple[object, ...]]:
         ({"destination": "b.io/{path[4]}"}, "invalid_template", ("destination",)),
         ({"destination": "b.io/{path}"}, "invalid_template", ("destination", 0)),
         ({"platforms": ["windows/amd64:10.0/x"]}, "invalid_platform", ("platforms", 0)),
+        (
+            {
+                "mapping": {
+                    "substitute": [{"pattern": "$", "replacement": "y"}, {"pattern": "x", "replacement": "z" * 255}]
+                }
+            },
+            "invalid_repository",
+            ("mapping", "substitute", 1),
+        ),
+        (
+            {"mapping": {"substitute": [{"on": "tag", "pattern": "(.+)", "replacement": r"\1" * 256}] * 16}},
+            "invalid_tag",
+            ("mapping", "substitute", 0),
+        ),
         ({"sourc": "x"}, "extra_forbidden", ("sourc",)),
         ({"source": "redis:" + ",".join(f"{n:06d}" for n in range(4_679))}, "string_too_long", ("source",)),
         ({"destination": "x:" + ",".join(f"{n:0126d}" for n in range(8))}, "string_too_long", ("destination", 0)),
@@ -231,7 +245,7 @@ CHOSEN = st.fixed_dictionaries({}, optional={"include": MATCHERS, "exclude": MAT
 SUBSTITUTIONS = st.fixed_dictionaries(
     {
         "pattern": one_of("^v", "(.)", "1", ".*", "$", r"\.", " a "),
-        "replacement": one_of("", "x", r"\1", r"\\", " x "),
+        "replacement": one_of("", "x", r"\1", r"\\", " x ", r"\1" * 200),
     },
     optional={"on": one_of("repository", "tag")},
 )
