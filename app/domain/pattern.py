@@ -233,7 +233,7 @@ class DestinationTemplate:
         try:
             names = mapping.names_of(source)
             repository = Repository(self.registry, self._path(names, from_pattern=from_pattern))
-            tag = self._tag(names, position)
+            tag = self._tag(names, position, source.tag)
         except InvalidReferenceError as error:
             message = f"{source} would go to {self}, but {error}"
             raise InvalidReferenceError(message, code=error.code, field=error.field) from error
@@ -249,8 +249,11 @@ class DestinationTemplate:
         # As on the command line; known only now, since in front of a pattern docker.io/me is a namespace.
         return f"library/{path}" if self.registry == DOCKER_HUB and "/" not in path else path
 
-    def _tag(self, names: SourceNames, position: int) -> Tag | None:
+    def _tag(self, names: SourceNames, position: int, was: Tag | None) -> Tag | None:
         if not self.tags:
+            if was and not names.tag:
+                message = f"what is substituted leaves nothing of the tag {was}"
+                raise InvalidReferenceError(message, code="invalid_tag", field=("mapping", "substitute"))
             return Tag(names.tag) if names.tag else None
         return Tag(_fill(self.tags[position if len(self.tags) > 1 else 0], names))
 

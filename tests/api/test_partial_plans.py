@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.conftest import Api, Serve
+from tests.api.conftest import Api, Serve, pointers
 from tests.support.fake_registry import FakeRegistry, Respond, TooMany, fake_registry, on
 from tests.support.images import oci_image
 from tests.support.processes import free_port
@@ -244,3 +244,15 @@ async def test_names_that_grow_too_long_on_the_way_are_rows_and_the_rest_arrives
     rule = {"source": f"{here.host}/**", "destination": there.host, "mapping": {"substitute": growing}}
     assert await refusals(working, rule) == [(0, here.reference("team/long", "1"), "invalid_destination")]
     assert arrived(there, *GOOD)
+
+
+async def test_a_tag_of_which_nothing_is_left_is_a_row_and_the_rest_arrives(
+    working: Api, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("team/app-0", IMAGE, "2")
+    emptied = [{"on": "tag", "pattern": "2", "replacement": ""}]
+    rule = {"source": f"{here.host}/**", "destination": there.host, "mapping": {"substitute": emptied}}
+    assert await refusals(working, rule) == [(0, here.reference("team/app-0", "2"), "invalid_destination")]
+    assert arrived(there, *GOOD)
+    named = await working.client.post("/v1/jobs", json={**rule, "source": here.reference("team/app-0", "2")})
+    assert pointers(named) == {"/mapping/substitute": "invalid_tag"}

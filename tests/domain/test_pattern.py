@@ -76,6 +76,11 @@ def test_a_repository_found_by_listing_is_put_below_a_plain_destination(destinat
         ({"substitute": [{"pattern": "^team-(.)/", "replacement": r"\1/"}]}, "b.io", "b.io/a/deep/app:v1.2"),
         ({"substitute": [{"on": "tag", "pattern": "^v", "replacement": ""}]}, "b.io", "b.io/team-a/deep/app:1.2"),
         (
+            {"substitute": [{"on": "tag", "pattern": ".", "replacement": ""}]},
+            "b.io/x:new",
+            "b.io/x/team-a/deep/app:new",
+        ),
+        (
             {"substitute": [{"on": "tag", "pattern": "^v([0-9]).*", "replacement": r"\1"}]},
             "b.io/x:{tag}-m",
             "b.io/x/team-a/deep/app:1-m",
@@ -106,6 +111,8 @@ def test_names_change_before_they_are_filled_in(mapping: dict[str, object], dest
         ({}, "b.io/{path[3]}", "3 parts"),
         ({"substitute": [{"pattern": "app", "replacement": "APP"}]}, "b.io", "lower case"),
         ({"substitute": [{"on": "tag", "pattern": ".", "replacement": "/"}]}, "b.io", "is not a tag"),
+        ({"substitute": [{"on": "tag", "pattern": ".", "replacement": ""}]}, "b.io", "leaves nothing of the tag 1"),
+        ({"substitute": [{"on": "tag", "pattern": ".", "replacement": ""}]}, "b.io/x:{tag}", "'' is not a tag"),
         ({"substitute": [GROWTH]}, "b.io", "longer than 255"),
         ({"substitute": [GROWTH, {"pattern": ".*", "replacement": "x"}]}, "b.io", "longer than 255"),
     ],

@@ -95,6 +95,11 @@ def refusal(rule: dict[str, object]) -> tuple[str, tuple[object, ...]]:
             "invalid_tag",
             ("mapping", "substitute", 0),
         ),
+        (
+            {"mapping": {"substitute": [{"on": "tag", "pattern": "1", "replacement": ""}]}},
+            "invalid_tag",
+            ("mapping", "substitute"),
+        ),
         ({"sourc": "x"}, "extra_forbidden", ("sourc",)),
         ({"source": "redis:" + ",".join(f"{n:06d}" for n in range(4_679))}, "string_too_long", ("source",)),
         ({"destination": "x:" + ",".join(f"{n:0126d}" for n in range(8))}, "string_too_long", ("destination", 0)),
