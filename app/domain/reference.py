@@ -211,6 +211,12 @@ def split_host(text: str) -> tuple[Registry, str]:
         path = text if slash else f"library/{text}"
         return Registry(DOCKER_HUB), path
     registry = Registry(first)
+    if not looks_like_host(registry):
+        message = (
+            f"{_shown(first)} has capitals, so it is a host and no namespace of Docker Hub; "
+            f"a host without a dot is written with its port, such as {registry[:80]}:443"
+        )
+        raise InvalidReferenceError(message, code="invalid_host")
     if registry == DOCKER_HUB and "/" not in rest and rest not in {"", "**"}:
         rest = f"library/{rest}"
     return registry, rest

@@ -27,6 +27,10 @@ def refusal(rule: dict[str, object]) -> tuple[str, tuple[object, ...]]:
     [
         ({"source": "a.io/App:1"}, "invalid_repository", ("source",)),
         ({"source": "a.io"}, "invalid_source", ("source",)),
+        ({"source": "MYREG/app:1"}, "invalid_host", ("source",)),
+        ({"source": "MYREG/**"}, "invalid_host", ("source",)),
+        ({"destination": "OTHER/x"}, "invalid_host", ("destination", 0)),
+        ({"destination": "OTHER"}, "invalid_host", ("destination", 0)),
         ({"source": "a.io/x*"}, "invalid_source", ("source",)),
         ({"source": "a.io/x:"}, "invalid_source", ("source",)),
         ({"source": "a.io/x@"}, "invalid_source", ("source",)),
@@ -132,7 +136,7 @@ def test_a_destination_reads_as_it_is_written(text: str) -> None:
     assert str(DestinationTemplate.parse(text)) == text
 
 
-@given(text=st.text(max_size=40))
+@given(text=st.text(max_size=40) | st.text("aB.:/{}*,@", max_size=12))
 def test_any_source_is_understood_or_refused(text: str) -> None:
     try:
         pattern = SourcePattern.parse(text)
@@ -141,7 +145,7 @@ def test_any_source_is_understood_or_refused(text: str) -> None:
     assert SourcePattern.parse(str(pattern)) == pattern
 
 
-@given(text=st.text("ab.:/{}name@,*", max_size=24))
+@given(text=st.text("abB.:/{}name@,*", max_size=24))
 def test_any_destination_is_understood_or_refused(text: str) -> None:
     try:
         template = DestinationTemplate.parse(text)
@@ -261,6 +265,9 @@ SOURCES = one_of(
     "a.io/x:1",
     " a.io/x:2 ",
     "A.io/x",
+    "MYREG/x",
+    "MyReg:443/x",
+    "MYREG/**",
     "LOCALHOST/x:1",
     "localhost:5000/x",
     "[::1]:5000/x:1",
@@ -276,6 +283,8 @@ SOURCES = one_of(
 DESTINATIONS = one_of(
     "b.io",
     "B.io",
+    "OTHER",
+    "OTHER/x",
     "b.io/m/",
     "b.io//m",
     "me",
