@@ -214,6 +214,9 @@ class DestinationTemplate:
         if not name.strip("/"):
             message = "a destination names a registry, or a repository"
             raise InvalidReferenceError(message, code="invalid_destination")
+        if name.startswith("/"):
+            message = f"there is no registry before the '/' of {text[:80]!r}"
+            raise InvalidReferenceError(message, code="invalid_destination")
         registry, path = _split_prefix(name)
         if tags and not path.strip("/"):
             message = f"the tag {tags!r} has no repository to be in"

@@ -31,6 +31,8 @@ def refusal(rule: dict[str, object]) -> tuple[str, tuple[object, ...]]:
         ({"source": "MYREG/**"}, "invalid_host", ("source",)),
         ({"destination": "OTHER/x"}, "invalid_host", ("destination", 0)),
         ({"destination": "OTHER"}, "invalid_host", ("destination", 0)),
+        ({"destination": "/m"}, "invalid_destination", ("destination", 0)),
+        ({"destination": "//m"}, "invalid_destination", ("destination", 0)),
         ({"source": "a.io/x*"}, "invalid_source", ("source",)),
         ({"source": "a.io/x:"}, "invalid_source", ("source",)),
         ({"source": "a.io/x@"}, "invalid_source", ("source",)),
