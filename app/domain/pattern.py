@@ -225,6 +225,11 @@ class DestinationTemplate:
         template._check()
         return template
 
+    @property
+    def words(self) -> frozenset[str]:
+        """The template words in its path."""
+        return frozenset(_TEMPLATE_WORD.findall(self.path))
+
     def fill(
         self, source: Reference, *, position: int = 0, from_pattern: bool = False, mapping: NameMapping = AS_IT_IS
     ) -> Reference:

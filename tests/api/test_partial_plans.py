@@ -256,3 +256,16 @@ async def test_a_tag_of_which_nothing_is_left_is_a_row_and_the_rest_arrives(
     assert arrived(there, *GOOD)
     named = await working.client.post("/v1/jobs", json={**rule, "source": here.reference("team/app-0", "2")})
     assert pointers(named) == {"/mapping/substitute": "invalid_tag"}
+
+
+async def test_where_a_word_comes_to_nothing_the_place_is_the_first_sources_all_the_same(
+    working: Api, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("a", IMAGE, "1")
+    here.load("nons", oci_image("two"), "1")
+    first, second = (
+        {"source": f"{here.host}/**", "destination": destination, "repositories": {"include": [name]}}
+        for name, destination in (("a", there.host), ("nons", f"{there.host}/a/{{namespace}}"))
+    )
+    assert await refusals(working, first, second) == [(1, here.reference("nons", "1"), "destination_conflict")]
+    assert arrived(there, "a")
