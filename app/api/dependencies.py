@@ -15,7 +15,7 @@ import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_origin
 from urllib.parse import urlsplit
 
 import structlog
@@ -175,26 +175,31 @@ def _is_loopback(host: str) -> bool:
 class KeyedRoute(APIRoute):
     """A route that knows its caller before it reads the body, and checks a large body in a thread.
 
-    It takes no other query parameters than its own. Ten thousand rules take a quarter of a second to check: for so long
-    nothing else would be answered.
+    It takes no other query parameters than its own, and once what is no list. Ten thousand rules take a quarter of a
+    second to check: for so long nothing else would be answered.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what answers a request."""
         handle, field = super().get_route_handler(), self.body_field
         # Lists that have but one page are read like all others.
-        parameters = _parameters_of(self.dependant) | (_OF_LISTS if self.methods == {"GET"} else frozenset())
+        parameters = _parameters_of(self.dependant) | (_OF_LISTS if self.methods == {"GET"} else {})
+        single = {name for name, kind in parameters.items() if get_origin(kind) is not list}
         model: TypeAdapter[Any] | None = TypeAdapter(field.field_info.annotation or Any) if field else None
 
         async def answer(request: Request) -> Response:
-            unknown = [name for name in request.query_params if name not in parameters]
-            if model is None and not unknown:
+            query = request.query_params
+            unknown = [("extra_forbidden", name) for name in query if name not in parameters]
+            repeated = [("repeated", name) for name in query if name in single and len(query.getlist(name)) > 1]
+            wrong = [
+                {"type": kind, "loc": ("query", name), "msg": "this is taken once"} for kind, name in unknown + repeated
+            ]
+            if model is None and not wrong:
                 return await handle(request)
             service, credentials = await service_of(request), await bearer(request)
             await known_caller(SecurityScopes(), request, service=service, credentials=credentials)
-            if unknown:
-                found = [{"type": "extra_forbidden", "loc": ("query", name), "msg": "unknown"} for name in unknown]
-                raise RequestValidationError(found)
+            if wrong:
+                raise RequestValidationError(wrong)
             if model is None:
                 return await handle(request)
             is_json = request.headers.get("Content-Type", "").partition(";")[0].strip().endswith(("/json", "+json"))
@@ -208,16 +213,14 @@ class KeyedRoute(APIRoute):
         return answer
 
 
-def _parameters_of(dependant: Dependant) -> frozenset[str]:
-    """Name the query parameters of a route, those that stand together in a model too."""
-    names = {name for below in dependant.dependencies for name in _parameters_of(below)}
+def _parameters_of(dependant: Dependant) -> dict[str, Any]:
+    """Name the query parameters of a route with their types, those that stand together in a model too."""
+    found = {name: kind for below in dependant.dependencies for name, kind in _parameters_of(below).items()}
     for field in dependant.query_params:
-        kind = field.field_info.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            names.update(one.alias or name for name, one in kind.model_fields.items())
-        else:
-            names.add(field.alias)
-    return frozenset(names)
+        kind, alone = field.field_info.annotation, {field.alias: field.field_info}
+        fields = kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else alone
+        found |= {one.alias or name: one.annotation for name, one in fields.items()}
+    return found
 
 
 def _checked(model: TypeAdapter[Any], body: bytes) -> Any:
@@ -233,7 +236,7 @@ def _checked(model: TypeAdapter[Any], body: bytes) -> Any:
         raise RequestValidationError(found, body=document) from None
 
 
-_OF_LISTS = frozenset({"limit", "cursor"})
+_OF_LISTS = {"limit": int, "cursor": str}
 MAX_WAIT_SECONDS = 60
 """Proxies commonly cut a silent request after 60 to 100 seconds."""
 _PREFERRED_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)

@@ -13,6 +13,7 @@ from app.api.problems import problems
 from app.api.schemas.examples import FULL_FORM, SHORT_FORM
 from app.api.schemas.jobs import JobOut
 from app.api.schemas.plan import PlanIn, PlanOut
+from app.domain.errors import FieldError, InvalidRequestError
 from app.domain.job import JobKind
 
 router = APIRouter(tags=["Jobs"], route_class=KeyedRoute)
@@ -58,9 +59,15 @@ async def plan_request(
     """Ask both sides what would be copied; copies nothing. What goes wrong at a registry is data, as in a job.
 
     With `as_job` the answer is the job, as from `POST /v1/jobs` with `dry_run`. With `explain` it is about one tag:
-    what each rule and matcher does with it, and what would become of it.
+    what each rule and matcher does with it, and what would become of it; not both.
     """
     if query.explain is not None:
+        if body.as_job:
+            detail = (
+                "`explain` is answered at once: leave one of them out, or ask the job by GET /v1/jobs/{id}?explain="
+            )
+            problem = FieldError("/as_job", "as_job_with_explain", detail)
+            raise InvalidRequestError(detail, errors=(problem,))
         with caller_limits(request).hold(caller, "plan"):
             explained = await service.previews.explain(body.request, query.explain, caller=caller)
         return JsonResponse(PlanOut.of(explained))

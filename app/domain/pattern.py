@@ -16,6 +16,7 @@ from app.domain.errors import InvalidRequestError
 from app.domain.expression import compile_expression
 from app.domain.reference import (
     DOCKER_HUB,
+    MAX_NAME_LENGTH,
     Digest,
     InvalidReferenceError,
     Reference,
@@ -109,15 +110,23 @@ class NameMapping(RequestPart):
     substitute: tuple[Substitution, ...] = Field(default=(), max_length=MAX_SUBSTITUTIONS)
 
     def names_of(self, source: Reference) -> SourceNames:
-        """Return a source's names as they are to be seen by a destination."""
+        """Return a source's names as they are to be seen by a destination.
+
+        Raise `InvalidReferenceError` where one grows past what any name has: a few substitutions could fill memory.
+        """
         repository, tag = source.repository.path, source.tag or ""
         if self.strip_prefix is not None:
             repository = repository.removeprefix(f"{self.strip_prefix}/")
-        for substitution in self.substitute:
+        for place, substitution in enumerate(self.substitute):
             if substitution.on == "repository":
                 repository = substitution.applied_to(repository)
             elif tag:
                 tag = substitution.applied_to(tag)
+            if len(repository) > MAX_NAME_LENGTH or len(tag) > MAX_NAME_LENGTH:
+                message = f"what is substituted makes its {substitution.on} longer than {MAX_NAME_LENGTH} characters"
+                raise InvalidReferenceError(
+                    message, code=f"invalid_{substitution.on}", field=("mapping", "substitute", place)
+                )
         return SourceNames(source.repository.registry, repository, tag)
 
 
@@ -205,6 +214,9 @@ class DestinationTemplate:
         if not name.strip("/"):
             message = "a destination names a registry, or a repository"
             raise InvalidReferenceError(message, code="invalid_destination")
+        if name.startswith("/"):
+            message = f"there is no registry before the '/' of {text[:80]!r}"
+            raise InvalidReferenceError(message, code="invalid_destination")
         registry, path = _split_prefix(name)
         if tags and not path.strip("/"):
             message = f"the tag {tags!r} has no repository to be in"
@@ -212,6 +224,11 @@ class DestinationTemplate:
         template = cls(registry, path.strip("/"), tuple(tags.split(",")) if tags else ())
         template._check()
         return template
+
+    @property
+    def words(self) -> frozenset[str]:
+        """The template words in its path."""
+        return frozenset(_TEMPLATE_WORD.findall(self.path))
 
     def fill(
         self, source: Reference, *, position: int = 0, from_pattern: bool = False, mapping: NameMapping = AS_IT_IS
@@ -221,13 +238,13 @@ class DestinationTemplate:
         `position` is the place of the source's tag among those listed, `from_pattern` whether its repository was found
         by listing, `mapping` how its names change first. Without a tag on either side the copy is known by its digest.
         """
-        names = mapping.names_of(source)
         try:
+            names = mapping.names_of(source)
             repository = Repository(self.registry, self._path(names, from_pattern=from_pattern))
-            tag = self._tag(names, position)
+            tag = self._tag(names, position, source.tag)
         except InvalidReferenceError as error:
             message = f"{source} would go to {self}, but {error}"
-            raise InvalidReferenceError(message, code=error.code) from error
+            raise InvalidReferenceError(message, code=error.code, field=error.field) from error
         return Reference(repository, tag, None if tag else source.digest)
 
     def _path(self, names: SourceNames, *, from_pattern: bool) -> str:
@@ -240,8 +257,11 @@ class DestinationTemplate:
         # As on the command line; known only now, since in front of a pattern docker.io/me is a namespace.
         return f"library/{path}" if self.registry == DOCKER_HUB and "/" not in path else path
 
-    def _tag(self, names: SourceNames, position: int) -> Tag | None:
+    def _tag(self, names: SourceNames, position: int, was: Tag | None) -> Tag | None:
         if not self.tags:
+            if was and not names.tag:
+                message = f"what is substituted leaves nothing of the tag {was}"
+                raise InvalidReferenceError(message, code="invalid_tag", field=("mapping", "substitute"))
             return Tag(names.tag) if names.tag else None
         return Tag(_fill(self.tags[position if len(self.tags) > 1 else 0], names))
 

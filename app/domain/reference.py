@@ -37,11 +37,12 @@ _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 class InvalidReferenceError(ValueError):
-    """A name that no registry would take. `code` names the part at fault."""
+    """A name that no registry would take. `code` names the part at fault, `field` the rule's, where that is another."""
 
-    def __init__(self, message: str, *, code: str = "invalid_reference") -> None:
+    def __init__(self, message: str, *, code: str = "invalid_reference", field: tuple[str | int, ...] = ()) -> None:
         super().__init__(message)
         self.code = code
+        self.field = field
 
 
 class _Word(str):
@@ -210,6 +211,12 @@ def split_host(text: str) -> tuple[Registry, str]:
         path = text if slash else f"library/{text}"
         return Registry(DOCKER_HUB), path
     registry = Registry(first)
+    if not looks_like_host(registry):
+        message = (
+            f"{_shown(first)} has capitals, so it is a host and no namespace of Docker Hub; "
+            f"a host without a dot is written with its port, such as {registry[:80]}:443"
+        )
+        raise InvalidReferenceError(message, code="invalid_host")
     if registry == DOCKER_HUB and "/" not in rest and rest not in {"", "**"}:
         rest = f"library/{rest}"
     return registry, rest

@@ -22,9 +22,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from app.domain.duration import parse_duration
+from app.domain.duration import MAX_DURATION, parse_duration
 from app.domain.expression import BUDGET, Budget
 from app.domain.manifest import Platform
 from app.domain.pattern import AS_IT_IS, DestinationTemplate, NameMapping, SourcePattern
@@ -35,6 +35,7 @@ MAX_RULES = 10_000
 """What bounds a request first is its size: a rule takes about a hundred bytes."""
 MAX_DESTINATIONS = 16
 MAX_LABELS = 32
+MAX_SOURCE_LENGTH, MAX_DESTINATION_LENGTH = 32_768, 1_024
 _ALL_REPOSITORIES, _ALL_TAGS, _ALL_TYPES = RepositorySelection(), TagSelection(), ArtifactTypeSelection()
 
 # What a rule's fields say is parsed to be checked, and once more when the rule is there.
@@ -43,11 +44,11 @@ _parse_destination = lru_cache(maxsize=256)(DestinationTemplate.parse)
 
 
 def _source_text(text: str) -> str:
-    return str(_checked(_parse_source, text))
+    return _checked(_parse_source, text, max_length=MAX_SOURCE_LENGTH)
 
 
 def _destination_text(text: str) -> str:
-    return str(_checked(_parse_destination, text))
+    return _checked(_parse_destination, text, max_length=MAX_DESTINATION_LENGTH)
 
 
 def _platform_text(text: str) -> str:
@@ -74,18 +75,19 @@ def _since_text(text: str) -> str:
         return text
     try:
         time = datetime.fromisoformat(text)
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        time = (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+        return f"{time.replace(tzinfo=None).isoformat(timespec='seconds')}Z"  # a year has four digits, as it has to
     except (ValueError, OverflowError) as error:
-        code, message = "invalid_time", "{shown} is neither a time such as 2026-11-25 nor a duration such as 30d"
-        raise PydanticCustomError(code, message, {"shown": repr(text[:40])}) from error
+        message = "{shown} is neither a time such as 2026-11-25 nor a duration such as 30d, of {most} at the most"
+        raise PydanticCustomError("invalid_time", message, {"shown": repr(text[:40]), "most": MAX_DURATION}) from error
 
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Source = Annotated[str, Field(max_length=32_768), AfterValidator(_source_text)]
-Destination = Annotated[str, Field(max_length=1_024), AfterValidator(_destination_text)]
+Source = Annotated[str, Field(max_length=MAX_SOURCE_LENGTH), AfterValidator(_source_text)]
+Destination = Annotated[str, Field(max_length=MAX_DESTINATION_LENGTH), AfterValidator(_destination_text)]
 PlatformText = Annotated[str, Field(max_length=64), AfterValidator(_platform_text)]
 
 
@@ -306,8 +308,8 @@ def _fixed_names_are_valid(rule: Rule) -> None:
     try:
         rule.named_references  # noqa: B018 — reading it is the check
     except InvalidReferenceError as error:
-        message = "{reason}"
-        raise PydanticCustomError(error.code, message, {"reason": str(error), "field": ("destination",)}) from error
+        message, facts = "{reason}", {"reason": str(error), "field": error.field or ("destination",)}
+        raise PydanticCustomError(error.code, message, facts) from error
 
 
 def _newest_is_given(tags: TagSelection) -> None:
@@ -329,9 +331,13 @@ def _renames_fit(pattern: SourcePattern, template: DestinationTemplate) -> None:
         raise PydanticCustomError(code, message, {"count": count, "wanted": shown, "field": ("destination",)})
 
 
-def _checked(parse: Callable[[str], object], text: str) -> object:
+def _checked(parse: Callable[[str], object], text: str, *, max_length: int) -> str:
+    """Return a text in full, which is what is stored: it has to be one that is taken again."""
     try:
-        return parse(text)
+        full = str(parse(text))
     except InvalidReferenceError as error:
         message = "{reason}"
         raise PydanticCustomError(error.code, message, {"reason": str(error)}) from error
+    if len(full) > max_length:
+        raise PydanticKnownError("string_too_long", {"max_length": max_length})
+    return full

@@ -8,7 +8,7 @@ Names are not resolved here: what they resolve to is checked before each connect
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cache
 
@@ -21,7 +21,7 @@ from app.domain.notify_url import Notify
 from app.domain.policy import Policy
 from app.domain.reference import Registry
 from app.domain.registry import RegistryEntry
-from app.domain.request import SyncRequest, destinations_that_are_sources
+from app.domain.request import Rule, SyncRequest, destinations_that_are_sources
 from app.net.address_guard import AUTO, AddressRules, EgressRule, is_address
 from app.security import Sealer
 from app.services.job_quota import MOST_JOBS, JobQuota
@@ -232,22 +232,26 @@ def _egress_refusal(egress: EgressRule, pointer: str, registry: Registry) -> str
 
 
 def _check_rules(request: SyncRequest, caller: Caller) -> None:
-    """Raise `InvalidRequestError` for rules that their caller may not have, and for destinations that are sources."""
+    """Raise `InvalidRequestError` for rules that their caller may not have, and for those that can do nothing.
+
+    Stored requests are not refused for the latter.
+    """
     if caller.grant is not UNBOUND and (refusals := caller.grant.refusals(request)):
         raise InvalidRequestError(refusals[0].detail, errors=refusals, code="not_granted")
-    _check_destinations(request)
-
-
-def _check_destinations(request: SyncRequest) -> None:
-    """Raise `InvalidRequestError` for a destination that is its source."""
-    detail = "this is the source itself: name another repository, tag or registry"
-    problems = [
-        FieldError(f"/rules/{index}/destination/{place}", "same_as_source", detail)
-        for index, rule in enumerate(request.rules)
-        for place in destinations_that_are_sources(rule)
-    ]
+    problems = [problem for index, rule in enumerate(request.rules) for problem in _problems_of(rule, index)]
     if problems:
-        raise InvalidRequestError(detail, errors=tuple(problems))
+        raise InvalidRequestError(problems[0].detail, errors=tuple(problems))
+
+
+def _problems_of(rule: Rule, index: int) -> Iterator[FieldError]:
+    """Yield the destinations of a rule that are its source, and a number of tags that it can't come to."""
+    for place in destinations_that_are_sources(rule):
+        detail = "this is the source itself: name another repository, tag or registry"
+        yield FieldError(f"/rules/{index}/destination/{place}", "same_as_source", detail)
+    newest, wanted = rule.tags.newest, rule.tags.min_matches
+    if newest is not None and wanted is not None and wanted > newest and not rule.tags.always:
+        detail = f"`newest` takes {newest} tags at the most, so nothing would ever be copied"
+        yield FieldError(f"/rules/{index}/tags/min_matches", "more_than_newest", detail)
 
 
 def _hosts(request: SyncRequest) -> list[tuple[str, Registry]]:

@@ -151,13 +151,17 @@ def released_by(rule: Rule, later: Sequence[Rule], places: Iterable[Repository])
 def _keeps_apart(rule: Rule) -> bool:
     templates = rule.destination_templates
     has_own_places = len({template.registry for template in templates}) == len(templates)
-    keeps_names = all(
-        template.registry != DOCKER_HUB  # where a path of one part is one of library/, too
-        and ("{repository}" in template.path or (rule.source_pattern.is_pattern and "{" not in template.path))
-        for template in templates
-    )
+    keeps_names = all(_keeps_name(template, is_listed=rule.source_pattern.is_pattern) for template in templates)
     return rule.mapping == AS_IT_IS and has_own_places and keeps_names
 
 
+def _keeps_name(template: DestinationTemplate, *, is_listed: bool) -> bool:
+    if template.registry == DOCKER_HUB:  # where a path of one part is one of library/, too
+        return False
+    words = template.words
+    return words <= {"registry", "repository"} if "repository" in words else is_listed and not words
+
+
 def _may_fill(template: DestinationTemplate, place: Repository) -> bool:
-    return template.registry == place.registry and place.path.startswith(template.path.partition("{")[0])
+    """Return whether a template may come to a place; where its words come to nothing, their slash goes, too."""
+    return template.registry == place.registry and f"{place.path}/".startswith(template.path.partition("{")[0])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.conftest import Api, Serve
+from tests.api.conftest import Api, Serve, pointers
 from tests.support.fake_registry import FakeRegistry, Respond, TooMany, fake_registry, on
 from tests.support.images import oci_image
 from tests.support.processes import free_port
@@ -217,3 +217,55 @@ async def test_an_image_that_arrived_has_an_empty_log(working: Api, here: FakeRe
     job = await run(working, {"source": here.reference(GOOD[0], "1"), "destination": there.host})
     [image] = await images(working, job)
     assert (await working.client.get(f"/v1/jobs/{job['id']}/images/{image['id']}/log")).json() == {"steps": []}
+
+
+async def refusals(api: Api, *rules: dict[str, Any]) -> list[tuple[int, str, str]]:
+    """Return which rule's sources are refused and for what, as a preview, a plan and then a job say alike."""
+    preview = await api.client.post("/v1/plan", json={"rules": rules})
+    assert preview.status_code == 200, preview.text
+    plan, job = await run(api, *rules, dry_run=True), await run(api, *rules)
+    assert (plan["error"] or job["error"])["code"] == "images_failed"
+    said = [
+        [(row["rule"], row["source"], row["error"]["code"]) for row in rows if row["kind"] == "refused"]
+        for rows in (preview.json()["images"], await images(api, plan), await images(api, job))
+    ]
+    assert said[0] == said[1] == said[2]
+    return said[0]
+
+
+async def test_names_that_grow_too_long_on_the_way_are_rows_and_the_rest_arrives(
+    working: Api, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("team/long", IMAGE, "1")
+    growing = [
+        {"pattern": "^(team/long)$", "replacement": r"\1" * 256},
+        {"pattern": "^team/long.*", "replacement": "x"},
+    ]
+    rule = {"source": f"{here.host}/**", "destination": there.host, "mapping": {"substitute": growing}}
+    assert await refusals(working, rule) == [(0, here.reference("team/long", "1"), "invalid_destination")]
+    assert arrived(there, *GOOD)
+
+
+async def test_a_tag_of_which_nothing_is_left_is_a_row_and_the_rest_arrives(
+    working: Api, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("team/app-0", IMAGE, "2")
+    emptied = [{"on": "tag", "pattern": "2", "replacement": ""}]
+    rule = {"source": f"{here.host}/**", "destination": there.host, "mapping": {"substitute": emptied}}
+    assert await refusals(working, rule) == [(0, here.reference("team/app-0", "2"), "invalid_destination")]
+    assert arrived(there, *GOOD)
+    named = await working.client.post("/v1/jobs", json={**rule, "source": here.reference("team/app-0", "2")})
+    assert pointers(named) == {"/mapping/substitute": "invalid_tag"}
+
+
+async def test_where_a_word_comes_to_nothing_the_place_is_the_first_sources_all_the_same(
+    working: Api, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("a", IMAGE, "1")
+    here.load("nons", oci_image("two"), "1")
+    first, second = (
+        {"source": f"{here.host}/**", "destination": destination, "repositories": {"include": [name]}}
+        for name, destination in (("a", there.host), ("nons", f"{there.host}/a/{{namespace}}"))
+    )
+    assert await refusals(working, first, second) == [(1, here.reference("nons", "1"), "destination_conflict")]
+    assert arrived(there, "a")

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.services import plans
-from tests.api.conftest import Api, Serve
+from tests.api.conftest import Api, Serve, pointers
 from tests.conftest import Namespace
 from tests.support.images import oci_image, oci_index
 from tests.support.processes import free_port
@@ -140,3 +140,12 @@ async def test_a_registry_that_does_not_answer_is_data(between: Api, destination
     [image] = answer.json()["images"]
     error = image["error"]
     assert (error["code"], error["side"], error["registry"]) == ("registry_unreachable", "source", gone)
+
+
+async def test_one_tag_is_explained_at_once_and_not_by_a_job(between: Api, source: Namespace) -> None:
+    body = {"source": source.reference("app"), "destination": "b.example.com/x", "as_job": True}
+    both = await between.client.post("/v1/plan", params={"explain": "1"}, json=body)
+    twice = await between.client.post("/v1/plan?explain=1&explain=2", json=body | {"as_job": False})
+    assert (both.status_code, pointers(both)) == (422, {"/as_job": "as_job_with_explain"})
+    assert (twice.status_code, twice.json()["errors"][0]["parameter"]) == (422, "explain")
+    assert (await between.client.get("/v1/jobs")).json()["items"] == []

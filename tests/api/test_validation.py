@@ -60,7 +60,13 @@ LONG_TAG = "x" * 129
             {"/tags/include/0/all/1": "invalid_matcher"},
         ),
         (SHORT | {"source": "redis", "tags": {"newest_by": "created"}}, {"/tags/newest_by": "newest_missing"}),
+        (
+            SHORT | {"source": "redis", "tags": {"newest": 1, "min_matches": 2}},
+            {"/tags/min_matches": "more_than_newest"},
+        ),
         (SHORT | {"min_age": "long"}, {"/min_age": "invalid_duration"}),
+        (SHORT | {"min_age": "999999999d"}, {"/min_age": "invalid_duration"}),
+        (SHORT | {"created_since": "999999999d"}, {"/created_since": "invalid_time"}),
         (SHORT | {"mapping": {"strip_prefix": "Team"}}, {"/mapping/strip_prefix": "invalid_prefix"}),
         (
             SHORT | {"mapping": {"substitute": [{"pattern": "a", "replacement": r"\1"}]}},
@@ -246,3 +252,23 @@ async def test_a_host_that_can_not_be_resolved_is_refused_wherever_it_is_named(s
 
     assert pointers(as_source) == {"/source": "invalid_host"}
     assert pointers(as_notify) == {"/notify/url": "invalid_url"}
+
+
+@pytest.mark.parametrize("query", ["limit=1&limit=2", "q=a&state=failed&q=a", "cursor=&cursor="])
+async def test_a_parameter_that_is_no_list_is_given_once(shared: Api, query: str) -> None:
+    answer = await shared.client.get(f"/v1/jobs?{query}")
+    assert answer.status_code == 422, answer.text
+    [error] = answer.json()["errors"]
+    assert (error["parameter"], error["code"]) == (query.partition("=")[0], "repeated")
+
+
+async def test_a_parameter_that_is_a_list_is_given_as_often_as_wanted(shared: Api) -> None:
+    answer = await shared.client.get("/v1/jobs?state=failed&state=running&label=a:b&label=c:d")
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("tags", [{"newest": 2, "min_matches": 2}, {"newest": 1, "always": ["x"], "min_matches": 2}])
+async def test_as_many_tags_as_there_can_be_may_be_expected(shared: Api, tags: dict[str, Any]) -> None:
+    rule = {"source": "a.example.com/x", "destination": "b.example.com/x", "tags": tags}
+    answer = await shared.client.post("/v1/jobs", json=rule)
+    assert answer.status_code == 202, answer.text

@@ -1,5 +1,7 @@
 """Where each source goes."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from app.domain.reference import Reference
 
 PARTS = st.from_regex(r"[a-z0-9]{1,4}", fullmatch=True)
 PATHS = st.lists(PARTS, min_size=1, max_size=3).map("/".join)
+GROWTH = {"pattern": "(.+)", "replacement": r"\1" * 256}
 TAGS = st.from_regex(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,5}", fullmatch=True)
 
 
@@ -73,6 +76,11 @@ def test_a_repository_found_by_listing_is_put_below_a_plain_destination(destinat
         ({"substitute": [{"pattern": "^team-(.)/", "replacement": r"\1/"}]}, "b.io", "b.io/a/deep/app:v1.2"),
         ({"substitute": [{"on": "tag", "pattern": "^v", "replacement": ""}]}, "b.io", "b.io/team-a/deep/app:1.2"),
         (
+            {"substitute": [{"on": "tag", "pattern": ".", "replacement": ""}]},
+            "b.io/x:new",
+            "b.io/x/team-a/deep/app:new",
+        ),
+        (
             {"substitute": [{"on": "tag", "pattern": "^v([0-9]).*", "replacement": r"\1"}]},
             "b.io/x:{tag}-m",
             "b.io/x/team-a/deep/app:1-m",
@@ -103,6 +111,10 @@ def test_names_change_before_they_are_filled_in(mapping: dict[str, object], dest
         ({}, "b.io/{path[3]}", "3 parts"),
         ({"substitute": [{"pattern": "app", "replacement": "APP"}]}, "b.io", "lower case"),
         ({"substitute": [{"on": "tag", "pattern": ".", "replacement": "/"}]}, "b.io", "is not a tag"),
+        ({"substitute": [{"on": "tag", "pattern": ".", "replacement": ""}]}, "b.io", "leaves nothing of the tag 1"),
+        ({"substitute": [{"on": "tag", "pattern": ".", "replacement": ""}]}, "b.io/x:{tag}", "'' is not a tag"),
+        ({"substitute": [GROWTH]}, "b.io", "longer than 255"),
+        ({"substitute": [GROWTH, {"pattern": ".*", "replacement": "x"}]}, "b.io", "longer than 255"),
     ],
 )
 def test_names_that_come_to_nothing_are_refused_with_their_source(
@@ -136,3 +148,15 @@ def test_a_name_that_no_registry_takes_is_refused_with_the_source_it_comes_from(
 def test_repository_and_tag_survive_a_plain_prefix(path: str, tag: str, prefix: str) -> None:
     for destination in (f"b.io/{prefix}", f"b.io/{prefix}/{{repository}}", f"b.io/{prefix}/{{namespace}}/{{name}}"):
         assert mapped(f"a.io/{path}:{tag}", destination, from_pattern=True) == [f"b.io/{prefix}/{path}:{tag}"]
+
+
+def test_names_do_not_grow_without_bound_on_the_way() -> None:
+    """Three such substitutions of 200 characters would come to 3 GB, and sixteen are allowed."""
+    source, names = Reference.parse(f"a.io/{'a' * 200}:1"), NameMapping.model_validate({"substitute": [GROWTH] * 16})
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequestError, match="longer than 255 characters"):
+            map_source(source, (DestinationTemplate.parse("b.io/{name}"),), mapping=names)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()

@@ -1,7 +1,7 @@
 """Names of things: parsed as the docker command line does, and never let through unchecked."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.domain.reference import (
@@ -36,7 +36,8 @@ def test_what_is_written_is_read_again(host: str, path: str, tag: str | None, di
     assert f"{parsed.repository.namespace}/{parsed.repository.name}".strip("/") == path
 
 
-@given(text=st.text(max_size=60))
+@given(text=st.text(max_size=60) | st.from_regex(r"[aB.:1K\u212a]{1,5}/x", fullmatch=True))
+@example("MYREG/app")
 def test_any_text_is_a_reference_or_refused(text: str) -> None:
     try:
         parsed = Reference.parse(text)
@@ -58,6 +59,8 @@ def test_any_text_is_a_reference_or_refused(text: str) -> None:
         ("localhost/app", "localhost/app"),
         ("host:5000/app", "host:5000/app"),
         ("EXAMPLE.com/app", "example.com/app"),
+        ("LOCALHOST/app", "localhost/app"),
+        ("MyReg:443/app", "myreg:443/app"),
         ("my.host/a/b/c:1", "my.host/a/b/c:1"),
     ],
 )
@@ -82,6 +85,7 @@ def test_short_names_are_docker_hubs(text: str, expected: str) -> None:
         ("a.io:99999/app", "invalid_host"),
         ("[::1/app", "invalid_host"),
         ("-a.io/app", "invalid_host"),
+        ("MYREG/app:1", "invalid_host"),
     ],
 )
 def test_what_no_registry_takes_is_refused_by_the_part_at_fault(text: str, code: str) -> None:
@@ -109,6 +113,11 @@ def test_a_registry_knows_its_host_without_the_port() -> None:
 )
 def test_a_prefix_is_no_repository(text: str, registry: str, prefix: str) -> None:
     assert split_host_prefix(text) == (registry, prefix)
+
+
+def test_a_host_that_capitals_alone_make_one_is_no_prefix_either() -> None:
+    with pytest.raises(InvalidReferenceError, match=r"such as myreg:443"):
+        split_host_prefix("MYREG")
 
 
 @given(digest=DIGESTS.map(Digest))

@@ -42,6 +42,7 @@ def logins(result: ImportResult) -> dict[str, Any]:
         (f"{FROM}/a/: {TO}/a", "", ["left_out invalid_source images"]),
         (f"{FROM}/a:1: '{TO}/{{{{x}}}}'", "", ["left_out invalid_destination images"]),
         (f"{FROM}/a:1,1: '{TO}/a:2,3'", "", ["left_out invalid_destination images"]),
+        (f"{FROM}/a:1: /a", "", ["left_out invalid_rule images"]),
         (f"team/a@{DIGEST}: {TO}/a", "", []),
         (f"team/a:1: {TO}/a", "", []),
         (f"team/a: {TO}/a", "", ["differs docker_hub_name images"]),

@@ -1,16 +1,18 @@
 """Which repositories, tags and children are taken."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.domain.manifest import Manifest, Platform, digest_of, parse_manifest, select_children
 from app.domain.reference import Tag
+from app.domain.request import Rule
 from app.domain.selection import RepositorySelection, TagSelection
 from app.domain.version import parse_version
-from app.sync.selection import select_tags, takes_repository
+from app.sync.selection import ImageMetadata, drop_reason, select_tags, takes_repository
 from tests.support.images import OCI_INDEX, oci_image
 from tests.sync.zoo import with_attestation
 
@@ -101,6 +103,18 @@ def test_no_version_left_out_is_newer_than_one_kept(found: list[Tag], newest: in
         return (parsed.major, parsed.minor)
 
     assert all(version(one) <= version(other) for one in left for other in existing)
+
+
+@given(age=st.builds("{}{}".format, st.integers(0, 999_999_999), st.sampled_from("smhd")))
+@example("365000d")
+def test_each_age_that_a_rule_takes_can_be_reckoned_with(age: str) -> None:
+    image = ImageMetadata(created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    for field in ("created_since", "min_age"):
+        try:
+            rule = Rule.model_validate({"source": "a.io/x", "destination": "b.io", field: age})
+        except ValueError:
+            continue
+        assert drop_reason(image, rule, now=datetime(2026, 1, 1, tzinfo=UTC)) in {None, field}
 
 
 def test_repositories_are_matched_by_their_whole_path() -> None:
