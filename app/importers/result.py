@@ -23,7 +23,14 @@ from app.domain.reference import (
     split_host_prefix,
 )
 from app.domain.registry import RegistryEntry
-from app.domain.request import MAX_RULES, Options, Rule, SyncRequest, fixed_destinations
+from app.domain.request import (
+    MAX_RULES,
+    Options,
+    Rule,
+    SyncRequest,
+    destinations_that_are_sources,
+    fixed_destinations,
+)
 from app.domain.schedule import Schedule
 from app.importers.document import Node
 
@@ -111,11 +118,19 @@ class Draft:
             self.left_out("repeated_key", node, f"{key!r} stands more than once; the last one counts", file=file)
 
     def add_rule(self, fields: Mapping[str, Any], node: Node, *, group: Group, file: str) -> None:
-        """Add a rule, or note why it is left out."""
+        """Add a rule, or note why it, or a destination of it, is left out."""
         try:
             rule = Rule.model_validate(dict(fields))
         except ValidationError as error:
             self.left_out("invalid_rule", node, _first_reason(error), file=file)
+            return
+        if same := destinations_that_are_sources(rule):
+            for place in same:
+                reason = f"{rule.source} goes to {rule.destination[place]}, which is where it is already"
+                self.left_out("same_as_source", node, reason, file=file)
+            others = [one for place, one in enumerate(rule.destination) if place not in same]
+            if others:
+                self.add_rule({**fields, "destination": others}, node, group=group, file=file)
             return
         pairs = fixed_destinations(rule)
         for destination, source in pairs:
