@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -58,16 +58,18 @@ class Node:
         return tuple(node.text for node in nodes if node.text is not None and not node.is_null)
 
     def get(self, key: str) -> Node:
-        """Return the node at a key; a null node where there is none."""
+        """Return the node at a key; a null node, whose text is empty, where there is none or null is written."""
         found = (self.fields or {}).get(key)
-        return found if found is not None else Node(_join(self.path, key), self.line, text="", is_plain=True)
+        if found is None:
+            return Node(_join(self.path, key), self.line, text="", is_plain=True)
+        return replace(found, text="") if found.is_null else found
 
 
 def read_document(text: str, *, name: str) -> Node:
     """Read one document; raise `InvalidRequestError` naming the file and what is wrong with it."""
     (document, *others) = read_documents(text, name=name)
     if others:
-        raise _refused(name, "it holds more than one document")
+        raise unreadable(name, "it holds more than one document")
     return document
 
 
@@ -88,7 +90,7 @@ def read_documents(text: str, *, name: str) -> tuple[Node, ...]:
 def check_length(text: str, *, name: str) -> None:
     """Raise `InvalidRequestError` for a text that is too long to be read."""
     if len(text) > MAX_TEXT_LENGTH:
-        raise _refused(name, f"it has {len(text)} characters, and {MAX_TEXT_LENGTH} are read at most; divide it")
+        raise unreadable(name, f"it has {len(text)} characters, and {MAX_TEXT_LENGTH} are read at most; divide it")
 
 
 def _max_nodes(text: str) -> int:
@@ -102,9 +104,9 @@ def _read_yaml(text: str, name: str) -> tuple[Node, ...]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        raise _refused(name, f"it is neither YAML nor JSON{where}") from error
+        raise unreadable(name, f"it is neither YAML nor JSON{where}") from error
     except (ValueError, RecursionError) as error:
-        raise _refused(name, "it is neither YAML nor JSON") from error
+        raise unreadable(name, "it is neither YAML nor JSON") from error
 
 
 class _Plain(str):
@@ -166,7 +168,7 @@ class _Tree:
         for child in _children(events):
             key = self._node(child, events, path=path, depth=depth + 1)
             if key.text is None:
-                raise _refused(self.name, f"line {key.line}: a key is not a text")
+                raise unreadable(self.name, f"line {key.line}: a key is not a text")
             value = self._node(next(_children(events)), events, path=_join(path, key.text), depth=depth + 1)
             if key.text == "<<" and key.is_plain:
                 pairs[:0] = _merged(value)
@@ -177,7 +179,7 @@ class _Tree:
     def _alias(self, event: yaml.AliasEvent, depth: int) -> Node:
         node = self.anchors.get(str(event.anchor))
         if node is None:
-            raise _refused(self.name, f"line {_line(event)}: an alias stands before or in its anchor")
+            raise unreadable(self.name, f"line {_line(event)}: an alias stands before or in its anchor")
         self._count(node.size, depth)
         return node
 
@@ -185,9 +187,9 @@ class _Tree:
         self.count += nodes
         if self.count > self.max_nodes:
             bound = f"{self.max_nodes}, one for {CHARACTERS_PER_NODE} characters"
-            raise _refused(self.name, f"with its aliases it has more values than may be read of its size ({bound})")
+            raise unreadable(self.name, f"with its aliases it has more values than may be read of its size ({bound})")
         if depth > MAX_DEPTH:
-            raise _refused(self.name, f"it is nested more than {MAX_DEPTH} levels deep")
+            raise unreadable(self.name, f"it is nested more than {MAX_DEPTH} levels deep")
 
 
 def _line(event: yaml.NodeEvent) -> int:
@@ -220,5 +222,6 @@ def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-def _refused(name: str, reason: str) -> InvalidRequestError:
+def unreadable(name: str, reason: str) -> InvalidRequestError:
+    """Make the error for a file that can't be read."""
     return InvalidRequestError(f"the {name} file can't be read: {reason}", code="import_unreadable")

@@ -14,10 +14,13 @@ from app.domain.reference import is_bare_host, looks_like_host, split_reference
 from app.domain.request import MAX_DESTINATIONS, Options
 from app.importers.document import Node, read_document
 from app.importers.patterns import regex_matcher
-from app.importers.result import UNVERIFIED, Draft, Group, ImportResult, unverified
+from app.importers.result import HALF_A_LOGIN, UNVERIFIED, Draft, Group, ImportResult, unverified
+from app.importers.shape import FLAG, TEXT, TEXTS, fitted, mapping_to, named, with_fields
 
 _IMAGES, _AUTH = "images", "auth"
 _VARIABLE = re.compile(r"\$(?:\{(?P<braced>[^}]*)\}|(?P<name>[A-Za-z_][A-Za-z0-9_]*|[*#$@!?0-9-]))")
+_RULES_SHAPE = mapping_to(TEXTS)
+_LOGINS_SHAPE = mapping_to(with_fields({**named(("username", "password"), TEXT), "insecure": FLAG}))
 _OPTIONS = Options(referrers=False, digest_tags=False, foreign_layers="copy")
 """What image-syncer does: no referrers, the tags that are asked for, foreign layers fetched and pushed."""
 
@@ -69,9 +72,8 @@ class _Reader:
     environment: Mapping[str, str]
 
     def read_logins(self, logins: Node, *, file: str, is_expanded: bool) -> None:
-        self.draft.warn_of_repetitions(logins, file=file)
-        if logins.fields is None and not logins.is_null:
-            self.draft.left_out("not_a_mapping", logins, "not a mapping from registries to logins", file=file)
+        expected = "a mapping from registries to logins"
+        logins = fitted(logins, _LOGINS_SHAPE, self.draft, file=file, expected=expected)
         for host, login in (logins.fields or {}).items():
             self._read_login(host, login, file=file, is_expanded=is_expanded)
 
@@ -85,17 +87,15 @@ class _Reader:
                 words["username"] = "_json_key_base64"  # Google's own name for a login with such a key
             fields["auth"] = {"type": "basic", **words}
         elif words["username"] or words["password"]:
-            self.draft.left_out("half_a_login", login, "a login without user or password is none", file=file)
+            self.draft.left_out("half_a_login", login, HALF_A_LOGIN, file=file)
         if login.get("insecure").is_true:
             fields |= unverified(host)
             self.draft.differs("insecure", login, UNVERIFIED, file=file)
-        self.draft.leave_out_all_but(frozenset({"username", "password", "insecure"}), login, file=file)
         self.draft.add_registry(host, login, fields=fields, file=file)
 
     def read_rules(self, rules: Node, flags: ImageSyncerFlags) -> None:
-        self.draft.warn_of_repetitions(rules, file=_IMAGES)
-        if rules.fields is None and not rules.is_null:
-            self.draft.left_out("not_a_mapping", rules, "not a mapping from sources to destinations", file=_IMAGES)
+        expected = "a mapping from sources to destinations"
+        rules = fitted(rules, _RULES_SHAPE, self.draft, file=_IMAGES, expected=expected)
         platforms = self._platforms(rules, flags)
         for text, node in (rules.fields or {}).items():
             try:

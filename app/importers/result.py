@@ -177,12 +177,6 @@ class Draft:
             return
         self._registries[key] = entry
 
-    def leave_out_all_but(self, known: frozenset[str], node: Node, *, file: str) -> None:
-        """Note every field beside the known ones; `x-…` only holds what anchors stand for."""
-        for key, value in (node.fields or {}).items():
-            if key not in known and not key.startswith("x-"):
-                self.left_out("unknown_field", value, f"{key!r} has no counterpart here", file=file)
-
     def result(self) -> ImportResult:
         """Return the result; every host that rules name gets an entry, since only entered ones may be private."""
         policies = self._policies()
@@ -231,6 +225,7 @@ def unverified(host: str) -> dict[str, Any]:
     return {"insecure": True} if has_port else {"tls": {"verify": False}}
 
 
+HALF_A_LOGIN = "a login without user or password is none"
 UNVERIFIED = (
     "other tools try https unverified, then http; here it is http for a host with a port, else https unverified"
 )
