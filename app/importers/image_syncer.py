@@ -14,7 +14,7 @@ from app.domain.reference import is_bare_host, looks_like_host, split_reference
 from app.domain.request import MAX_DESTINATIONS, Options
 from app.importers.document import Node, read_document
 from app.importers.patterns import regex_matcher
-from app.importers.result import HALF_A_LOGIN, UNVERIFIED, Draft, Group, ImportResult, unverified
+from app.importers.result import HALF_A_LOGIN, HALF_A_NAME, UNVERIFIED, Draft, Group, ImportResult, unverified
 from app.importers.shape import FLAG, TEXT, TEXTS, fitted, mapping_to, named, with_fields
 
 _IMAGES, _AUTH = "images", "auth"
@@ -117,8 +117,9 @@ class _Reader:
                 self.draft.add_rule(fields, node, group=Group(_OPTIONS), file=_IMAGES)
 
     def _destinations(self, source: _Source, node: Node) -> list[str]:
-        texts = [self._expanded(text, node, file=_IMAGES).strip() for text in node.texts]
-        if not any(texts):
+        written = [text for text in node.texts if not self._is_half(text, node)]
+        texts = [self._expanded(text, node, file=_IMAGES).strip() for text in written]
+        if not any(texts) and len(written) == len(node.texts):
             self.draft.left_out("no_destination", node, "there is no destination", file=_IMAGES)
         found = []
         for text in dict.fromkeys(filter(None, texts)):
@@ -155,15 +156,31 @@ class _Reader:
         ]
         return {"platforms": pairs, "platform_mode": "rewrite"}
 
+    def _is_half(self, text: str, node: Node) -> bool:
+        """Note a destination of which a variable that is not set leaves half a name, or another registry."""
+        unset = [match for match in _VARIABLE.finditer(text) if _word(match) not in self.environment]
+        left = _VARIABLE.sub(lambda match: self.environment.get(_word(match), ""), text).strip()
+        is_host = bool(unset) and "/" not in text[: unset[0].start()]
+        if not unset or not (is_host or HALF_A_NAME.search(left)):
+            return False
+        words = ", ".join(dict.fromkeys(match[0] for match in unset))
+        reason = f"{words} is not set, which leaves {left!r} of {text!r}; give it in `environment`"
+        self.draft.left_out("unset_variable", node, reason, file=_IMAGES)
+        return True
+
     def _expanded(self, text: str, node: Node, *, file: str) -> str:
         # As Go's os.ExpandEnv does it: one pass, no way to escape, what is not set is empty.
         def value(match: re.Match[str]) -> str:
-            word = match["name"] or match["braced"] or ""
+            word = _word(match)
             if word not in self.environment:
                 self.draft.differs("unset_variable", node, f"${word} is not set and was taken as empty", file=file)
             return self.environment.get(word, "")
 
         return _VARIABLE.sub(value, text)
+
+
+def _word(match: re.Match[str]) -> str:
+    return match["name"] or match["braced"] or ""
 
 
 def _read_source(text: str) -> _Source:

@@ -18,13 +18,12 @@ from app.domain.schedule import Schedule
 from app.importers.document import Node, read_document, unreadable
 from app.importers.intervals import nearest_cron
 from app.importers.patterns import REGSYNC_VERSIONS, Ranges, regex_matcher, regsync_ranges
-from app.importers.result import HALF_A_LOGIN, Draft, Group, ImportResult
+from app.importers.result import HALF_A_LOGIN, HALF_A_NAME, Draft, Group, ImportResult
 from app.importers.shape import FLAG, TEXT, TEXTS, fitted, list_of, named, with_fields
 
 _FILE = "regsync"
 _TEMPLATE = re.compile(r"\{\{-?([^{}]*)\}\}")
 _ENV = re.compile(r"env\s+(?:\"([^\"]*)\"|`([^`]*)`)")
-_HALF_A_NAME = re.compile(r"[:@/]$|^[:@/]|//|/[:@]|:@")
 _CREDS = frozenset(
     {"registry", "user", "pass", "token", "tls", "regcert", "clientCert", "clientKey", "reqPerSec", "reqConcurrent"}
 )
@@ -235,7 +234,7 @@ class _Reader:
         """Fill the name of an image; a variable that is not set must not leave half a name."""
         written, unset = "".join(node.texts[:1]), self._unset(node)
         left = _TEMPLATE.sub(lambda match: self._variable(match[1]), written)
-        if unset and (not left or _HALF_A_NAME.search(left)):
+        if unset and (not left or HALF_A_NAME.search(left)):
             reason = f"{unset} is not set, which leaves {left!r} of {written!r}; give it in `environment`"
             raise _LeftOutError("unset_variable", node, reason)
         return self._filled(node)

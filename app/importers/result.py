@@ -225,6 +225,8 @@ def unverified(host: str) -> dict[str, Any]:
     return {"insecure": True} if has_port else {"tls": {"verify": False}}
 
 
+HALF_A_NAME = re.compile(r"[:@/]$|^[:@/]|//|/[:@]|:@")
+"""What a variable that is not set leaves of an image's name."""
 HALF_A_LOGIN = "a login without user or password is none"
 UNVERIFIED = (
     "other tools try https unverified, then http; here it is http for a host with a port, else https unverified"

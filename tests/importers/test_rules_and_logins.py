@@ -182,3 +182,31 @@ def test_tags_that_one_of_several_filters_of_harbors_excludes_are_out() -> None:
     out = [{"type": "tag", "value": value, "decoration": "excludes"} for value in ("*-rc*", "*-dev")]
     (rule,) = rules(harbor({"type": "tag", "value": "v*", "decoration": "matches"}, *out))
     assert rule["tags"] == {"include": ["v*"], "exclude": ["*-rc*", "*-dev"]}
+
+
+@pytest.mark.parametrize(
+    ("written", "left"),
+    [
+        ("${REG}/m", "'/m'"),
+        ("$REG/m", "'/m'"),
+        ("${REG}mirror/m", "'mirror/m'"),
+        ("b.io:${PORT}/m", "'b.io:/m'"),
+        ("b.io/${TEAM}/m", "'b.io//m'"),
+        ("b.io/m:${TAG}", "'b.io/m:'"),
+        ("${ALL}", "''"),
+    ],
+)
+def test_image_syncers_destinations_of_which_half_a_name_is_left_are_left_out(written: str, left: str) -> None:
+    result = read_image_syncer(f"a.io/q: ['{written}', b.io/whole]\na.io/r: b.io/r\n")
+    assert [rule["destination"] for rule in rules(result)] == [["b.io/whole"], ["b.io/r"]]
+    [note] = result.notes
+    assert (note.kind, note.code, note.path, note.line) == ("left_out", "unset_variable", "a.io/q", 1)
+    assert f"is not set, which leaves {left}" in note.reason
+    alone = read_image_syncer(f"a.io/q: '{written}'")
+    assert (alone.policies, [note.code for note in alone.notes]) == ((), ["unset_variable"])
+
+
+def test_a_variable_that_is_set_or_at_the_end_of_a_name_leaves_a_whole_one() -> None:
+    result = read_image_syncer("a.io/q: '${REG}/m${MORE}'", environment={"REG": "b.io"})
+    assert [rule["destination"] for rule in rules(result)] == [["b.io/m"]]
+    assert codes(result) == ["differs unset_variable images"]
