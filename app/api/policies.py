@@ -134,7 +134,7 @@ async def import_policies(
     as_job = body.as_ == "job"
     done = await service.imports.take_over(body.read, dry_run=query.dry_run, as_job=as_job, caller=caller)
     headers = {"Location": f"/v1/jobs/{done.jobs[0].id}"} if len(done.jobs) == 1 else {}
-    status = 200 if not done.is_made else 202 if as_job else 201
+    status = 202 if done.jobs else 201 if done.has_made_something else 200
     return JsonResponse(ImportOut.of(done), status_code=status, headers=headers)
 
 

@@ -59,11 +59,18 @@ class ImportResult:
     policies: tuple[Policy, ...] = ()
     registries: tuple[RegistryEntry, ...] = ()
     notes: tuple[Note, ...] = ()
+    job_notes: tuple[Note, ...] = ()
+    """What is left out besides where the rules become jobs."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was found that could have been taken over."""
+        return not (self.policies or self.registries or any(note.kind == "left_out" for note in self.notes))
 
     def requests(self) -> tuple[SyncRequest, ...]:
-        """Return the policies' rules as requests of jobs, one for all that have the same options."""
+        """Return the rules as requests of jobs, one for all that have the same options; without paused policies."""
         rules: dict[Options, list[Rule]] = {}
-        for policy in self.policies:
+        for policy in (one for one in self.policies if one.enabled):
             rules.setdefault(policy.options, []).extend(policy.rules)
         return tuple(
             SyncRequest(rules=tuple(chosen[start : start + MAX_RULES]), options=options)
@@ -96,6 +103,7 @@ class Draft:
         self._spellings: Counter[str] = Counter()
         self._sources: dict[Repository, tuple[str, bool]] = {}
         self._notes: list[Note] = []
+        self._job_notes: list[Note] = []
         self._noted: set[tuple[str, str, str]] = set()
 
     def left_out(self, code: str, node: Node, reason: str, *, file: str) -> None:
@@ -139,6 +147,9 @@ class Draft:
                 return
         self._destinations.update(pairs)
         self._note_shared_destinations(rule, node, file=file)
+        if not group.enabled:
+            reason = f"{group.name or self._name} is not enabled, so no job is made of it"
+            self._job_notes.append(Note("left_out", "not_enabled", file, node.path, node.line, reason))
         self._rules.setdefault(group, []).append(rule)
 
     def _note_shared_destinations(self, rule: Rule, node: Node, *, file: str) -> None:
@@ -183,7 +194,7 @@ class Draft:
         covered = {entry.registry for entry in self._registries.values() if not entry.prefix}
         for host in sorted({host for policy in policies for host in _hosts(policy)} - covered):
             self._registries[host] = RegistryEntry(name=self._registry_name(host), host=host)
-        return ImportResult(policies, tuple(self._registries.values()), tuple(self._notes))
+        return ImportResult(policies, tuple(self._registries.values()), tuple(self._notes), tuple(self._job_notes))
 
     def _policies(self) -> tuple[Policy, ...]:
         policies: dict[str, Policy] = {}

@@ -38,6 +38,11 @@ class Import:
     jobs: tuple[Job, ...] = ()
     """One for each request, once they are made."""
 
+    @property
+    def has_made_something(self) -> bool:
+        """Whether there is a policy, a registry or a job that was not there before."""
+        return self.is_made and bool(self.result.policies or self.result.registries or self.jobs)
+
 
 class ImportingService:
     """Import other tools' configuration.
@@ -163,7 +168,9 @@ class ImportingService:
 def _read(read: Callable[[], ImportResult], *, as_job: bool) -> tuple[ImportResult, tuple[SyncRequest, ...]]:
     with expression_budget():
         found = read()
-        return (replace(found, policies=()), found.requests()) if as_job else (found, ())
+    if not as_job:
+        return found, ()
+    return replace(found, policies=(), notes=(*found.notes, *found.job_notes)), found.requests()
 
 
 def _scopes_for(found: ImportResult, *, as_job: bool) -> Iterator[Scope]:

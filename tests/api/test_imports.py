@@ -235,6 +235,60 @@ async def test_a_dry_run_refuses_what_would_be_refused(serve: Serve, as_: str) -
         assert "169.254.169.254" in made["errors"][0]["detail"]
 
 
+EMPTY: list[tuple[str, dict[str, Any], str]] = [
+    ("list", {"config": "", "destination": "b.example.com"}, "one image a line"),
+    ("list", {"config": "# none\n\n", "destination": "b.example.com"}, "one image a line"),
+    ("kubernetes", {"config": {"apiVersion": "v1", "items": []}, "destination": "b.example.com"}, "kubectl"),
+    ("kubernetes", {"config": {"kind": "Status", "code": 401}, "destination": "b.example.com"}, "kubectl"),
+    ("image-syncer", {"images": ""}, "sources to destinations"),
+    ("skopeo", {"config": "", "destination": "b.example.com"}, "`images`"),
+    ("regsync", {"config": "version: 1\n"}, "`sync`"),
+    ("harbor", {"config": [], "host": "h.example.com"}, "replication policies"),
+    ("harbor", {"config": {"errors": []}, "host": "h.example.com"}, "it holds errors"),
+    ("dregsy", {"config": "relay: skopeo\n"}, "`tasks`"),
+]
+
+
+@pytest.mark.parametrize("as_", ["policies", "job"])
+@pytest.mark.parametrize(("kind", "body", "expected"), EMPTY)
+async def test_a_file_that_holds_nothing_is_refused_and_what_was_expected_is_said(
+    client: httpx.AsyncClient, kind: str, body: dict[str, Any], expected: str, as_: str
+) -> None:
+    for dry_run in ("true", "false"):
+        answer = await take_over(client, kind, body | {"as": as_}, dry_run=dry_run)
+        assert (answer.status_code, answer.json()["code"]) == (422, "import_unreadable"), answer.text
+        assert expected in answer.json()["detail"]
+
+
+async def test_where_all_is_left_out_no_job_is_made_and_the_notes_say_why(client: httpx.AsyncClient) -> None:
+    body = {"config": "b.example.com/x:1\n", "destination": "b.example.com", "as": "job"}
+    answer = await take_over(client, "list", body)
+    assert (answer.status_code, answer.json()["jobs"], "Location" in answer.headers) == (200, [], False)
+    assert [note["code"] for note in answer.json()["notes"]] == ["same_as_source"]
+
+
+async def test_a_policy_of_harbors_that_is_not_enabled_is_no_job(client: httpx.AsyncClient) -> None:
+    edge = {"id": 1, "url": "https://edge.example.com"}
+    policies = [
+        {"name": name, "dest_registry": edge, "filters": [{"type": "name", "value": f"{name}/**"}], "enabled": enabled}
+        for name, enabled in (("team", True), ("old", False))
+    ]
+    body = {"config": policies, "host": "h.example.com"}
+    made = await take_over(client, "harbor", body | {"as": "job"})
+    assert made.status_code == 202, made.text
+    [job] = made.json()["jobs"]
+    assert [rule["source"] for rule in job["rules"]] == ["h.example.com/team/**"]
+    [note] = made.json()["notes"]
+    assert (note["kind"], note["code"], note["path"]) == ("left_out", "not_enabled", "[1]")
+    assert "old is not enabled" in note["reason"]
+    stored = (await take_over(client, "harbor", body)).json()
+    assert [(policy["name"], policy["enabled"]) for policy in stored["policies"]] == [
+        ("harbor-team", True),
+        ("harbor-old", False),
+    ]
+    assert "not_enabled" not in [note["code"] for note in stored["notes"]]
+
+
 async def test_a_list_without_a_destination_says_so(client: httpx.AsyncClient) -> None:
     answer = await client.post("/v1/policies/import?format=list", content="redis:7\n", headers=PLAIN)
     assert (answer.status_code, pointers(answer)) == (422, {"/destination": "missing"})
