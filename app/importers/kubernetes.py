@@ -18,6 +18,7 @@ _FILE = "kubernetes"
 _CONTAINERS = list_of(with_fields({"image": TEXT}, is_open=True))
 _VOLUMES = list_of(with_fields({"image": with_fields({"reference": TEXT}, is_open=True)}, is_open=True))
 _PLACES = {"initContainers": _CONTAINERS, "containers": _CONTAINERS, "ephemeralContainers": _CONTAINERS}
+_WANTED = frozenset({*_PLACES, "volumes", "image", "reference"})
 _SCHEMA = "openAPIV3Schema"
 """What describes objects of a kind, their containers too, and is none."""
 
@@ -29,7 +30,7 @@ def read_kubernetes(text: str, *, destination: str, name: str = "kubernetes") ->
     """
     rules = ImageRules(Draft(name), destination, file=_FILE)
     reader = _Reader(rules.draft)
-    for document in read_documents(text, name=_FILE):
+    for document in read_documents(text, name=_FILE, wanted=_WANTED):
         if document.text is not None and not document.is_null:
             raise unreadable(_FILE, f"{document.text[:64]!r} is no object, nor a list of them")
         rules.add_all(reader.images(document))
@@ -45,13 +46,14 @@ class _Reader:
         waiting = [node]
         while waiting:
             here = waiting.pop()
-            for key, shape in _PLACES.items():
-                for container in self._list(here.get(key), shape):
+            fields = here.fields or {}
+            for key in [key for key in _PLACES if key in fields]:
+                for container in self._list(fields[key], _PLACES[key]):
                     yield from _named(container.get("image"))
-            for volume in self._list(here.get("volumes"), _VOLUMES):
+            for volume in self._list(here.get("volumes"), _VOLUMES) if "volumes" in fields else ():
                 yield from _named(volume.get("image").get("reference"))
-            fields = [value for key, value in (here.fields or {}).items() if key != _SCHEMA]
-            waiting += reversed((*(here.items or ()), *fields))
+            below = [value for key, value in fields.items() if key != _SCHEMA]
+            waiting += reversed((*(here.items or ()), *below))
 
     def _list(self, node: Node, shape: Shape) -> tuple[Node, ...]:
         found = fit(node, shape, self.draft, file=_FILE)

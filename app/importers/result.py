@@ -32,10 +32,12 @@ from app.domain.request import (
     fixed_destinations,
 )
 from app.domain.schedule import Schedule
-from app.importers.document import Node
+from app.importers.document import Node, unreadable
 
 POLICY_RULES = 1_000
 """Rules of one policy: what can still be read, edited and put back as one body of a request."""
+MAX_IMPORTED = 50_000
+"""Rules that one file may become, and notes of it: what one answer can show, and a process hold."""
 MAX_POLICY_NAME = 57
 """Room for the number behind a name that several policies would have."""
 
@@ -99,6 +101,7 @@ class Draft:
         self._rules: dict[Group, list[Rule]] = {}
         self._destinations: dict[str, str] = {}
         self._registries: dict[str, RegistryEntry] = {}
+        self._count = 0
         self._names: set[str] = set()
         self._spellings: Counter[str] = Counter()
         self._sources: dict[Repository, tuple[str, bool]] = {}
@@ -108,6 +111,8 @@ class Draft:
 
     def left_out(self, code: str, node: Node, reason: str, *, file: str) -> None:
         """Note what could not be carried over."""
+        if len(self._notes) >= MAX_IMPORTED:
+            raise unreadable(file, f"more than {MAX_IMPORTED} places of it can't be carried over; is it another file?")
         self._notes.append(Note("left_out", code, file, node.path, node.line, reason))
 
     def differs(self, code: str, node: Node, reason: str, *, file: str) -> None:
@@ -127,6 +132,9 @@ class Draft:
 
     def add_rule(self, fields: Mapping[str, Any], node: Node, *, group: Group, file: str) -> None:
         """Add a rule, or note why it, or a destination of it, is left out."""
+        self._count += 1
+        if self._count > MAX_IMPORTED:
+            raise unreadable(file, f"it comes to more than {MAX_IMPORTED} rules; divide it")
         try:
             rule = Rule.model_validate(dict(fields))
         except ValidationError as error:

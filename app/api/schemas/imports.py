@@ -117,13 +117,6 @@ Environment = Annotated[
 ]
 
 
-def read_json_body(text: str) -> Any:
-    """Return the fields of an import's body; what kubectl or Harbor says is the file itself. Raise `ValueError`."""
-    document = json.loads(text)
-    is_file = isinstance(document, list) or (isinstance(document, dict) and {"apiVersion", "items"} & document.keys())
-    return {"config": text} if is_file else document
-
-
 class _In(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
