@@ -28,6 +28,7 @@ from app.api import (
 )
 from app.api.caller_limits import CallerLimits
 from app.api.middleware import HeadAsGet, LimitedBody, LimitedRequestLine, RequestContext, UnexpectedErrors
+from app.api.policies import IMPORT_PATH
 from app.bootstrap.service import open_service
 from app.console import job_pages, settings_pages
 from app.console.session import STATIC
@@ -118,7 +119,8 @@ def _complete(app: FastAPI, settings: Settings) -> None:
     app.state.stopping = asyncio.Event()
     app.state.caller_limits = CallerLimits()
     errors.install(app)
-    app.add_middleware(LimitedBody, limit=settings.max_body_bytes)
+    most = max(settings.max_body_bytes, settings.max_import_bytes)
+    app.add_middleware(LimitedBody, limit=settings.max_body_bytes, limits={IMPORT_PATH: most})
     app.add_middleware(UnexpectedErrors)
     app.add_middleware(HeadAsGet)
     app.add_middleware(LimitedRequestLine)

@@ -149,6 +149,12 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=1024 * 1024, ge=1024, description="Largest request body; larger ones are answered with 413."
     )
+    max_import_bytes: int = Field(
+        default=32 * 1024 * 1024,
+        ge=1024,
+        description="Largest body of an import, where that is more than `MAX_BODY_BYTES`: what kubectl says of some "
+        "thousand pods.",
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`json`, `console`, or `auto`: console on a terminal, json elsewhere."
     )

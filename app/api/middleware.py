@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -151,25 +151,30 @@ class HeadAsGet:
 
 
 class LimitedBody:
-    """Reads no more of a body than a limit; what exceeds it becomes a 413."""
+    """Reads no more of a body than a limit; what exceeds it becomes a 413.
 
-    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+    - `limits`: those of paths that have others
+    """
+
+    def __init__(self, app: ASGIApp, *, limit: int, limits: Mapping[str, int]) -> None:
         self._app = app
         self._limit = limit
+        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         announced = Headers(scope=scope).get("Content-Length", "") if scope["type"] == "http" else ""
         size = int(announced) if announced.isdecimal() else 0
+        limit = self._limits.get(scope.get("path", ""), self._limit)
         read = 0
 
         async def limited() -> Message:
             nonlocal read
-            if size > self._limit:
+            if size > limit:
                 raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             message = await receive()
             read += len(message.get("body", b""))
-            if read > self._limit:
+            if read > limit:
                 raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return message
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Path, Query, Request
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from app.api.dependencies import (
@@ -21,6 +21,7 @@ from app.api.dependencies import (
     WaitQuery,
     page_answer,
 )
+from app.api.import_body import ImportQuery, import_body
 from app.api.jobs import IdempotencyHeader, idempotency_key, job_headers, submitted
 from app.api.preconditions import IfMatch, check_name, conditional, patched, put_patched, version_etag, version_of
 from app.api.problems import problems
@@ -30,42 +31,20 @@ from app.api.schemas.imports import (
     IMPORTS,
     LIST,
     REGSYNC,
-    ImportAs,
-    ImportFormat,
-    ImportIn,
     ImportOut,
-    read_json_body,
 )
 from app.api.schemas.jobs import JobOut
 from app.api.schemas.policies import POLICY_NAME_PATTERN, PolicyIn, PolicyOut, PolicyPage
 from app.bootstrap.service import Service
 from app.domain.access import Caller
-from app.domain.errors import InvalidRequestError, NotFoundError
+from app.domain.errors import NotFoundError
 from app.domain.job import IdempotencyKey, JobFilter, JobKind, Submission
 from app.domain.policy import StoredPolicy
 from app.store.db.paging import PageRequest
 
-_YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain"})
+IMPORT_PATH = "/v1/policies/import"
 
 router = APIRouter(tags=["Recurring syncs"], route_class=KeyedRoute)
-
-
-class ImportQuery(BaseModel):
-    """Whose files these are, and whether to make anything of them."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    format: ImportFormat
-    dry_run: bool = Field(default=False, description="Make nothing; say what would be made.")
-    as_: ImportAs | None = Field(default=None, alias="as", description="As in the body, which may be the file alone.")
-    destination: str | None = Field(default=None, max_length=512, description="As `as`.")
-    name: str | None = Field(default=None, max_length=57, description="As `as`.")
-    host: str | None = Field(default=None, max_length=255, description="As `as`.")
-
-    @property
-    def beside_file(self) -> dict[str, str]:
-        """What belongs into the body where that is the file alone."""
-        return self.model_dump(by_alias=True, exclude_none=True, exclude={"format", "dry_run"})
 
 
 class PutQuery(BaseModel):
@@ -94,7 +73,7 @@ async def list_policies(
 
 
 @router.post(
-    "/v1/policies/import",
+    IMPORT_PATH,
     summary="Import another tool's configuration",
     response_model=ImportOut,
     responses={
@@ -130,12 +109,13 @@ async def import_policies(
     `notes` lists every line that can't be carried over, and where we behave differently on purpose. All of it is made
     or nothing; a registry that is entered already stays as it is.
     """
-    body = await _import_body(request, query)
+    content_type, content = request.headers.get("Content-Type", ""), await request.body()
+    body = await asyncio.to_thread(import_body, content, content_type=content_type, query=query)
     as_job = body.as_ == "job"
     done = await service.imports.take_over(body.read, dry_run=query.dry_run, as_job=as_job, caller=caller)
     headers = {"Location": f"/v1/jobs/{done.jobs[0].id}"} if len(done.jobs) == 1 else {}
-    status = 200 if not done.is_made else 202 if as_job else 201
-    return JsonResponse(ImportOut.of(done), status_code=status, headers=headers)
+    status = 202 if done.jobs else 201 if done.has_made_something else 200
+    return await asyncio.to_thread(lambda: JsonResponse(ImportOut.of(done), status_code=status, headers=headers))
 
 
 @router.get(
@@ -308,29 +288,6 @@ async def get_policy_plan(name: Name, *, caller: JobReader, service: TheService)
     if not found:
         raise NotFoundError(f"no plan was made of the policy {name!r} yet: POST /v1/policies/{name}/plan makes one")
     return JsonResponse(JobOut.of(found[0]), headers=job_headers(found[0]))
-
-
-async def _import_body(request: Request, query: ImportQuery) -> ImportIn:
-    content = await request.body()
-    media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    document: Any
-    try:
-        text = content.decode("utf-8-sig")
-        if media_type == "application/json":
-            document = read_json_body(text)
-        elif media_type in _YAML_TYPES:
-            document = {"images" if query.format == "image-syncer" else "config": text}
-        else:
-            detail = "the body has to be application/json or application/yaml"
-            raise InvalidRequestError(detail, code="unsupported_media_type")
-        if isinstance(document, dict):
-            document = query.beside_file | document
-        return IMPORTS[query.format].model_validate(document)
-    except ValidationError as error:
-        found = [{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors()]
-        raise RequestValidationError(found, body=document) from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"the body can't be read: {error}", code="malformed_json") from error
 
 
 async def _put(

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import yaml
 
 from app.domain.errors import InvalidRequestError
 
-MAX_TEXT_LENGTH = 1024 * 1024
-"""A rule takes about a hundred characters: room for ten thousand of them."""
 CHARACTERS_PER_NODE = 4
 """Values may be so many as the text is long; what aliases stand for is counted as often as they do."""
 MIN_NODES = 10_000
 """A short text may have so many all the same, for its aliases."""
+MAX_NODES = 1_000_000
+"""A long text has no more all the same: a node takes some 300 bytes."""
+MAX_SEPARATORS = 2_000_000
+"""Commas and brackets that JSON has at most, before it is read: every value stands behind one, and takes 60 bytes."""
 MAX_DEPTH = 32
 _LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 """Gives events only, and makes nothing of tags; in C where PyYAML was built with libyaml."""
@@ -58,53 +61,63 @@ class Node:
         return tuple(node.text for node in nodes if node.text is not None and not node.is_null)
 
     def get(self, key: str) -> Node:
-        """Return the node at a key; a null node where there is none."""
+        """Return the node at a key; a null node, whose text is empty, where there is none or null is written."""
         found = (self.fields or {}).get(key)
-        return found if found is not None else Node(_join(self.path, key), self.line, text="", is_plain=True)
+        if found is None:
+            return Node(_join(self.path, key), self.line, text="", is_plain=True)
+        return replace(found, text="") if found.is_null else found
 
 
 def read_document(text: str, *, name: str) -> Node:
     """Read one document; raise `InvalidRequestError` naming the file and what is wrong with it."""
     (document, *others) = read_documents(text, name=name)
     if others:
-        raise _refused(name, "it holds more than one document")
+        raise unreadable(name, "it holds more than one document")
     return document
 
 
-def read_documents(text: str, *, name: str) -> tuple[Node, ...]:
-    """Read one or several documents, at least one; raise `InvalidRequestError` as `read_document` does."""
-    check_length(text, name=name)
+def read_documents(text: str, *, name: str, wanted: frozenset[str] | None = None) -> tuple[Node, ...]:
+    """Read one or several documents, at least one; raise `InvalidRequestError` as `read_document` does.
+
+    Of texts at keys, and of what holds nothing, only what stands at `wanted` keys is kept, where they are given: of a
+    cluster's state that is a hundredth.
+    """
     if text.lstrip().startswith(("{", "[")):
+        check_separators(text, name=name)
         try:
-            pairs = json.loads(
-                text, object_pairs_hook=_Pairs, parse_int=_Plain, parse_float=_Plain, parse_constant=_Plain
+            value = json.loads(
+                text,
+                object_pairs_hook=partial(_wanted_pairs, wanted) if wanted else _Pairs,
+                parse_int=_Plain,
+                parse_float=_Plain,
+                parse_constant=_Plain,
             )
-            return (_Tree(name, _max_nodes(text)).from_json(pairs, path="", depth=0),)
+            return (_Tree(name, _max_nodes(text), wanted).from_json(value, path="", depth=0),)
         except (ValueError, RecursionError):
             pass  # YAML may begin with a brace, too
-    return _read_yaml(text, name)
+    return _read_yaml(text, name, wanted)
 
 
-def check_length(text: str, *, name: str) -> None:
-    """Raise `InvalidRequestError` for a text that is too long to be read."""
-    if len(text) > MAX_TEXT_LENGTH:
-        raise _refused(name, f"it has {len(text)} characters, and {MAX_TEXT_LENGTH} are read at most; divide it")
+def check_separators(text: str, *, name: str) -> None:
+    """Raise `InvalidRequestError` for a text that would be too many values of JSON; it costs next to nothing."""
+    if len(text) > MAX_SEPARATORS and (count := sum(map(text.count, ",[{"))) > MAX_SEPARATORS:
+        raise unreadable(name, f"it has {count} commas and brackets, and {MAX_SEPARATORS} are read at most; divide it")
 
 
 def _max_nodes(text: str) -> int:
-    return max(MIN_NODES, len(text) // CHARACTERS_PER_NODE)
+    return min(max(MIN_NODES, len(text) // CHARACTERS_PER_NODE), MAX_NODES)
 
 
-def _read_yaml(text: str, name: str) -> tuple[Node, ...]:
+def _read_yaml(text: str, name: str, wanted: frozenset[str] | None) -> tuple[Node, ...]:
     try:
         events = yaml.parse(text, Loader=_LOADER)
-        return _Tree(name, _max_nodes(text)).from_events(iter(events))
+        return _Tree(name, _max_nodes(text), wanted).from_events(iter(events))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        raise _refused(name, f"it is neither YAML nor JSON{where}") from error
+        raise unreadable(name, f"it is neither YAML nor JSON{where}") from error
     except (ValueError, RecursionError) as error:
-        raise _refused(name, "it is neither YAML nor JSON") from error
+        raise unreadable(name, "it is neither YAML nor JSON") from error
 
 
 class _Plain(str):
@@ -117,10 +130,21 @@ class _Pairs(list[tuple[str, Any]]):
     """A JSON object's keys and values, in order and with repetitions."""
 
 
+def _wanted_pairs(wanted: frozenset[str], pairs: list[tuple[str, Any]]) -> _Pairs:
+    return _Pairs(pair for pair in pairs if pair[0] in wanted or _holds_something(pair[1]))
+
+
+def _holds_something(value: Any) -> bool:
+    if isinstance(value, _Pairs):
+        return bool(value)
+    return isinstance(value, list) and any(isinstance(item, list) for item in value)
+
+
 @dataclass
 class _Tree:
     name: str
     max_nodes: int
+    wanted: frozenset[str] | None = None
     count: int = 0
     anchors: dict[str, Node] = field(default_factory=dict)
 
@@ -164,10 +188,18 @@ class _Tree:
     def _pairs(self, events: Iterator[yaml.Event], *, path: str, depth: int) -> list[tuple[str, Node]]:
         pairs: list[tuple[str, Node]] = []
         for child in _children(events):
+            event = None
+            if self.wanted and isinstance(child, yaml.ScalarEvent):
+                event = next(_children(events))
+                if _is_unwanted(child, event, self.wanted):
+                    continue
             key = self._node(child, events, path=path, depth=depth + 1)
             if key.text is None:
-                raise _refused(self.name, f"line {key.line}: a key is not a text")
-            value = self._node(next(_children(events)), events, path=_join(path, key.text), depth=depth + 1)
+                raise unreadable(self.name, f"line {key.line}: a key is not a text")
+            value = self._node(event or next(_children(events)), events, path=_join(path, key.text), depth=depth + 1)
+            if self.wanted and key.text not in self.wanted and not _has_nodes(value):
+                self.count -= value.size + 1
+                continue
             if key.text == "<<" and key.is_plain:
                 pairs[:0] = _merged(value)
             else:
@@ -177,17 +209,26 @@ class _Tree:
     def _alias(self, event: yaml.AliasEvent, depth: int) -> Node:
         node = self.anchors.get(str(event.anchor))
         if node is None:
-            raise _refused(self.name, f"line {_line(event)}: an alias stands before or in its anchor")
+            raise unreadable(self.name, f"line {_line(event)}: an alias stands before or in its anchor")
         self._count(node.size, depth)
         return node
 
     def _count(self, nodes: int, depth: int) -> None:
         self.count += nodes
         if self.count > self.max_nodes:
-            bound = f"{self.max_nodes}, one for {CHARACTERS_PER_NODE} characters"
-            raise _refused(self.name, f"with its aliases it has more values than may be read of its size ({bound})")
+            bound = f"{self.max_nodes}, one for {CHARACTERS_PER_NODE} characters, at most {MAX_NODES}"
+            raise unreadable(self.name, f"with its aliases it has more values than may be read of its size ({bound})")
         if depth > MAX_DEPTH:
-            raise _refused(self.name, f"it is nested more than {MAX_DEPTH} levels deep")
+            raise unreadable(self.name, f"it is nested more than {MAX_DEPTH} levels deep")
+
+
+def _has_nodes(node: Node) -> bool:
+    return bool(node.fields) or any(item.text is None for item in node.items or ())
+
+
+def _is_unwanted(key: yaml.ScalarEvent, event: yaml.NodeEvent, wanted: frozenset[str]) -> bool:
+    """Tell whether a text is kept neither at its key nor for an alias, so that no node has to be made of it."""
+    return isinstance(event, yaml.ScalarEvent) and not (event.anchor or key.anchor) and key.value not in wanted
 
 
 def _line(event: yaml.NodeEvent) -> int:
@@ -220,5 +261,6 @@ def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-def _refused(name: str, reason: str) -> InvalidRequestError:
+def unreadable(name: str, reason: str) -> InvalidRequestError:
+    """Make the error for a file that can't be read."""
     return InvalidRequestError(f"the {name} file can't be read: {reason}", code="import_unreadable")

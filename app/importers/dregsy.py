@@ -18,10 +18,31 @@ from app.importers.dregsy_tags import anchored, read_tags
 from app.importers.intervals import nearest_cron
 from app.importers.patterns import regex_matcher
 from app.importers.result import UNVERIFIED, Draft, Group, ImportResult, unverified
+from app.importers.shape import ANYTHING, FLAG, TEXT, TEXTS, fitted, list_of, named, with_fields
 
 _FILE = "dregsy"
-_TOP = frozenset({"relay", "skopeo", "docker", "dockerhost", "api-version", "lister", "watch", "tasks"})
-_LOCATION = frozenset({"registry", "auth", "skip-tls-verify", "auth-refresh", "lister"})
+_LOCATION = with_fields(
+    {
+        "registry": TEXT.deciding,
+        **named(("auth", "auth-refresh"), TEXT),
+        "skip-tls-verify": FLAG,
+        "lister": ANYTHING,
+    }
+)
+_TASK = with_fields(
+    {
+        **named(("name", "interval"), TEXT),
+        "verbose": ANYTHING,
+        **named(("source", "target"), _LOCATION.deciding),
+        "mappings": list_of(with_fields({**named(("from", "to", "platform"), TEXT.deciding), "tags": TEXTS.deciding})),
+    }
+)
+_SHAPE = with_fields(
+    {
+        **named(("relay", "skopeo", "docker", "dockerhost", "api-version", "lister", "watch"), ANYTHING),
+        "tasks": list_of(_TASK),
+    }
+)
 _REGEX = "regex:"
 _GROUP_OF_GO = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _OPTIONS = Options(referrers=False, digest_tags=False)
@@ -30,9 +51,9 @@ _OPTIONS = Options(referrers=False, digest_tags=False)
 
 def read_dregsy(text: str, *, platform: str = "linux/amd64", name: str = "dregsy") -> ImportResult:
     """Read the file; `platform` is what dregsy runs on, which it copies. Raise `InvalidRequestError`."""
-    document = read_document(text, name=_FILE)
     reader = _Reader(Draft(name), platform)
-    reader.draft.leave_out_all_but(_TOP, document, file=_FILE)
+    expected = "a mapping with `tasks`"
+    document = fitted(read_document(text, name=_FILE), _SHAPE, reader.draft, file=_FILE, expected=expected)
     for task in document.get("tasks").items or ():
         reader.read_task(task)
     return reader.draft.result()
@@ -44,10 +65,10 @@ class _Reader:
     platform: str
 
     def read_task(self, task: Node) -> None:
-        known = frozenset({"name", "interval", "verbose", "source", "target", "mappings"})
-        self.draft.leave_out_all_but(known, task, file=_FILE)
         source, target = (self._location(task.get(side)) for side in ("source", "target"))
         group = Group(_OPTIONS, self._schedule(task.get("interval")), name=task.get("name").text or "")
+        if not task.get("mappings").items:
+            self.draft.left_out("no_mappings", task, "the task has no mappings, so it copies nothing", file=_FILE)
         for mapping in task.get("mappings").items or ():
             try:
                 fields, chosen = self._rule(mapping, source, target), read_tags(mapping.get("tags").texts)
@@ -61,7 +82,6 @@ class _Reader:
                 self.draft.add_rule({**fields, **named, **tags.fields}, mapping, group=group, file=_FILE)
 
     def _location(self, node: Node) -> str:
-        self.draft.leave_out_all_but(_LOCATION, node, file=_FILE)
         host = (node.get("registry").text or "").rpartition("@")[2]
         if not node.get("auth-refresh").is_null:
             reason = "tokens that renew themselves are a login of the registry's entry here: `auth.type: aws`"
@@ -99,8 +119,10 @@ class _Reader:
         return Schedule(cron=line)
 
     def _rule(self, mapping: Node, source: str, target: str) -> dict[str, Any]:
-        self.draft.leave_out_all_but(frozenset({"from", "to", "tags", "platform"}), mapping, file=_FILE)
         origin, place = mapping.get("from").text or "", mapping.get("to").text or ""
+        for word, what in ((source, "the source"), (target, "the target"), (origin.strip("/"), "`from`")):
+            if not word:
+                raise ValueError(f"{what} is missing")
         fields: dict[str, Any] = self._platform(mapping)
         is_pattern = origin.startswith(_REGEX)
         if is_pattern:

@@ -15,19 +15,38 @@ from pydantic import ValidationError
 
 from app.domain.request import Options
 from app.domain.schedule import Schedule
-from app.importers.document import Node, read_document
+from app.importers.document import Node, read_document, unreadable
 from app.importers.patterns import doublestar_glob
-from app.importers.result import Draft, Group, ImportResult
+from app.importers.result import HALF_A_LOGIN, Draft, Group, ImportResult
+from app.importers.shape import ANYTHING, FLAG, NUMBER, TEXT, fitted, list_of, named, with_fields
 
-_FILE = "harbor"
-_KNOWN = frozenset(
+_FILE, _REGISTRIES = "harbor", "registries"
+_REGISTRY = with_fields(
     {
-        *("id", "name", "description", "creator", "src_registry", "dest_registry", "dest_namespace"),
-        *("dest_namespace_replace_count", "filters", "trigger", "deletion", "replicate_deletion", "override"),
-        *("enabled", "creation_time", "update_time", "speed", "copy_by_chunk", "single_active_replication"),
+        **named(("id", "name", "type", "url"), TEXT),
+        "insecure": FLAG,
+        "credential": with_fields(named(("access_key", "access_secret"), TEXT), is_open=True),
+    },
+    is_open=True,
+)
+_FILTER = with_fields({"type": TEXT.deciding, "value": ANYTHING, "decoration": TEXT.deciding}, is_open=True)
+_POLICY = with_fields(
+    {
+        "name": TEXT,
+        **named(("id", "description", "creator", "creation_time", "update_time"), ANYTHING),
+        **named(("copy_by_chunk", "single_active_replication"), ANYTHING),
+        **named(("src_registry", "dest_registry"), _REGISTRY.deciding),
+        "dest_namespace": TEXT.deciding,
+        "dest_namespace_replace_count": NUMBER.deciding,
+        "filters": list_of(_FILTER.deciding).deciding,
+        "trigger": with_fields({"type": TEXT, "trigger_settings": with_fields({"cron": TEXT}, is_open=True)}),
+        **named(("deletion", "replicate_deletion", "override", "enabled"), FLAG),
+        "speed": NUMBER,
     }
 )
+_TRIGGERS = frozenset({"", "manual", "scheduled", "event_based"})
 _HIDDEN = re.compile(r"\*+")
+_MATCHES, _EXCLUDES = "matches", "excludes"
 _HUB_TYPE = "docker-hub"
 _LOCAL = "0"
 """The id of the Harbor that has the policies."""
@@ -45,15 +64,38 @@ class _LeftOutError(Exception):
 def read_harbor(text: str, *, host: str, registries: str = "", name: str = "harbor") -> ImportResult:
     """Read the answer with the policies, and the one with the registries; `host` is the Harbor they come from.
 
-    Raise `InvalidRequestError` where one of them is no JSON.
+    Raise `InvalidRequestError` where one of them is none of these answers.
     """
-    policies, known = read_document(text, name=_FILE), read_document(registries, name="registries")
+    draft = Draft(name)
+    answer = read_document(text, name=_FILE)
+    if answer.fields is not None:
+        _check_policy(answer)
+    policies = fitted(
+        answer if answer.fields is None else Node("", items=(answer,)),
+        list_of(_POLICY),
+        draft,
+        file=_FILE,
+        expected="the list of replication policies, as `GET /api/v2.0/replication/policies` answers it,",
+    )
+    known = fitted(
+        read_document(registries, name=_REGISTRIES),
+        list_of(_REGISTRY),
+        draft,
+        file=_REGISTRIES,
+        expected="the list of registries, as `GET /api/v2.0/registries` answers it,",
+    )
     entries = {entry.get("id").text or "": entry for entry in known.items or ()}
-    reader = _Reader(Draft(name), host, entries)
-    for policy in policies.items if policies.items is not None else (policies,):
-        if not policy.is_null:
-            reader.read(policy)
-    return reader.draft.result()
+    reader = _Reader(draft, host, entries)
+    for policy in policies.items or ():
+        reader.read(policy)
+    return draft.result()
+
+
+def _check_policy(answer: Node) -> None:
+    """Raise `InvalidRequestError` for an answer that is one object and no policy, such as a refused login."""
+    if not answer.fields or not _POLICY.fields.keys() & answer.fields.keys():
+        keys = ", ".join(list(answer.fields or {})[:5])[:200] or "nothing"
+        raise unreadable(_FILE, f"it is no replication policy, nor a list of them: it holds {keys}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +106,8 @@ class _Reader:
     _entered: set[str] = field(default_factory=set)
 
     def read(self, policy: Node) -> None:
-        self.draft.leave_out_all_but(_KNOWN, policy, file=_FILE)
         try:
-            source, target = (self._registry(policy.get(side)) for side in ("src_registry", "dest_registry"))
+            source, target = self._sides(policy)
             fields = self._selection(source, policy.get("filters")) | _destination(target, policy)
             group = self._group(policy)
         except _LeftOutError as error:
@@ -74,10 +115,17 @@ class _Reader:
             return
         self.draft.add_rule(fields, policy, group=group, file=_FILE)
 
+    def _sides(self, policy: Node) -> tuple[str, str]:
+        source, target = policy.get("src_registry"), policy.get("dest_registry")
+        if _is_local(source) and _is_local(target):
+            reason = "it names no registry beside the Harbor it is of, so nothing goes from one to another"
+            raise _LeftOutError("no_registry", policy, reason)
+        return self._registry(source), self._registry(target)
+
     def _registry(self, node: Node) -> str:
-        number = node.get("id").text or ""
-        if node.is_null or number in {"", _LOCAL}:
+        if _is_local(node):
             return self.host
+        number = node.get("id").text or ""
         known = node if node.get("url").text else self.registries.get(number, node)
         try:
             url = urlsplit(known.get("url").text or "")
@@ -103,26 +151,31 @@ class _Reader:
         elif user:
             reason = f"Harbor does not show secrets: enter that of {user} at the registry's entry for {host}"
             self.draft.left_out("hidden_secret", login, reason, file=_FILE)
+        elif secret:
+            self.draft.left_out("half_a_login", login, HALF_A_LOGIN, file=_FILE)
         self.draft.add_registry(host, known, fields=fields, file=_FILE)
 
     def _selection(self, source: str, filters: Node) -> dict[str, Any]:
-        fields: dict[str, Any] = {"source": f"{source}/**"}
-        tags: dict[str, list[str]] = {"include": [], "exclude": []}
+        """Write filters as Harbor applies them, one after the other: what is copied has passed them all."""
+        names: list[str] = []
+        tags: dict[str, list[str]] = {_MATCHES: [], _EXCLUDES: []}
+        fields: dict[str, Any] = {}
         for one in filters.items or ():
-            value = one.get("value").text or ""
-            if one.get("type").text in {"name", "tag"}:
-                value = _glob(one, value)
-            match one.get("type").text:
+            kind, value = one.get("type").text or "none", one.get("value").text
+            if value is None and kind in {"name", "tag", "resource"}:
+                raise _LeftOutError("filter", one, f"the value of a filter by {kind} is a text")
+            match kind:
                 case "name":
-                    fields |= _named(source, value)
+                    names.append(_glob(one))
                 case "tag":
-                    tags["exclude" if one.get("decoration").text == "excludes" else "include"].append(value)
+                    tags[_decoration(one)].append(_glob(one))
                 case "resource":
-                    fields |= self._resource(value, one)
-                case kind:
+                    fields |= self._resource(value or "", one)
+                case _:
                     reason = f"a filter by {kind} has no counterpart here, and without it more would be copied"
                     raise _LeftOutError("filter", one, reason)
-        return fields | {"tags": {key: [value for value in values if value] for key, values in tags.items()}}
+        selection = {"include": _all_of(tags[_MATCHES]), "exclude": list(filter(None, tags[_EXCLUDES]))}
+        return _named(source, names) | {"tags": selection} | fields
 
     def _resource(self, value: str, node: Node) -> dict[str, Any]:
         if value == "chart":
@@ -143,7 +196,9 @@ class _Reader:
             max_bytes_per_second=int(speed[0]) * 1024 or None if speed else None,
         )
         trigger = policy.get("trigger")
-        kind = trigger.get("type").text
+        kind = trigger.get("type").text or ""
+        if kind not in _TRIGGERS:
+            self.draft.left_out("trigger", trigger, f"a trigger {kind[:64]!r} is not known here", file=_FILE)
         return Group(
             options,
             self._schedule(trigger.get("trigger_settings").get("cron")) if kind == "scheduled" else None,
@@ -163,23 +218,42 @@ class _Reader:
             return None
 
 
-def _glob(node: Node, pattern: str) -> str:
+def _is_local(node: Node) -> bool:
+    return node.is_null or node.get("id").text in {None, "", _LOCAL}
+
+
+def _glob(node: Node) -> str:
     try:
-        return doublestar_glob(pattern)
+        return doublestar_glob(node.get("value").text or "")
     except ValueError as error:
         raise _LeftOutError("filter", node, f"{error}, so Harbor takes nothing by this filter") from error
 
 
-def _named(source: str, pattern: str) -> dict[str, Any]:
-    """Write a filter of names: what is below one namespace, one repository, or a glob over all."""
-    if not pattern or pattern == "**":
-        return {}
-    if not re.search(r"[*?\[{]", pattern):
+def _decoration(node: Node) -> str:
+    word = node.get("decoration").text or _MATCHES
+    if word not in {_MATCHES, _EXCLUDES}:
+        raise _LeftOutError("filter", node, f"a filter matches or excludes; {word[:64]!r} is neither")
+    return word
+
+
+def _all_of(patterns: list[str]) -> list[Any]:
+    """Write patterns that have all to match; those that are empty match everything."""
+    found = list(dict.fromkeys(filter(None, patterns)))
+    return [{"all": found}] if len(found) > 1 else list(found)
+
+
+def _named(source: str, patterns: list[str]) -> dict[str, Any]:
+    """Write filters of names: what is below one namespace, one repository, or globs over all."""
+    include = _all_of([pattern for pattern in patterns if pattern != "**"])
+    fields: dict[str, Any] = {"source": f"{source}/**"}
+    if not include:
+        return fields
+    pattern = include[0]
+    if isinstance(pattern, str) and not re.search(r"[*?\[{]", pattern):
         return {"source": f"{source}/{pattern}"}
-    below, _, rest = pattern.rpartition("/")
-    if rest == "**" and not re.search(r"[*?\[{]", below):
-        return {"source": f"{source}/{below}/**"}
-    return {"repositories": {"include": [pattern]}}
+    if isinstance(pattern, str) and re.fullmatch(r"[^*?\[{]+/\*\*", pattern):
+        return {"source": f"{source}/{pattern}"}
+    return fields | {"repositories": {"include": include}}
 
 
 def _destination(target: str, policy: Node) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from app.domain.errors import FieldError, InvalidRequestError
 from app.domain.pattern import DestinationTemplate
 from app.domain.reference import InvalidReferenceError, split_reference
 from app.domain.request import Options
-from app.importers.document import Node, check_length
+from app.importers.document import Node
 from app.importers.result import Draft, Group, ImportResult
 
 _FILE = "list"
@@ -27,7 +27,6 @@ LATEST = "an image without a tag is its `latest`, as for docker"
 
 def read_image_list(text: str, *, destination: str = "", name: str = "list") -> ImportResult:
     """Read a list of images; `destination` is the template for those that name none. Raise `InvalidRequestError`."""
-    check_length(text, name=_FILE)
     rules = ImageRules(Draft(name), destination, file=_FILE)
     for number, line in enumerate(text.splitlines(), start=1):
         words = [_SCHEME.sub("", word, count=1) for word in line.partition("#")[0].split()]

@@ -14,10 +14,13 @@ from app.domain.reference import is_bare_host, looks_like_host, split_reference
 from app.domain.request import MAX_DESTINATIONS, Options
 from app.importers.document import Node, read_document
 from app.importers.patterns import regex_matcher
-from app.importers.result import UNVERIFIED, Draft, Group, ImportResult, unverified
+from app.importers.result import HALF_A_LOGIN, HALF_A_NAME, UNVERIFIED, Draft, Group, ImportResult, unverified
+from app.importers.shape import FLAG, TEXT, TEXTS, fitted, mapping_to, named, with_fields
 
 _IMAGES, _AUTH = "images", "auth"
 _VARIABLE = re.compile(r"\$(?:\{(?P<braced>[^}]*)\}|(?P<name>[A-Za-z_][A-Za-z0-9_]*|[*#$@!?0-9-]))")
+_RULES_SHAPE = mapping_to(TEXTS)
+_LOGINS_SHAPE = mapping_to(with_fields({**named(("username", "password"), TEXT), "insecure": FLAG}))
 _OPTIONS = Options(referrers=False, digest_tags=False, foreign_layers="copy")
 """What image-syncer does: no referrers, the tags that are asked for, foreign layers fetched and pushed."""
 
@@ -69,9 +72,8 @@ class _Reader:
     environment: Mapping[str, str]
 
     def read_logins(self, logins: Node, *, file: str, is_expanded: bool) -> None:
-        self.draft.warn_of_repetitions(logins, file=file)
-        if logins.fields is None and not logins.is_null:
-            self.draft.left_out("not_a_mapping", logins, "not a mapping from registries to logins", file=file)
+        expected = "a mapping from registries to logins"
+        logins = fitted(logins, _LOGINS_SHAPE, self.draft, file=file, expected=expected)
         for host, login in (logins.fields or {}).items():
             self._read_login(host, login, file=file, is_expanded=is_expanded)
 
@@ -85,17 +87,15 @@ class _Reader:
                 words["username"] = "_json_key_base64"  # Google's own name for a login with such a key
             fields["auth"] = {"type": "basic", **words}
         elif words["username"] or words["password"]:
-            self.draft.left_out("half_a_login", login, "a login without user or password is none", file=file)
+            self.draft.left_out("half_a_login", login, HALF_A_LOGIN, file=file)
         if login.get("insecure").is_true:
             fields |= unverified(host)
             self.draft.differs("insecure", login, UNVERIFIED, file=file)
-        self.draft.leave_out_all_but(frozenset({"username", "password", "insecure"}), login, file=file)
         self.draft.add_registry(host, login, fields=fields, file=file)
 
     def read_rules(self, rules: Node, flags: ImageSyncerFlags) -> None:
-        self.draft.warn_of_repetitions(rules, file=_IMAGES)
-        if rules.fields is None and not rules.is_null:
-            self.draft.left_out("not_a_mapping", rules, "not a mapping from sources to destinations", file=_IMAGES)
+        expected = "a mapping from sources to destinations"
+        rules = fitted(rules, _RULES_SHAPE, self.draft, file=_IMAGES, expected=expected)
         platforms = self._platforms(rules, flags)
         for text, node in (rules.fields or {}).items():
             try:
@@ -117,8 +117,9 @@ class _Reader:
                 self.draft.add_rule(fields, node, group=Group(_OPTIONS), file=_IMAGES)
 
     def _destinations(self, source: _Source, node: Node) -> list[str]:
-        texts = [self._expanded(text, node, file=_IMAGES).strip() for text in node.texts]
-        if not any(texts):
+        written = [text for text in node.texts if not self._is_half(text, node)]
+        texts = [self._expanded(text, node, file=_IMAGES).strip() for text in written]
+        if not any(texts) and len(written) == len(node.texts):
             self.draft.left_out("no_destination", node, "there is no destination", file=_IMAGES)
         found = []
         for text in dict.fromkeys(filter(None, texts)):
@@ -155,15 +156,31 @@ class _Reader:
         ]
         return {"platforms": pairs, "platform_mode": "rewrite"}
 
+    def _is_half(self, text: str, node: Node) -> bool:
+        """Note a destination of which a variable that is not set leaves half a name, or another registry."""
+        unset = [match for match in _VARIABLE.finditer(text) if _word(match) not in self.environment]
+        left = _VARIABLE.sub(lambda match: self.environment.get(_word(match), ""), text).strip()
+        is_host = bool(unset) and "/" not in text[: unset[0].start()]
+        if not unset or not (is_host or HALF_A_NAME.search(left)):
+            return False
+        words = ", ".join(dict.fromkeys(match[0] for match in unset))
+        reason = f"{words} is not set, which leaves {left!r} of {text!r}; give it in `environment`"
+        self.draft.left_out("unset_variable", node, reason, file=_IMAGES)
+        return True
+
     def _expanded(self, text: str, node: Node, *, file: str) -> str:
         # As Go's os.ExpandEnv does it: one pass, no way to escape, what is not set is empty.
         def value(match: re.Match[str]) -> str:
-            word = match["name"] or match["braced"] or ""
+            word = _word(match)
             if word not in self.environment:
                 self.draft.differs("unset_variable", node, f"${word} is not set and was taken as empty", file=file)
             return self.environment.get(word, "")
 
         return _VARIABLE.sub(value, text)
+
+
+def _word(match: re.Match[str]) -> str:
+    return match["name"] or match["braced"] or ""
 
 
 def _read_source(text: str) -> _Source:

@@ -15,20 +15,41 @@ from pydantic import ValidationError
 from app.domain.reference import split_reference
 from app.domain.request import Options
 from app.domain.schedule import Schedule
-from app.importers.document import Node, read_document
+from app.importers.document import Node, read_document, unreadable
 from app.importers.intervals import nearest_cron
 from app.importers.patterns import REGSYNC_VERSIONS, Ranges, regex_matcher, regsync_ranges
-from app.importers.result import Draft, Group, ImportResult
+from app.importers.result import HALF_A_LOGIN, HALF_A_NAME, Draft, Group, ImportResult
+from app.importers.shape import FLAG, TEXT, TEXTS, fitted, list_of, named, with_fields
 
 _FILE = "regsync"
 _TEMPLATE = re.compile(r"\{\{-?([^{}]*)\}\}")
 _ENV = re.compile(r"env\s+(?:\"([^\"]*)\"|`([^`]*)`)")
-_HALF_A_NAME = re.compile(r"[:@/]$|^[:@/]|//|/[:@]|:@")
 _CREDS = frozenset(
     {"registry", "user", "pass", "token", "tls", "regcert", "clientCert", "clientKey", "reqPerSec", "reqConcurrent"}
 )
-_SHARED = frozenset({"interval", "schedule", "digestTags", "referrers", "includeExternal"})
-_ENTRY = _SHARED | {"source", "target", "type", "repos", "tags", "tagSets", "platform", "platforms"}
+_SHARED = {**named(("interval", "schedule"), TEXT), **named(("digestTags", "referrers", "includeExternal"), FLAG)}
+_NAMES = with_fields(named(("allow", "deny"), TEXTS.deciding))
+_TAGS = with_fields(named(("allow", "deny", "semverRange"), TEXTS.deciding))
+_ENTRY = with_fields(
+    {
+        **_SHARED,
+        **named(("source", "target", "type", "platform"), TEXT.deciding),
+        "repos": _NAMES.deciding,
+        "tags": _TAGS.deciding,
+        "tagSets": list_of(_TAGS.deciding).deciding,
+        "platforms": list_of(TEXT.deciding).deciding,
+    }
+)
+_SHAPE = with_fields(
+    {
+        "version": TEXT,
+        "creds": list_of(with_fields(named((*_CREDS, "hostname"), TEXT))),
+        "defaults": with_fields(_SHARED),
+        "sync": list_of(_ENTRY),
+    }
+)
+_TLS = frozenset({"", "enabled", "disabled", "insecure"})
+_VERSIONS = frozenset({"", "0", "1"})
 _DURATION = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,9})s)?")
 _NOTHING = Node("")
 
@@ -42,10 +63,11 @@ class _LeftOutError(Exception):
 
 def read_regsync(text: str, *, environment: Mapping[str, str] | None = None, name: str = "regsync") -> ImportResult:
     """Read the file; `{{env "NAME"}}` is looked up in `environment` only. Raise `InvalidRequestError`."""
-    document = read_document(text, name=_FILE)
-    reader = _Reader(Draft(name), environment or {}, document.get("defaults"))
-    reader.draft.leave_out_all_but(frozenset({"version", "creds", "defaults", "sync"}), document, file=_FILE)
-    reader.draft.leave_out_all_but(_SHARED, document.get("defaults"), file=_FILE)
+    draft, expected = Draft(name), "a mapping with `version`, `creds` and `sync`"
+    document = fitted(read_document(text, name=_FILE), _SHAPE, draft, file=_FILE, expected=expected)
+    if (version := document.get("version")).text not in _VERSIONS:
+        raise unreadable(_FILE, f"its `version` is {(version.text or '')[:64]!r}, and version 1 is read here")
+    reader = _Reader(draft, environment or {}, document.get("defaults"))
     reader.read_each(document.get("creds"), reader.read_login)
     reader.read_each(document.get("sync"), reader.read_entry)
     return reader.draft.result()
@@ -65,23 +87,26 @@ class _Reader:
                 self.draft.left_out(error.code, error.node, str(error), file=_FILE)
 
     def read_login(self, node: Node) -> None:
-        self.draft.leave_out_all_but(_CREDS | {"hostname"}, node, file=_FILE)
         words = {key: self._filled(node.get(key)) for key in _CREDS}
         host = words["registry"]
         if (api_host := self._filled(node.get("hostname"))) not in {"", host}:
             reason = f"here a registry is asked at the host its references name, not at {api_host}"
             self.draft.left_out("other_api_host", node.get("hostname"), reason, file=_FILE)
+        if words["tls"] not in _TLS:
+            reason = f"tls is enabled, disabled or insecure, not {words['tls'][:64]!r}; here it is enabled"
+            self.draft.left_out("wrong_type", node.get("tls"), reason, file=_FILE)
         fields: dict[str, Any] = {"tls": _tls(words), "insecure": words["tls"] == "disabled"}
         if words["token"] or words["user"] == "<token>":
             fields["auth"] = {"type": "identity_token", "token": words["token"] or words["pass"]}
         elif words["user"] and words["pass"]:
             fields["auth"] = {"type": "basic", "username": words["user"], "password": words["pass"]}
+        elif words["user"] or words["pass"]:
+            self.draft.left_out("half_a_login", node, HALF_A_LOGIN, file=_FILE)
         limits = {"requests_per_second": words["reqPerSec"], "connections": words["reqConcurrent"]}
         fields["limits"] = {key: value for key, value in limits.items() if value not in {"", "0"}}
         self.draft.add_registry(host, node, fields=fields, file=_FILE)
 
     def read_entry(self, node: Node) -> None:
-        self.draft.leave_out_all_but(_ENTRY, node, file=_FILE)
         kind = self._filled(node.get("type"))
         source, target = (self._named(node.get(key)) for key in ("source", "target"))
         if source.startswith("ocidir://") or target.startswith("ocidir://"):
@@ -209,7 +234,7 @@ class _Reader:
         """Fill the name of an image; a variable that is not set must not leave half a name."""
         written, unset = "".join(node.texts[:1]), self._unset(node)
         left = _TEMPLATE.sub(lambda match: self._variable(match[1]), written)
-        if unset and (not left or _HALF_A_NAME.search(left)):
+        if unset and (not left or HALF_A_NAME.search(left)):
             reason = f"{unset} is not set, which leaves {left!r} of {written!r}; give it in `environment`"
             raise _LeftOutError("unset_variable", node, reason)
         return self._filled(node)

@@ -23,12 +23,21 @@ from app.domain.reference import (
     split_host_prefix,
 )
 from app.domain.registry import RegistryEntry
-from app.domain.request import MAX_RULES, Options, Rule, SyncRequest, fixed_destinations
+from app.domain.request import (
+    MAX_RULES,
+    Options,
+    Rule,
+    SyncRequest,
+    destinations_that_are_sources,
+    fixed_destinations,
+)
 from app.domain.schedule import Schedule
-from app.importers.document import Node
+from app.importers.document import Node, unreadable
 
 POLICY_RULES = 1_000
 """Rules of one policy: what can still be read, edited and put back as one body of a request."""
+MAX_IMPORTED = 50_000
+"""Rules that one file may become, and notes of it: what one answer can show, and a process hold."""
 MAX_POLICY_NAME = 57
 """Room for the number behind a name that several policies would have."""
 
@@ -52,11 +61,18 @@ class ImportResult:
     policies: tuple[Policy, ...] = ()
     registries: tuple[RegistryEntry, ...] = ()
     notes: tuple[Note, ...] = ()
+    job_notes: tuple[Note, ...] = ()
+    """What is left out besides where the rules become jobs."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was found that could have been taken over."""
+        return not (self.policies or self.registries or any(note.kind == "left_out" for note in self.notes))
 
     def requests(self) -> tuple[SyncRequest, ...]:
-        """Return the policies' rules as requests of jobs, one for all that have the same options."""
+        """Return the rules as requests of jobs, one for all that have the same options; without paused policies."""
         rules: dict[Options, list[Rule]] = {}
-        for policy in self.policies:
+        for policy in (one for one in self.policies if one.enabled):
             rules.setdefault(policy.options, []).extend(policy.rules)
         return tuple(
             SyncRequest(rules=tuple(chosen[start : start + MAX_RULES]), options=options)
@@ -85,14 +101,18 @@ class Draft:
         self._rules: dict[Group, list[Rule]] = {}
         self._destinations: dict[str, str] = {}
         self._registries: dict[str, RegistryEntry] = {}
+        self._count = 0
         self._names: set[str] = set()
         self._spellings: Counter[str] = Counter()
         self._sources: dict[Repository, tuple[str, bool]] = {}
         self._notes: list[Note] = []
+        self._job_notes: list[Note] = []
         self._noted: set[tuple[str, str, str]] = set()
 
     def left_out(self, code: str, node: Node, reason: str, *, file: str) -> None:
         """Note what could not be carried over."""
+        if len(self._notes) >= MAX_IMPORTED:
+            raise unreadable(file, f"more than {MAX_IMPORTED} places of it can't be carried over; is it another file?")
         self._notes.append(Note("left_out", code, file, node.path, node.line, reason))
 
     def differs(self, code: str, node: Node, reason: str, *, file: str) -> None:
@@ -111,11 +131,22 @@ class Draft:
             self.left_out("repeated_key", node, f"{key!r} stands more than once; the last one counts", file=file)
 
     def add_rule(self, fields: Mapping[str, Any], node: Node, *, group: Group, file: str) -> None:
-        """Add a rule, or note why it is left out."""
+        """Add a rule, or note why it, or a destination of it, is left out."""
+        self._count += 1
+        if self._count > MAX_IMPORTED:
+            raise unreadable(file, f"it comes to more than {MAX_IMPORTED} rules; divide it")
         try:
             rule = Rule.model_validate(dict(fields))
         except ValidationError as error:
             self.left_out("invalid_rule", node, _first_reason(error), file=file)
+            return
+        if same := destinations_that_are_sources(rule):
+            for place in same:
+                reason = f"{rule.source} goes to {rule.destination[place]}, which is where it is already"
+                self.left_out("same_as_source", node, reason, file=file)
+            others = [one for place, one in enumerate(rule.destination) if place not in same]
+            if others:
+                self.add_rule({**fields, "destination": others}, node, group=group, file=file)
             return
         pairs = fixed_destinations(rule)
         for destination, source in pairs:
@@ -124,6 +155,9 @@ class Draft:
                 return
         self._destinations.update(pairs)
         self._note_shared_destinations(rule, node, file=file)
+        if not group.enabled:
+            reason = f"{group.name or self._name} is not enabled, so no job is made of it"
+            self._job_notes.append(Note("left_out", "not_enabled", file, node.path, node.line, reason))
         self._rules.setdefault(group, []).append(rule)
 
     def _note_shared_destinations(self, rule: Rule, node: Node, *, file: str) -> None:
@@ -162,19 +196,13 @@ class Draft:
             return
         self._registries[key] = entry
 
-    def leave_out_all_but(self, known: frozenset[str], node: Node, *, file: str) -> None:
-        """Note every field beside the known ones; `x-…` only holds what anchors stand for."""
-        for key, value in (node.fields or {}).items():
-            if key not in known and not key.startswith("x-"):
-                self.left_out("unknown_field", value, f"{key!r} has no counterpart here", file=file)
-
     def result(self) -> ImportResult:
         """Return the result; every host that rules name gets an entry, since only entered ones may be private."""
         policies = self._policies()
         covered = {entry.registry for entry in self._registries.values() if not entry.prefix}
         for host in sorted({host for policy in policies for host in _hosts(policy)} - covered):
             self._registries[host] = RegistryEntry(name=self._registry_name(host), host=host)
-        return ImportResult(policies, tuple(self._registries.values()), tuple(self._notes))
+        return ImportResult(policies, tuple(self._registries.values()), tuple(self._notes), tuple(self._job_notes))
 
     def _policies(self) -> tuple[Policy, ...]:
         policies: dict[str, Policy] = {}
@@ -216,6 +244,9 @@ def unverified(host: str) -> dict[str, Any]:
     return {"insecure": True} if has_port else {"tls": {"verify": False}}
 
 
+HALF_A_NAME = re.compile(r"[:@/]$|^[:@/]|//|/[:@]|:@")
+"""What a variable that is not set leaves of an image's name."""
+HALF_A_LOGIN = "a login without user or password is none"
 UNVERIFIED = (
     "other tools try https unverified, then http; here it is http for a host with a port, else https unverified"
 )

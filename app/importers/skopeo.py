@@ -12,10 +12,23 @@ from app.domain.reference import Digest, InvalidReferenceError, Repository
 from app.domain.request import Options
 from app.importers.document import Node, read_document
 from app.importers.patterns import Ranges, masterminds_ranges, regex_matcher
-from app.importers.result import UNVERIFIED, Draft, Group, ImportResult, unverified
+from app.importers.result import HALF_A_LOGIN, UNVERIFIED, Draft, Group, ImportResult, unverified
+from app.importers.shape import FLAG, TEXT, TEXTS, fitted, mapping_to, named, with_fields
 
 _FILE = "skopeo"
-_KNOWN = frozenset({"images", "images-by-tag-regex", "images-by-semver", "credentials", "tls-verify", "cert-dir"})
+_SELECTIONS = ("images", "images-by-tag-regex", "images-by-semver")
+_SHAPE = mapping_to(
+    with_fields(
+        {
+            "images": mapping_to(TEXTS),
+            "images-by-tag-regex": mapping_to(TEXT),
+            "images-by-semver": mapping_to(TEXT),
+            "credentials": with_fields(named(("username", "password"), TEXT)),
+            "tls-verify": FLAG,
+            "cert-dir": TEXT,
+        }
+    )
+)
 _GROUP = Group(Options(referrers=False, digest_tags=False))
 """What skopeo does: no referrers, only the tags that are asked for."""
 
@@ -34,11 +47,9 @@ class SkopeoFlags:
 
 def read_skopeo(text: str, *, flags: SkopeoFlags, name: str = "skopeo") -> ImportResult:
     """Read the file; raise `InvalidRequestError` where it is none."""
-    document = read_document(text, name=_FILE)
     reader = _Reader(Draft(name), flags)
-    reader.draft.warn_of_repetitions(document, file=_FILE)
-    if document.fields is None and not document.is_null:
-        reader.draft.left_out("not_a_mapping", document, "not a mapping from registries to images", file=_FILE)
+    expected = "a mapping from registries to images"
+    document = fitted(read_document(text, name=_FILE), _SHAPE, reader.draft, file=_FILE, expected=expected)
     if not flags.all_platforms:
         reason = f"skopeo copies one image out of an index; here a new index with {flags.platform} alone is made"
         reader.draft.differs("one_platform", document, reason, file=_FILE)
@@ -53,8 +64,9 @@ class _Reader:
     flags: SkopeoFlags
 
     def read_registry(self, host: str, node: Node) -> None:
-        self.draft.leave_out_all_but(_KNOWN, node, file=_FILE)
         self._read_access(host, node)
+        if not any(node.get(key).fields for key in _SELECTIONS):
+            self.draft.left_out("no_images", node, f"of {host} no images are named", file=_FILE)
         for repository, tags in (node.get("images").fields or {}).items():
             self._read_listed(host, repository, tags)
         for key, read in (("images-by-tag-regex", _by_regex), ("images-by-semver", masterminds_ranges)):
@@ -75,6 +87,8 @@ class _Reader:
         fields: dict[str, Any] = {}
         if username and password:
             fields["auth"] = {"type": "basic", "username": username, "password": password}
+        elif not login.is_null:
+            self.draft.left_out("half_a_login", login, HALF_A_LOGIN, file=_FILE)
         if not node.get("tls-verify").is_null and not node.get("tls-verify").is_true:
             fields |= unverified(host)
             self.draft.differs("insecure", node.get("tls-verify"), UNVERIFIED, file=_FILE)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from app.domain.access import Caller, Scope
 from app.domain.audit import AuditAction, AuditEntry, changes
-from app.domain.errors import ConflictError
+from app.domain.errors import ConflictError, InvalidRequestError
 from app.domain.job import Job, JobState
 from app.domain.registry import RegistryEntry
 from app.domain.request import SyncRequest, expression_budget
@@ -37,6 +37,11 @@ class Import:
     requests: tuple[SyncRequest, ...] = ()
     jobs: tuple[Job, ...] = ()
     """One for each request, once they are made."""
+
+    @property
+    def has_made_something(self) -> bool:
+        """Whether there is a policy, a registry or a job that was not there before."""
+        return self.is_made and bool(self.result.policies or self.result.registries or self.jobs)
 
 
 class ImportingService:
@@ -79,17 +84,11 @@ class ImportingService:
         found, requests = await asyncio.to_thread(_read, read, as_job=as_job)
         for scope in _scopes_for(found, as_job=as_job):
             caller.require(scope)
+        await self._check(found, requests, caller=caller)
         if dry_run:
+            await self._admission.quota.check(caller, jobs=len(requests))
             async with self._database.reading() as session:
                 return Import(await self._fitted(session, found), is_made=False, requests=requests)
-        entered = frozenset(entry.registry for entry in found.registries)
-        for entry in found.registries:
-            if self._admission.refusal(entry.registry, is_registered=True) is None:
-                self._admission.check_entry(entry, caller=caller)
-        for policy in found.policies:
-            await self._admission.check_policy(policy, caller=caller, entered=entered)
-        for request in requests:
-            await self._admission.check(request, caller=caller, entered=entered)
         await self._admission.quota.take(caller, jobs=len(requests))
         jobs = tuple(self._job(request, caller=caller) for request in requests)
         async with self._database.transaction() as session:
@@ -100,6 +99,22 @@ class ImportingService:
         counts = {"policies": len(result.policies), "registries": len(result.registries), "jobs": len(jobs)}
         log.info("configuration_imported", **counts, by=caller.name)
         return Import(result, is_made=True, requests=requests, jobs=jobs)
+
+    async def _check(self, found: ImportResult, requests: tuple[SyncRequest, ...], *, caller: Caller) -> None:
+        """Check what is to be made; raise `InvalidRequestError`, whose fields are those of the body that was sent."""
+        entered = frozenset(entry.registry for entry in found.registries)
+        try:
+            for entry in found.registries:
+                if self._admission.refusal(entry.registry, is_registered=True) is None:
+                    self._admission.check_entry(entry, caller=caller)
+            for policy in found.policies:
+                await self._admission.check_policy(policy, caller=caller, entered=entered)
+            for request in requests:
+                await self._admission.check(request, caller=caller, entered=entered)
+        except InvalidRequestError as error:
+            # The rules and registries that it names by their fields were made here: nobody sent them.
+            sent = tuple(one if one.pointer == "/name" else replace(one, pointer="") for one in error.errors)
+            raise InvalidRequestError(error.message, errors=tuple(dict.fromkeys(sent)), code=error.code) from error
 
     def _job(self, request: SyncRequest, *, caller: Caller) -> Job:
         return Job(
@@ -153,7 +168,9 @@ class ImportingService:
 def _read(read: Callable[[], ImportResult], *, as_job: bool) -> tuple[ImportResult, tuple[SyncRequest, ...]]:
     with expression_budget():
         found = read()
-        return (replace(found, policies=()), found.requests()) if as_job else (found, ())
+    if not as_job:
+        return found, ()
+    return replace(found, policies=(), notes=(*found.notes, *found.job_notes)), found.requests()
 
 
 def _scopes_for(found: ImportResult, *, as_job: bool) -> Iterator[Scope]:

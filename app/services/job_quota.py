@@ -42,13 +42,18 @@ class JobQuota:
 
         Callers without a key have no quota: policies that are due, and the operator while no key exists.
         """
+        if (count := await self.check(caller, jobs=jobs)) is not None:
+            count.jobs += jobs
+
+    async def check(self, caller: Caller, *, jobs: int = 1) -> _Count | None:
+        """Return the count that `take` would add to, and add nothing; None where there is no quota. Raise as `take`."""
         if caller.key_id is None or not jobs:
-            return
+            return None
         count = self._counts.get(caller.name) or await self._read(caller.name)
         if count.jobs + jobs > self._most:
             message = f"{caller.name!r} has {count.jobs} jobs that are not done, and may have {self._most}"
             raise TooManyError(message, retry_seconds=RETRY_SECONDS, code="quota_exceeded")
-        count.jobs += jobs
+        return count
 
     async def _read(self, name: str) -> _Count:
         async with self._database.reading() as session:

@@ -116,10 +116,12 @@ async def test_a_policy_whose_name_is_taken_stops_it_before_anything_is_made(cli
 
 
 async def test_metadata_services_are_left_out(client: httpx.AsyncClient) -> None:
-    config = REGSYNC.replace("a.example.com", "169.254.169.254")
-    answer = (await take_over(client, "regsync", {"config": config}, dry_run="true")).json()
-    assert [entry["host"] for entry in answer["registries"]] == ["b.example.com"]
-    assert [note["code"] for note in answer["notes"] if note["code"] == "host_not_allowed"] == ["host_not_allowed"]
+    auth = {"169.254.169.254": {"username": "ann", "password": PASSWORD}}
+    body = {"images": {"a.example.com/x": "b.example.com/x"}, "auth": auth}
+    answer = (await take_over(client, "image-syncer", body, dry_run="true")).json()
+    assert [entry["host"] for entry in answer["registries"]] == ["a.example.com", "b.example.com"]
+    assert [note["code"] for note in answer["notes"]] == ["host_not_allowed"]
+    assert (await take_over(client, "image-syncer", body)).json() == answer | {"dry_run": False}
 
 
 @pytest.mark.parametrize(
@@ -190,6 +192,101 @@ async def test_a_file_with_a_template_may_come_alone(client: httpx.AsyncClient) 
     assert answer.json()["policies"][0]["rules"][0]["source"] == "docker.io/library/nginx:1"
     body = await take_over(client, "kubernetes", {"config": pod}, dry_run="true", destination="b.example.com")
     assert body.json() == answer.json()
+
+
+@pytest.mark.parametrize("as_", ["policies", "job"])
+async def test_what_is_in_the_mirror_already_is_left_out_and_the_rest_is_taken(
+    client: httpx.AsyncClient, as_: str
+) -> None:
+    pods = "spec: {containers: [{image: 'b.example.com/team/x:1'}]}\n---\nspec: {containers: [{image: 'nginx:1'}]}\n"
+    lines = "b.example.com/team/x:1\nnginx:1\n"
+    for kind, config, path in (("kubernetes", pods, "spec.containers[0].image"), ("list", lines, "")):
+        body = {"config": config, "as": as_, "destination": "b.example.com", "name": f"{kind}-{as_}"}
+        said = await take_over(client, kind, body, dry_run="true")
+        made = await take_over(client, kind, body)
+        assert (said.status_code, made.status_code) == (200, 202 if as_ == "job" else 201), made.text
+        assert made.json()["notes"][:1] == said.json()["notes"][:1]
+        [note] = [note for note in made.json()["notes"] if note["kind"] == "left_out"]
+        assert (note["code"], note["path"], note["line"]) == ("same_as_source", path, 1)
+        [found] = made.json()["jobs" if as_ == "job" else "policies"]
+        assert [rule["source"] for rule in found["rules"]] == ["docker.io/library/nginx:1"]
+
+
+async def test_of_several_destinations_only_the_source_itself_is_left_out(client: httpx.AsyncClient) -> None:
+    images = {"images": "a.example.com/x:1: [a.example.com/x, b.example.com/x]"}
+    answer = await take_over(client, "image-syncer", images)
+    assert answer.status_code == 201, answer.text
+    assert [rule["destination"] for rule in answer.json()["policies"][0]["rules"]] == [["b.example.com/x"]]
+    [note] = answer.json()["notes"]
+    assert (note["code"], note["line"]) == ("same_as_source", 1)
+    assert "goes to a.example.com/x, which is where it is already" in note["reason"]
+
+
+@pytest.mark.parametrize("as_", ["policies", "job"])
+async def test_a_dry_run_refuses_what_would_be_refused(serve: Serve, as_: str) -> None:
+    """Here a host that no rule may name."""
+    async with serve() as api:
+        body = {"config": "169.254.169.254/x:1 b.example.com/x\n", "as": as_}
+        answers = [await take_over(api.client, "list", body, dry_run=dry_run) for dry_run in ("true", "false")]
+        assert [answer.status_code for answer in answers] == [422, 422]
+        [said, made] = [answer.json() for answer in answers]
+        assert (said["code"], said["errors"]) == ("host_not_allowed", made["errors"])
+        assert [error["pointer"] for error in made["errors"]] == [""], "the rules were made here: no field has them"
+        assert "169.254.169.254" in made["errors"][0]["detail"]
+
+
+EMPTY: list[tuple[str, dict[str, Any], str]] = [
+    ("list", {"config": "", "destination": "b.example.com"}, "one image a line"),
+    ("list", {"config": "# none\n\n", "destination": "b.example.com"}, "one image a line"),
+    ("kubernetes", {"config": {"apiVersion": "v1", "items": []}, "destination": "b.example.com"}, "kubectl"),
+    ("kubernetes", {"config": {"kind": "Status", "code": 401}, "destination": "b.example.com"}, "kubectl"),
+    ("image-syncer", {"images": ""}, "sources to destinations"),
+    ("skopeo", {"config": "", "destination": "b.example.com"}, "`images`"),
+    ("regsync", {"config": "version: 1\n"}, "`sync`"),
+    ("harbor", {"config": [], "host": "h.example.com"}, "replication policies"),
+    ("harbor", {"config": {"errors": []}, "host": "h.example.com"}, "it holds errors"),
+    ("dregsy", {"config": "relay: skopeo\n"}, "`tasks`"),
+]
+
+
+@pytest.mark.parametrize("as_", ["policies", "job"])
+@pytest.mark.parametrize(("kind", "body", "expected"), EMPTY)
+async def test_a_file_that_holds_nothing_is_refused_and_what_was_expected_is_said(
+    client: httpx.AsyncClient, kind: str, body: dict[str, Any], expected: str, as_: str
+) -> None:
+    for dry_run in ("true", "false"):
+        answer = await take_over(client, kind, body | {"as": as_}, dry_run=dry_run)
+        assert (answer.status_code, answer.json()["code"]) == (422, "import_unreadable"), answer.text
+        assert expected in answer.json()["detail"]
+
+
+async def test_where_all_is_left_out_no_job_is_made_and_the_notes_say_why(client: httpx.AsyncClient) -> None:
+    body = {"config": "b.example.com/x:1\n", "destination": "b.example.com", "as": "job"}
+    answer = await take_over(client, "list", body)
+    assert (answer.status_code, answer.json()["jobs"], "Location" in answer.headers) == (200, [], False)
+    assert [note["code"] for note in answer.json()["notes"]] == ["same_as_source"]
+
+
+async def test_a_policy_of_harbors_that_is_not_enabled_is_no_job(client: httpx.AsyncClient) -> None:
+    edge = {"id": 1, "url": "https://edge.example.com"}
+    policies = [
+        {"name": name, "dest_registry": edge, "filters": [{"type": "name", "value": f"{name}/**"}], "enabled": enabled}
+        for name, enabled in (("team", True), ("old", False))
+    ]
+    body = {"config": policies, "host": "h.example.com"}
+    made = await take_over(client, "harbor", body | {"as": "job"})
+    assert made.status_code == 202, made.text
+    [job] = made.json()["jobs"]
+    assert [rule["source"] for rule in job["rules"]] == ["h.example.com/team/**"]
+    [note] = made.json()["notes"]
+    assert (note["kind"], note["code"], note["path"]) == ("left_out", "not_enabled", "[1]")
+    assert "old is not enabled" in note["reason"]
+    stored = (await take_over(client, "harbor", body)).json()
+    assert [(policy["name"], policy["enabled"]) for policy in stored["policies"]] == [
+        ("harbor-team", True),
+        ("harbor-old", False),
+    ]
+    assert "not_enabled" not in [note["code"] for note in stored["notes"]]
 
 
 async def test_a_list_without_a_destination_says_so(client: httpx.AsyncClient) -> None:

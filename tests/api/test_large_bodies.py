@@ -1,14 +1,16 @@
 """Large bodies: checked where they keep no other caller waiting, and read only for callers that are known."""
 
 import asyncio
+import json
 import threading
+import time
 from typing import Any
 
 import pytest
 
 from app.api.errors import MOST_FIELDS
 from app.api.schemas import jobs
-from tests.api.conftest import Api
+from tests.api.conftest import Api, Serve
 
 COUNT = 1_000
 
@@ -77,3 +79,58 @@ async def test_who_is_not_known_is_answered_before_the_body_is_read(api: Api) ->
     head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
     assert head.startswith(b"HTTP/1.1 401")
     writer.close()
+
+
+def said_by_kubectl(size: int) -> str:
+    """Write pods as `kubectl get pods -A -o json` does, of at least so many bytes, with 50 images in all."""
+
+    def pod(number: int) -> dict[str, Any]:
+        variables = [{"name": f"VARIABLE_{place}", "value": f"value {place}"} for place in range(40)]
+        container = {"name": "main", "image": f"registry.example.com/app-{number % 50}:v1", "env": variables}
+        return {"metadata": {"name": f"pod-{number}", "uid": f"{number:032}"}, "spec": {"containers": [container]}}
+
+    one = len(json.dumps(pod(0), indent=4))
+    items = [pod(number) for number in range(size // one + 1)]
+    return json.dumps({"apiVersion": "v1", "items": items, "kind": "List"}, indent=4)
+
+
+IMPORT = {"format": "kubernetes", "destination": "b.example.com", "dry_run": "true"}
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/json"])
+async def test_a_cluster_of_some_thousand_pods_is_imported_beside_the_loop(api: Api, media_type: str) -> None:
+    content, waits, is_done = said_by_kubectl(20 * 1024 * 1024), list[float](), asyncio.Event()
+
+    async def beside() -> None:
+        while not is_done.is_set():
+            began = time.monotonic()
+            await asyncio.sleep(0.01)
+            waits.append(time.monotonic() - began)
+
+    watch, began = asyncio.create_task(beside()), time.monotonic()
+    answer = await api.client.post(
+        "/v1/policies/import", params=IMPORT, content=content, headers={"Content-Type": media_type}
+    )
+    seconds = time.monotonic() - began
+    is_done.set()
+    await watch
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["policies"][0]["rules"]) == 50
+    assert max(waits) < seconds / 2, f"the loop stood for {max(waits):.2f} of {seconds:.2f} seconds"
+
+
+async def test_imports_take_what_the_settings_allow_and_other_bodies_stay_short(serve: Serve) -> None:
+    content = said_by_kubectl(2 * 1024 * 1024)
+    headers = {"Content-Type": "text/plain"}
+
+    async def imported(api: Api, text: str = content) -> int:
+        return (await api.client.post("/v1/policies/import", params=IMPORT, content=text, headers=headers)).status_code
+
+    async with serve() as api:
+        assert await imported(api) == 200
+        other = await api.client.post("/v1/jobs", content=content, headers={"Content-Type": "application/json"})
+        assert (other.status_code, other.json()["code"]) == (413, "payload_too_large")
+    async with serve(max_import_bytes=1024 * 1024) as api:
+        assert await imported(api) == 413
+    async with serve(max_import_bytes=1024, max_body_bytes=4 * 1024 * 1024) as api:
+        assert await imported(api) == 200

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+import yaml
 
 from app.domain.errors import InvalidRequestError
-from app.importers.document import MAX_DEPTH, MAX_TEXT_LENGTH, MIN_NODES, Node, read_document, read_documents
+from app.importers.document import (
+    MAX_DEPTH,
+    MAX_NODES,
+    MAX_SEPARATORS,
+    MIN_NODES,
+    Node,
+    read_document,
+    read_documents,
+)
 
 
 def plain(node: Node) -> object:
@@ -65,7 +76,6 @@ def bomb(levels: int) -> str:
         "[" * 500_000,
         json.dumps([0] * (MIN_NODES + 1), separators=(",", ":")),
         '{"a":' * 5_000 + "1" + "}" * 5_000,
-        "x" * (MAX_TEXT_LENGTH + 1),
         "a: 1\n---\nb: 2\n",
         "[a]: b\n",
         "a: [unclosed",
@@ -82,7 +92,6 @@ def bomb(levels: int) -> str:
         "deeper",
         "many",
         "json",
-        "long",
         "two",
         "key",
         "open",
@@ -105,7 +114,8 @@ def test_a_small_bomb_below_the_limit_is_read() -> None:
 @pytest.mark.parametrize(
     ("text", "bound"),
     [
-        ("x" * (MAX_TEXT_LENGTH + 1), f"{MAX_TEXT_LENGTH + 1} characters"),
+        ("[" + "0," * MAX_SEPARATORS + "0]", f"{MAX_SEPARATORS + 1} commas and brackets"),
+        ("[" + "'0000', " * MAX_NODES + "0]", f"({MAX_NODES}, one for 4 characters, at most {MAX_NODES})"),
         (bomb(9), "more values than may be read of its size (10000,"),
         ("[" * (MAX_DEPTH + 2) + "]" * (MAX_DEPTH + 2), f"more than {MAX_DEPTH} levels"),
     ],
@@ -128,3 +138,28 @@ def test_several_documents_may_be_read_at_once() -> None:
         "",
     ]
     assert [plain(node) for node in read_documents("", name="test")] == [""]
+
+
+WANTED = frozenset({"image", "containers"})
+STATE = {
+    "metadata": {"labels": {"a": "b"}, "names": ["x", "y"]},
+    "spec": {
+        "containers": [{"env": [{"name": "x"}]}, {"image": "a:1", "args": ["-x"]}, "text"],
+        "more": {"image": "b"},
+    },
+}
+
+
+@pytest.mark.parametrize("write", [json.dumps, yaml.safe_dump])
+def test_of_a_state_only_what_is_wanted_is_kept_and_everything_stays_where_it_is(write: Callable[[Any], str]) -> None:
+    (found,) = read_documents(write(STATE), name="test", wanted=WANTED)
+    assert found.get("metadata").is_null
+    items = found.get("spec").get("containers").items or ()
+    assert [item.path for item in items] == [f"spec.containers[{place}]" for place in range(3)]
+    assert [item.get("image").text for item in items] == ["", "a:1", ""]
+    assert (items[2].text, found.get("spec").get("more").get("image").text) == ("text", "b")
+
+
+def test_what_an_alias_stands_for_is_kept() -> None:
+    (found,) = read_documents("name: &x a:1\nbase: &b {image: *x}\nmore: {<<: *b}\n", name="test", wanted=WANTED)
+    assert plain(found) == {"base": {"image": "a:1"}, "more": {"image": "a:1"}}

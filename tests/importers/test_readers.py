@@ -283,4 +283,15 @@ def test_a_list_without_destinations_needs_a_template() -> None:
 
 def test_rules_with_the_same_options_are_one_request() -> None:
     policies = read("harbor/policies")
-    assert [len(request.rules) for request in policies.requests()] == [1, 1, 2]
+    assert [len(request.rules) for request in policies.requests()] == [1, 2], "from-hub is not enabled"
+    assert [note.path for note in policies.job_notes] == ["[1]"]
+
+
+@pytest.mark.parametrize("line", ["a{0}:1", "a{0} b c"])
+def test_a_list_of_more_lines_than_an_import_takes_is_refused(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.setattr("app.importers.result.MAX_IMPORTED", 100)
+    lines = "\n".join(line.format(number) for number in range(101))
+    with pytest.raises(InvalidRequestError, match="more than 100 ") as refused:
+        read_image_list(lines, destination="b.example.com")
+    assert refused.value.code == "import_unreadable"
+    read_image_list(lines.rpartition("\n")[0], destination="b.example.com")

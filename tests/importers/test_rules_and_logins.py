@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from app.importers.harbor import read_harbor
 from app.importers.image_syncer import ImageSyncerFlags, read_image_syncer
 from app.importers.regsync import read_regsync
 from app.importers.result import ImportResult
@@ -32,8 +34,6 @@ def logins(result: ImportResult) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("images", "auth", "noted"),
     [
-        ("- x", "", ["left_out not_a_mapping images"]),
-        (RULE, "- x", ["left_out not_a_mapping auth"]),
         (RULE, f"{FROM}: {{username: u}}", ["left_out half_a_login auth"]),
         (RULE, f"{FROM}: {{password: p}}", ["left_out half_a_login auth"]),
         (RULE, f"{FROM}: {{}}", []),
@@ -141,3 +141,73 @@ def test_an_image_of_regsync_is_its_one_tag() -> None:
     (rule,) = rules(read_regsync(entry("type: image, tags: {allow: ['1']}")))
     assert (rule["source"], rule["destination"]) == (f"{FROM}/a:latest", [f"{TO}/a:latest"])
     assert "tags" not in rule
+
+
+def harbor(*filters: dict[str, str], **fields: Any) -> ImportResult:
+    edge = {"id": 1, "url": "https://edge.example.com"}
+    policy = {"name": "p", "dest_registry": edge, "filters": filters, "enabled": True, "override": True}
+    return read_harbor(json.dumps([policy | fields]), host="h.example.com")
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        (("name", "library/**"), {"source": "h.example.com/library/**"}),
+        (("name", "library/**", "name", "**"), {"source": "h.example.com/library/**"}),
+        (
+            ("name", "library/**", "name", "**/redis"),
+            {"source": "h.example.com/**", "repositories": {"include": [{"all": ["library/**", "**/redis"]}]}},
+        ),
+        (
+            ("name", "library/redis", "name", "library/nginx"),
+            {"source": "h.example.com/**", "repositories": {"include": [{"all": ["library/redis", "library/nginx"]}]}},
+        ),
+        (("tag", "v*"), {"source": "h.example.com/**", "tags": {"include": ["v*"]}}),
+        (
+            ("tag", "v*", "tag", "*-alpine", "tag", ""),
+            {"source": "h.example.com/**", "tags": {"include": [{"all": ["v*", "*-alpine"]}]}},
+        ),
+    ],
+)
+def test_of_several_filters_of_harbors_every_one_has_to_match(
+    filters: tuple[str, ...], expected: dict[str, Any]
+) -> None:
+    """As in Harbor's src/pkg/reg/filter: each takes what the one before it left."""
+    pairs = zip(filters[::2], filters[1::2], strict=True)
+    result = harbor(*({"type": kind, "value": value} for kind, value in pairs))
+    assert rules(result) == [{**expected, "destination": ["edge.example.com/{repository}"]}]
+    assert result.notes == ()
+
+
+def test_tags_that_one_of_several_filters_of_harbors_excludes_are_out() -> None:
+    out = [{"type": "tag", "value": value, "decoration": "excludes"} for value in ("*-rc*", "*-dev")]
+    (rule,) = rules(harbor({"type": "tag", "value": "v*", "decoration": "matches"}, *out))
+    assert rule["tags"] == {"include": ["v*"], "exclude": ["*-rc*", "*-dev"]}
+
+
+@pytest.mark.parametrize(
+    ("written", "left"),
+    [
+        ("${REG}/m", "'/m'"),
+        ("$REG/m", "'/m'"),
+        ("${REG}mirror/m", "'mirror/m'"),
+        ("b.io:${PORT}/m", "'b.io:/m'"),
+        ("b.io/${TEAM}/m", "'b.io//m'"),
+        ("b.io/m:${TAG}", "'b.io/m:'"),
+        ("${ALL}", "''"),
+    ],
+)
+def test_image_syncers_destinations_of_which_half_a_name_is_left_are_left_out(written: str, left: str) -> None:
+    result = read_image_syncer(f"a.io/q: ['{written}', b.io/whole]\na.io/r: b.io/r\n")
+    assert [rule["destination"] for rule in rules(result)] == [["b.io/whole"], ["b.io/r"]]
+    [note] = result.notes
+    assert (note.kind, note.code, note.path, note.line) == ("left_out", "unset_variable", "a.io/q", 1)
+    assert f"is not set, which leaves {left}" in note.reason
+    alone = read_image_syncer(f"a.io/q: '{written}'")
+    assert (alone.policies, [note.code for note in alone.notes]) == ((), ["unset_variable"])
+
+
+def test_a_variable_that_is_set_or_at_the_end_of_a_name_leaves_a_whole_one() -> None:
+    result = read_image_syncer("a.io/q: '${REG}/m${MORE}'", environment={"REG": "b.io"})
+    assert [rule["destination"] for rule in rules(result)] == [["b.io/m"]]
+    assert codes(result) == ["differs unset_variable images"]

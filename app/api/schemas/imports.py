@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from app.api.schemas.policies import POLICY_NAME_PATTERN, POLICY_SEEN, PolicyFieldsOut
 from app.api.schemas.registries import REGISTRY_SEEN, RegistryFieldsOut, shown_entry
 from app.domain.request import Options, Rule
+from app.importers.document import unreadable
 from app.importers.dregsy import read_dregsy
 from app.importers.harbor import read_harbor
 from app.importers.image_list import read_image_list
@@ -116,15 +117,12 @@ Environment = Annotated[
 ]
 
 
-def read_json_body(text: str) -> Any:
-    """Return the fields of an import's body; what kubectl or Harbor says is the file itself. Raise `ValueError`."""
-    document = json.loads(text)
-    is_file = isinstance(document, list) or (isinstance(document, dict) and {"apiVersion", "items"} & document.keys())
-    return {"config": text} if is_file else document
-
-
 class _In(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    tool: ClassVar[str]
+    expected: ClassVar[str]
+    """What a file has to hold, so that there is anything to take over."""
 
     name: str | None = Field(
         default=None,
@@ -138,11 +136,23 @@ class _In(BaseModel):
         description="`job`: what the rules say is done once, now, by a job for all rules with the same options.",
     )
 
+    def read(self) -> ImportResult:
+        """Read the files; raise `InvalidRequestError` where nothing is in them."""
+        found = self._read()
+        if found.is_empty:
+            raise unreadable(self.tool, f"there is nothing in it to take over; expected is {self.expected}")
+        return found
+
+    def _read(self) -> ImportResult:
+        raise NotImplementedError
+
 
 class ImageSyncerIn(_In):
     """image-syncer's files, and those of its flags that decide what is copied."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [IMAGE_SYNCER]})
+    tool = "image-syncer"
+    expected = "a mapping from sources to destinations, such as `redis:7: registry.example.com/redis`"
 
     images: FileText
     auth: FileText = Field(default_factory=str)
@@ -150,8 +160,7 @@ class ImageSyncerIn(_In):
     os: list[str] = Field(default_factory=list, max_length=32, description="As `--os`.")
     arch: list[str] = Field(default_factory=list, max_length=32, description="As `--arch`.")
 
-    def read(self) -> ImportResult:
-        """Read the files."""
+    def _read(self) -> ImportResult:
         return read_image_syncer(
             self.images,
             auth=self.auth,
@@ -165,6 +174,8 @@ class SkopeoIn(_In):
     """The file of `skopeo sync --src yaml`, and what stood on its command line."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [SKOPEO]})
+    tool = "skopeo"
+    expected = "a mapping from registries to their `images`, `images-by-tag-regex` or `images-by-semver`"
 
     config: FileText
     destination: str = Field(min_length=1, max_length=512, description="As given to `skopeo sync`.")
@@ -173,8 +184,7 @@ class SkopeoIn(_In):
     platform: str = Field(default="linux/amd64", max_length=64, description="Where skopeo ran, without `--all`.")
     append_suffix: str = Field(default="", max_length=128, description="As `--append-suffix`.")
 
-    def read(self) -> ImportResult:
-        """Read the file."""
+    def _read(self) -> ImportResult:
         flags = SkopeoFlags(
             destination=self.destination,
             scoped=self.scoped,
@@ -189,12 +199,13 @@ class RegsyncIn(_In):
     """regsync's configuration."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [REGSYNC]})
+    tool = "regsync"
+    expected = "a list `sync` of entries with `source`, `target` and `type`"
 
     config: FileText
     environment: Environment = Field(default_factory=dict)
 
-    def read(self) -> ImportResult:
-        """Read the file."""
+    def _read(self) -> ImportResult:
         return read_regsync(self.config, environment=self.environment, name=self.name or "regsync")
 
 
@@ -208,12 +219,13 @@ class ImageListIn(_In):
     """One image a line, or a source and its destination; `#` begins a comment."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [LIST]})
+    tool = "list"
+    expected = "one image a line, such as redis:7"
 
     config: str
     destination: Template = ""
 
-    def read(self) -> ImportResult:
-        """Read the list."""
+    def _read(self) -> ImportResult:
         return read_image_list(self.config, destination=self.destination, name=self.name or "list")
 
 
@@ -221,12 +233,13 @@ class KubernetesIn(_In):
     """What `kubectl get pods -A -o json` says, or manifests as YAML, of a chart as `helm template` renders them."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [KUBERNETES]})
+    tool = "kubernetes"
+    expected = "objects with `containers` that have an `image`, such as `kubectl get pods -A -o json` says"
 
     config: FileText
     destination: Template
 
-    def read(self) -> ImportResult:
-        """Read the images of all containers."""
+    def _read(self) -> ImportResult:
         return read_kubernetes(self.config, destination=self.destination, name=self.name or "kubernetes")
 
 
@@ -234,13 +247,14 @@ class HarborIn(_In):
     """Harbor's replication policies, as its API gives them."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [HARBOR]})
+    tool = "harbor"
+    expected = "a list of replication policies, as `GET /api/v2.0/replication/policies` answers it"
 
     config: FileText
     registries: FileText | None = Field(default=None, description="`GET /api/v2.0/registries`, for their addresses.")
     host: str = Field(min_length=1, max_length=255, description="The Harbor they come from.")
 
-    def read(self) -> ImportResult:
-        """Read the policies."""
+    def _read(self) -> ImportResult:
         return read_harbor(self.config, host=self.host, registries=self.registries or "", name=self.name or "harbor")
 
 
@@ -248,12 +262,13 @@ class DregsyIn(_In):
     """dregsy's configuration."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [DREGSY]})
+    tool = "dregsy"
+    expected = "a list `tasks` with `source`, `target` and `mappings`"
 
     config: FileText
     platform: str = Field(default="linux/amd64", max_length=64, description="Where dregsy ran.")
 
-    def read(self) -> ImportResult:
-        """Read the file."""
+    def _read(self) -> ImportResult:
         return read_dregsy(self.config, platform=self.platform, name=self.name or "dregsy")
 
 
