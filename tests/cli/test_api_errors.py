@@ -127,4 +127,8 @@ def test_files_of_other_tools_are_taken_over_with_what_stood_beside_them(
     harbor = tmp_path / "harbor.json"
     harbor.write_text("[]")
     assert "host" in run(service, "import", str(harbor), "--format", "harbor").stderr
-    assert run(service, "import", str(harbor), "--format", "harbor", "--host", "h.example.com").exit_code == 0
+    beside = ("--format", "harbor", "--host", "h.example.com")
+    empty = run(service, "import", str(harbor), *beside)
+    assert (empty.exit_code, "replication policies" in empty.stderr) == (2, True)
+    harbor.write_text('[{"name": "p", "dest_registry": {"id": 1, "url": "https://b.example.com"}, "enabled": true}]')
+    assert run(service, "import", str(harbor), *beside).exit_code == 0
