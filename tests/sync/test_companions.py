@@ -84,7 +84,7 @@ async def test_a_late_referrer_of_an_image_in_an_unchanged_index_comes_with_the_
     assert (await copy(bench, here, there, seen=seen)).outcome == "copied"
     if not is_noted:
         bench.destination_notes = DestinationNotes.in_memory()
-    late = [SBOM, *([artifact("deep", subject=nested.children[0])] if is_noted else [artifact("it", subject=nested)])]
+    late = [SBOM, artifact("deep", subject=nested.children[0]), artifact("it", subject=nested)]
     for referrer in late:
         here.load("app", referrer)
     result = await copy(bench, here, there, seen=seen)
@@ -108,12 +108,15 @@ async def test_images_of_several_indexes_are_asked_about_once(
     assert asked(here, since=mark)["GET referrers"] == 3 + 4  # the indexes, and four different images
 
 
+@pytest.mark.parametrize("shape", ["flat", "nested", "nested whole"])
 async def test_a_late_referrer_of_a_platform_that_was_chosen_comes_and_of_others_not(
-    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, shape: str
 ) -> None:
     there.change(sparse_allowed=True)
     other = oci_image("other", platform="linux/arm64")
-    here.load("app", oci_index([IMAGE, other]), "1")
+    flat, apart = oci_index([IMAGE, other]), oci_index([oci_index([IMAGE])])
+    index = {"flat": flat, "nested": oci_index([flat]), "nested whole": oci_index([apart, other])}[shape]
+    here.load("app", index, "1")
     for mode in ("sparse", "rewrite"):
         rule = (here.reference("app", "1"), there.reference(mode, "1"))
         await bench.sync(*rule, platforms=["linux/amd64"], platform_mode=mode)
