@@ -623,6 +623,9 @@ class Attempt:
         if companions or root.subject:
             await self._put_root(targets, root, by_digest=True, left_out=left_out)
         await self._push_companions(companions)
+        for target in targets:
+            if target.is_alive:  # also what another image, copied at the same time, brought or brings
+                target.progress.companions |= self._companions.found[target]
         await self._put_root(targets, root, by_digest=False, left_out=left_out)
         await self._note_completeness(targets, root.digest, is_sparse=_is_sparse(bundle))
         if self._options.companions == "always" and comparison.rewritten is None:

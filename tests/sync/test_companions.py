@@ -176,6 +176,26 @@ async def test_tags_of_one_digest_are_asked_about_once(
     assert asked(here) == {"HEAD manifest": 3, "GET referrers": 1}
 
 
+@pytest.mark.parametrize("overwrite", ["always", "never"])
+async def test_what_belongs_to_an_image_counts_for_each_tag_that_is_copied_whichever_brings_it(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, overwrite: str
+) -> None:
+    here.load("app", IMAGE, "1", "2")
+    signed = cosign_signature(IMAGE)
+    here.load("app", signed, cosign_tag(IMAGE.digest))
+    for referrer in (SBOM, SIGNATURE):
+        here.load("app", referrer)
+    if overwrite == "never":
+        there.load("app", cosign_signature(oci_image("another")), cosign_tag(IMAGE.digest))
+    results = [
+        (await bench.copy(here.reference("app", tag), there.reference("app", tag), overwrite=overwrite))[0]
+        for tag in ("1", "2", "1")
+    ]
+    mine = {SBOM.digest, SIGNATURE.digest, *([cosign_tag(IMAGE.digest)] if overwrite == "always" else [])}
+    assert [result.outcome for result in results] == ["copied", "copied", "up_to_date"]
+    assert [set(result.companions.first) for result in results] == [mine, mine, set()]
+
+
 async def test_a_source_without_the_api_is_not_asked_about_what_its_tags_show(
     bench: Workbench, here: FakeRegistry, there: FakeRegistry
 ) -> None:
