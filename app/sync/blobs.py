@@ -137,7 +137,7 @@ class BlobMover:
         return blob.digest.algorithm == "sha256" and bool(self._known.answers_by_mount(repository.registry))
 
     async def _look(self, need: Need, dry_run: DryRun) -> list[tuple[_Place, Descriptor, MissingBlob]]:
-        """Count what would become of a blob; return where it would have to be sent."""
+        """Count what would become of a blob; return where it would be sent. Meanwhile another copy may be looked at."""
         blob, missing = need.blob, []
         for place in self._lacking(need):
             mounts = blob.digest.algorithm == "sha256" and self._known.may_mount(place.repository.registry)
@@ -150,7 +150,6 @@ class BlobMover:
                 except TransferError as error:
                     self._fail(place, error, blob)
                     continue
-                # Another copy may have been looked at meanwhile.
                 how = found or dry_run.find_blob(place.repository, blob.digest, mounts=mounts)
             place.targets.sort(key=lambda target: target.reference)  # the same one counts it each time
             dry_run.add_blob(place.first.reference, blob.digest)
@@ -168,16 +167,21 @@ class BlobMover:
 
     async def _find_without_writing(self, place: _Place, blob: Descriptor) -> Literal["present", "mounted"] | None:
         """Find out what a mount or HEAD would come to; only HEADs are asked."""
-        repository, client = place.repository, place.first.client
-        candidate = self._candidate(repository, blob)
-        if candidate is not None and self._seen is None:
-            is_sure = candidate == self._source or self._known.is_present(candidate, blob.digest)
-            if is_sure or await client.has_blob(candidate.path, blob):
-                return "mounted"
+        repository, client, is_checked = place.repository, place.first.client, self._seen is not None
+        if not is_checked and await self._would_mount(place, blob):
+            return "mounted"
         if await client.has_blob(repository.path, blob):
             self._known.add(repository, blob.digest)
             return "present"
-        return "mounted" if candidate is not None else None
+        return "mounted" if is_checked and await self._would_mount(place, blob) else None
+
+    async def _would_mount(self, place: _Place, blob: Descriptor) -> bool:
+        candidate = self._candidate(place.repository, blob)
+        if candidate is None or candidate == self._source or self._is_seen(candidate, blob):
+            return candidate is not None
+        with suppress(TransferError):  # nothing is mounted from where nothing may be read
+            return await place.first.client.has_blob(candidate.path, blob)
+        return False
 
     async def _move(self, need: Need) -> None:
         blob = need.blob
@@ -206,10 +210,13 @@ class BlobMover:
         return sorted(places.values(), key=lambda place: place.repository)
 
     def _is_known(self, repository: Repository, blob: Descriptor) -> bool:
-        if self._seen is not None:
-            return (repository, blob.digest) in self._seen
-        is_present = self._known.is_present(repository, blob.digest) and self._known.is_confirmed(repository)
-        return repository == self._source or is_present
+        if self._seen is None and repository == self._source:
+            return True
+        return self._is_seen(repository, blob) and (self._seen is not None or self._known.is_confirmed(repository))
+
+    def _is_seen(self, repository: Repository, blob: Descriptor) -> bool:
+        seen, known = self._seen, self._known
+        return (repository, blob.digest) in seen if seen is not None else known.is_present(repository, blob.digest)
 
     async def _ask(self, place: _Place, blob: Descriptor) -> None:
         """Try what costs no bytes; leaves the session a registry opened instead of mounting.
@@ -234,7 +241,7 @@ class BlobMover:
         self, place: _Place, blob: Descriptor, *, is_believed: bool
     ) -> Literal["present", "mounted"] | None:
         repository, client = place.repository, place.first.client
-        candidate = None if is_believed else self._candidate(repository, blob)
+        candidate = None if is_believed and self._seen is None else self._candidate(repository, blob)
         if self._seen is not None and await client.has_blob(repository.path, blob):
             return "present"
         if candidate is not None:
@@ -267,7 +274,7 @@ class BlobMover:
         return self._source if is_near else None
 
     def _learn(self, candidate: Repository, blob: Descriptor, *, mounted: bool) -> None:
-        if mounted or candidate == self._source or self._known.is_present(candidate, blob.digest):
+        if mounted or candidate == self._source or self._is_seen(candidate, blob):
             self._known.mount_answered(candidate.registry, mounted=mounted)
         else:
             self._known.forget(candidate, blob.digest)  # it was there once

@@ -48,6 +48,7 @@ from app.sync.image_metadata import read_platform
 from app.sync.known_blobs import KnownBlobs, UploadNotes
 from app.sync.referrers import Companions, SourceLists
 from app.sync.referrers_tag import TagSchemaIndexes, add_entries, compare_entries, merges
+from app.sync.rewrite import read_indexes
 
 
 @dataclass(slots=True, eq=False)
@@ -426,8 +427,7 @@ class Attempt:
             outcomes[target] = structs.replace(outcomes[target], how="copied", action="update")
         if settled := [target for target in same if target not in incomplete]:
             if (rewritten := comparison.rewritten) is not None:
-                made = [one for one in rewritten.made.values() if one.children and one.digest != rewritten.root.digest]
-                self._warn_of_platforms([rewritten.root, *made], settled)
+                self._warn_of_platforms(rewritten.indexes, settled)
             with _failing(settled):
                 await self._bring_new_companions(comparison, settled)
         changed = [target for target, outcome in outcomes.items() if outcome.how == "copied" and target.is_alive]
@@ -533,8 +533,8 @@ class Attempt:
     async def _parts(self, comparison: Comparison, targets: Sequence[DestinationState]) -> tuple[Digest, ...]:
         """List the manifests below an unchanged index: as noted, else as its copy at the destination says."""
         index, rewritten = comparison.wanted, comparison.rewritten
-        if rewritten is not None and index.digest in rewritten.made:
-            return tuple(child.digest for child in rewritten.root.children if child.digest not in rewritten.made)
+        if rewritten is not None:
+            return self._few(rewritten.parts, targets)
         if index.media_type and index.media_type not in INDEX_TYPES:  # some lists say no media type
             return ()
         for target in targets:
@@ -542,17 +542,24 @@ class Attempt:
                 return tuple(map(Digest, noted.split()))
         if not index.media_type:
             return ()
+        client, path, platforms = targets[0].client, targets[0].path, self._copy.platforms
         try:
-            there = await targets[0].client.get_manifest(targets[0].path, index.digest)
+            there = await client.get_manifest(path, index.digest)
+            indexes = await read_indexes(client, path, there, platforms=platforms)
         except TransferError as error:
             if not (isinstance(error, RegistryError) and is_missing(error)):  # one that a dry run only foresees
                 targets[0].fail(error, step=f"read {targets[0].reference}")
             return ()
-        parts = [child.digest for child in select_children(there, self._copy.platforms)]
-        if len(parts) > MAX_PARTS:
-            for target in targets:
-                target.warnings.append(JobWarning("parts_not_asked_for", (str(self._copy.source),)))
-        return await self._note_parts(targets, index.digest, parts)
+        parts = dict.fromkeys(child.digest for one in indexes for child in select_children(one, platforms))
+        return await self._note_parts(targets, index.digest, self._few(tuple(parts), targets))
+
+    def _few(self, parts: tuple[Digest, ...], targets: Sequence[DestinationState]) -> tuple[Digest, ...]:
+        """Return the parts of an index; none, and a warning, where there are too many to ask about each."""
+        if len(parts) <= MAX_PARTS:
+            return parts
+        for target in targets:
+            target.warnings.append(JobWarning("parts_not_asked_for", (str(self._copy.source),)))
+        return ()
 
     async def _note_parts(
         self, targets: Sequence[DestinationState], index: Digest, parts: Sequence[Digest]
@@ -616,6 +623,9 @@ class Attempt:
         if companions or root.subject:
             await self._put_root(targets, root, by_digest=True, left_out=left_out)
         await self._push_companions(companions)
+        for target in targets:
+            if target.is_alive:  # also what another image, copied at the same time, brought or brings
+                target.progress.companions |= self._companions.found[target]
         await self._put_root(targets, root, by_digest=False, left_out=left_out)
         await self._note_completeness(targets, root.digest, is_sparse=_is_sparse(bundle))
         if self._options.companions == "always" and comparison.rewritten is None:

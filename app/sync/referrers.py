@@ -6,6 +6,7 @@ between the two is not taken for done by the next one, which compares tags only.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import aclosing
 from typing import cast
@@ -75,6 +76,8 @@ class Companions:
         self._options = options
         self._gatherer = gatherer
         self._lists = lists
+        self.found: defaultdict[DestinationState, set[str]] = defaultdict(set)
+        """What each destination has or gets of it, by tag or digest, whether or not it was there."""
         self._tagged: set[Digest] = set()
         """What digest tags were found to name."""
         self._without_subject: list[tuple[Descriptor, JobWarning]] = []
@@ -195,6 +198,8 @@ class Companions:
             referrer = await self._valid(subject, descriptor, targets)
             if referrer is None:
                 continue
+            for target in targets:
+                self.found[target].add(descriptor.digest)
             lacking = {
                 target
                 for target, listed in zip(targets, lists, strict=True)
@@ -267,6 +272,7 @@ class Companions:
             target.fail(error, step=f"compare {tag}")
             return False
         if there is None or there.digest == descriptor.digest or self._options.overwrite == "always":
+            self.found[target].add(tag)
             return there is None or there.digest != descriptor.digest
         if self._options.overwrite == "fail":
             target.fail(_exists_different(target, tag), step=f"compare {tag}")

@@ -14,7 +14,6 @@ from app.domain.manifest import (
     Manifest,
     Platform,
     digest_of,
-    is_attestation,
     load_json_object,
     parse_manifest,
     select_children,
@@ -34,54 +33,60 @@ class Rewritten:
     root: Manifest
     made: Mapping[Digest, Manifest] = field(default_factory=dict)
     """What the source does not have, by digest; the root is among it unless it stayed as it was."""
+    indexes: tuple[Manifest, ...] = ()
+    """The root, if it is an index, and those left below it, made or as they were."""
+
+    @property
+    def parts(self) -> tuple[Digest, ...]:
+        """What is left below the root, at any depth, that the source has."""
+        below = dict.fromkeys(child.digest for index in self.indexes for child in index.children)
+        return tuple(digest for digest in below if digest not in self.made)
 
 
 async def rewrite(
     client: RegistryClient, repository: str, index: Manifest, *, platforms: Sequence[Platform]
 ) -> Rewritten:
     """Make the index that has only what the platforms need; raise `ContentError` when none is left."""
-    made: dict[Digest, Manifest] = {}
-    root = await _rewritten(client, repository, index, platforms=platforms, made=made, depth=1)
+    read = await read_indexes(client, repository, index, platforms=platforms)
+    making = _Making({one.digest: one for one in read}, platforms)
+    root = making.smaller(index)
     if root is None:
-        raise none_left(await read_indexes(client, repository, index, platforms=platforms), platforms)
-    return Rewritten(root, made)
+        raise none_left(read, platforms)
+    left = {one.digest: one for one in making.results.values() if one is not None}
+    return Rewritten(root, making.made, tuple({root.digest: root, **left}.values()))
 
 
 async def single_image(
     client: RegistryClient, repository: str, index: Manifest, *, platforms: Sequence[Platform]
 ) -> Rewritten:
     """Find the one image of an index that the platforms choose; raise `ContentError` for none, and for several."""
-    level = [index]
-    for _ in range(MAX_DEPTH):
-        chosen = {child.digest: child for one in level for child in select_children(one, platforms)}
-        images = [
-            child
-            for child in chosen.values()
-            if child.media_type not in INDEX_TYPES and child.platform is not None and not is_attestation(child)
-        ]
-        if len(images) > 1:
-            there = ", ".join(str(child.platform) for child in images)
-            message = f"{index.digest} has several images for {platforms[0]}: {there}; name one with its variant"
-            raise ContentError(message, code="platform_mismatch")
-        if images:
-            return Rewritten(await client.get_manifest(repository, images[0].digest))
-        nested = [child.digest for child in chosen.values() if child.media_type in INDEX_TYPES]
-        level = [await client.get_manifest(repository, digest) for digest in nested]
-    raise none_left(await read_indexes(client, repository, index, platforms=platforms), platforms)
+    read = await read_indexes(client, repository, index, platforms=platforms)
+    images = {one.digest: one for one in select_images(read, platforms) if one.platform is not None}
+    if not images:
+        raise none_left(read, platforms)
+    if len(images) > 1:
+        there = ", ".join(str(image.platform) for image in images.values())
+        message = f"{index.digest} has several images for {platforms[0]}: {there}; name one with its variant"
+        raise ContentError(message, code="platform_mismatch")
+    return Rewritten(await client.get_manifest(repository, next(iter(images))))
 
 
 async def read_indexes(
     client: RegistryClient, repository: str, index: Manifest, *, platforms: Sequence[Platform]
 ) -> list[Manifest]:
-    """Read the chosen indexes below an index; return them after it. Raise `RegistryError`, `ContentError`."""
-    found = {index.digest: index}
-    level = [index]
+    """Read the chosen indexes below an index, at any depth; return them after it.
+
+    Raise `RegistryError`, and `ContentError` where they are nested more than `MAX_DEPTH` (8) deep.
+    """
+    found, level = {index.digest: index}, [index]
     for _ in range(MAX_DEPTH):
         chosen = {child.digest: child for one in level for child in select_children(one, platforms)}
         nested = [one.digest for one in chosen.values() if one.media_type in INDEX_TYPES and one.digest not in found]
+        if not nested:
+            return list(found.values())
         level = [await client.get_manifest(repository, digest) for digest in nested]
         found |= {one.digest: one for one in level}
-    return list(found.values())
+    raise ContentError(f"indexes are nested more than {MAX_DEPTH} deep", code="limit_exceeded")
 
 
 def none_left(indexes: Sequence[Manifest], platforms: Sequence[Platform]) -> ContentError:
@@ -95,45 +100,40 @@ def none_left(indexes: Sequence[Manifest], platforms: Sequence[Platform]) -> Con
     return ContentError(message, code="reference_not_found")
 
 
-async def _rewritten(
-    client: RegistryClient,
-    repository: str,
-    index: Manifest,
-    *,
-    platforms: Sequence[Platform],
-    made: dict[Digest, Manifest],
-    depth: int,
-) -> Manifest | None:
-    if depth > MAX_DEPTH:
-        raise ContentError(f"indexes are nested more than {MAX_DEPTH} deep", code="limit_exceeded")
-    existing: dict[Digest, Descriptor | Manifest] = {}
-    for child in select_children(index, platforms):
-        if child.media_type not in INDEX_TYPES:
-            existing[child.digest] = child
-            continue
-        nested = await client.get_manifest(repository, child.digest)
-        smaller = await _rewritten(client, repository, nested, platforms=platforms, made=made, depth=depth + 1)
-        if smaller is not None:
-            existing[child.digest] = smaller
-    if not existing:
-        return None
-    return _with_children(index, existing, made)
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """The indexes that are made of those that were `read`."""
 
+    read: Mapping[Digest, Manifest]
+    platforms: Sequence[Platform]
+    results: dict[Digest, Manifest | None] = field(default_factory=dict)
+    """What became of each; None where nothing of it is left."""
+    made: dict[Digest, Manifest] = field(default_factory=dict)
 
-def _with_children(
-    index: Manifest, existing: Mapping[Digest, Descriptor | Manifest], made: dict[Digest, Manifest]
-) -> Manifest:
-    document = load_json_object(index.raw)
-    entries: list[dict[str, Any]] = []
-    for entry in document["manifests"]:
-        child = existing.get(entry["digest"])
-        if isinstance(child, Manifest):
-            entries.append({**entry, "digest": child.digest, "size": len(child.raw)})
-        elif child is not None:
-            entries.append(entry)
-    if entries == document["manifests"]:
-        return index
-    raw = json.dumps({**document, "manifests": entries}, separators=(",", ":"), ensure_ascii=False).encode()
-    smaller = parse_manifest(raw, media_type=index.media_type, digest=digest_of(raw))
-    made[smaller.digest] = smaller
-    return smaller
+    def smaller(self, index: Manifest) -> Manifest | None:
+        """Return the index with what is chosen, which may be the same; one that is listed twice is made once."""
+        if index.digest not in self.results:
+            existing: dict[Digest, Descriptor | Manifest] = {}
+            for child in select_children(index, self.platforms):
+                nested = self.read.get(child.digest)
+                left = child if nested is None else self.smaller(nested)
+                if left is not None:
+                    existing[child.digest] = left
+            self.results[index.digest] = self._with_children(index, existing) if existing else None
+        return self.results[index.digest]
+
+    def _with_children(self, index: Manifest, existing: Mapping[Digest, Descriptor | Manifest]) -> Manifest:
+        document = load_json_object(index.raw)
+        entries: list[dict[str, Any]] = []
+        for entry in document["manifests"]:
+            child = existing.get(entry["digest"])
+            if isinstance(child, Manifest):
+                entries.append({**entry, "digest": child.digest, "size": len(child.raw)})
+            elif child is not None:
+                entries.append(entry)
+        if entries == document["manifests"]:
+            return index
+        raw = json.dumps({**document, "manifests": entries}, separators=(",", ":"), ensure_ascii=False).encode()
+        smaller = parse_manifest(raw, media_type=index.media_type, digest=digest_of(raw))
+        self.made[smaller.digest] = smaller
+        return smaller

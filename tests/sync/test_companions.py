@@ -84,7 +84,7 @@ async def test_a_late_referrer_of_an_image_in_an_unchanged_index_comes_with_the_
     assert (await copy(bench, here, there, seen=seen)).outcome == "copied"
     if not is_noted:
         bench.destination_notes = DestinationNotes.in_memory()
-    late = [SBOM, *([artifact("deep", subject=nested.children[0])] if is_noted else [artifact("it", subject=nested)])]
+    late = [SBOM, artifact("deep", subject=nested.children[0]), artifact("it", subject=nested)]
     for referrer in late:
         here.load("app", referrer)
     result = await copy(bench, here, there, seen=seen)
@@ -108,12 +108,15 @@ async def test_images_of_several_indexes_are_asked_about_once(
     assert asked(here, since=mark)["GET referrers"] == 3 + 4  # the indexes, and four different images
 
 
+@pytest.mark.parametrize("shape", ["flat", "nested", "nested whole"])
 async def test_a_late_referrer_of_a_platform_that_was_chosen_comes_and_of_others_not(
-    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, shape: str
 ) -> None:
     there.change(sparse_allowed=True)
     other = oci_image("other", platform="linux/arm64")
-    here.load("app", oci_index([IMAGE, other]), "1")
+    flat, apart = oci_index([IMAGE, other]), oci_index([oci_index([IMAGE])])
+    index = {"flat": flat, "nested": oci_index([flat]), "nested whole": oci_index([apart, other])}[shape]
+    here.load("app", index, "1")
     for mode in ("sparse", "rewrite"):
         rule = (here.reference("app", "1"), there.reference(mode, "1"))
         await bench.sync(*rule, platforms=["linux/amd64"], platform_mode=mode)
@@ -171,6 +174,26 @@ async def test_tags_of_one_digest_are_asked_about_once(
         planned = PlannedCopy(Reference.parse(source), (Reference.parse(place),), digest_tags="apart")
         await copier.copy(planned, Options(), observe=lambda *_: None)
     assert asked(here) == {"HEAD manifest": 3, "GET referrers": 1}
+
+
+@pytest.mark.parametrize("overwrite", ["always", "never"])
+async def test_what_belongs_to_an_image_counts_for_each_tag_that_is_copied_whichever_brings_it(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, overwrite: str
+) -> None:
+    here.load("app", IMAGE, "1", "2")
+    signed = cosign_signature(IMAGE)
+    here.load("app", signed, cosign_tag(IMAGE.digest))
+    for referrer in (SBOM, SIGNATURE):
+        here.load("app", referrer)
+    if overwrite == "never":
+        there.load("app", cosign_signature(oci_image("another")), cosign_tag(IMAGE.digest))
+    results = [
+        (await bench.copy(here.reference("app", tag), there.reference("app", tag), overwrite=overwrite))[0]
+        for tag in ("1", "2", "1")
+    ]
+    mine = {SBOM.digest, SIGNATURE.digest, *([cosign_tag(IMAGE.digest)] if overwrite == "always" else [])}
+    assert [result.outcome for result in results] == ["copied", "copied", "up_to_date"]
+    assert [set(result.companions.first) for result in results] == [mine, mine, set()]
 
 
 async def test_a_source_without_the_api_is_not_asked_about_what_its_tags_show(

@@ -5,6 +5,8 @@ from typing import Literal
 
 import pytest
 
+from app.domain.reference import Digest, Reference
+from app.domain.report import Tally
 from app.sync.dry_run import DryRun
 from app.sync.known_blobs import KnownBlobs
 from tests.support.fake_registry import FakeRegistry, Respond, on
@@ -68,6 +70,49 @@ async def test_what_an_earlier_copy_would_have_brought_is_not_sent_twice(
     ]
     assert (first.bytes_total, first.bytes_done) == (sum(part.size for part in IMAGE.blobs), 0)
     assert second.bytes_done == second.bytes_total
+
+
+@pytest.mark.parametrize("is_forced", [True, False])
+async def test_a_layer_that_no_repository_has_any_more_is_to_be_sent(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, *, is_forced: bool
+) -> None:
+    """Whatever is remembered of it: by this process, or only by earlier jobs."""
+    lost = IMAGE.blobs[-1]
+    here.load("app", IMAGE, "1")
+    bench.dry_run = None
+    repositories = ["one", "two"]
+    places = [there.reference(name, "1") for name in repositories]
+    for place in places:
+        await bench.copy(here.reference("app", "1"), place)
+    for name in repositories:
+        del there.content.repository(name).blobs[lost.digest]
+    if not is_forced:
+        bench.known = KnownBlobs()
+        bench.known.seed([(Reference.parse(place).repository, Digest(lost.digest)) for place in places])
+        places, repositories = [there.reference("three", "1")], ["three"]
+
+    async def tallies() -> list[Tally]:
+        copies = [await bench.copy(here.reference("app", "1"), place, force=is_forced) for place in places]
+        return [result.tally for results in copies for result in results]
+
+    bench.dry_run = DryRun()
+    to_send = sum(tally.bytes_total - tally.bytes_done for tally in await tallies())
+    bench.dry_run = None
+    assert to_send == sum(tally.bytes_transferred for tally in await tallies()) >= lost.size
+    assert is_forced is (to_send == lost.size), "the other repository mounts it from the first"
+    assert [there.content.blob(name, lost.digest) for name in repositories] == [lost.data] * len(repositories)
+
+
+async def test_who_may_not_look_where_a_mount_would_come_from_sends(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", IMAGE, "1")
+    there.load("closed", IMAGE, "1")
+    closed = Reference.parse(there.reference("closed", "1")).repository
+    bench.known.seed([(closed, Digest(part.digest)) for part in IMAGE.blobs])
+    there.faults.add(Respond(403), matching=on("blob", repository="closed"), times=None)
+    [result] = await bench.copy(here.reference("app", "1"), there.reference("app", "1"))
+    assert (result.error, result.tally.bytes_done) == (None, 0)
 
 
 async def test_what_is_not_there_is_said(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:

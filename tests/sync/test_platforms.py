@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from app.domain.report import CopyResult
 from app.domain.request import PlatformMode
 from tests.conftest import Namespace
 from tests.support.fake_registry import FakeRegistry, Quirks, fake_registry
-from tests.support.images import oci_image, oci_index
+from tests.support.images import Manifest, oci_image, oci_index
 from tests.sync.workbench import Workbench, asked, workbench
 from tests.sync.zoo import with_attestation, without_platform
 
@@ -133,6 +134,55 @@ async def test_a_platform_that_no_index_below_has_is_told_of_nested_ones_too(
     assert warning.first == (f"{here.reference('app', '1')} (linux/s390x)",)
     again = await choose(bench, here, there, "linux/amd64", "linux/s390x", mode=mode)
     assert (again.outcome, again.warnings) == ("up_to_date", some.warnings)
+
+
+@pytest.mark.parametrize("outer", [INDEX, oci_index([oci_index([AMD]), oci_index([ARM])])], ids=["flat", "nested"])
+async def test_a_platform_that_is_missing_is_told_with_each_run_of_a_rewritten_index(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, outer: Manifest
+) -> None:
+    here.load("app", outer, "1")
+    first, second = [await choose(bench, here, there, "linux/amd64", "linux/s390x", mode="rewrite") for _ in range(2)]
+    assert (first.outcome, second.outcome) == ("copied", "up_to_date")
+    assert [warning.code for warning in first.warnings] == ["platform_missing"]
+    assert second.warnings == first.warnings
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+async def test_several_images_for_a_single_one_are_told_at_any_depth(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry, *, is_nested: bool
+) -> None:
+    six, seven = (oci_image("x", platform=f"linux/arm/v{number}") for number in (6, 7))
+    here.load("app", oci_index([six, oci_index([seven]) if is_nested else seven]), "1")
+    places = Reference.parse(here.reference("app", "1")), (Reference.parse(there.reference("app", "1")),)
+    [several] = await bench.copy_planned(PlannedCopy(*places, (Platform.parse("linux/arm"),), "single"))
+    assert several.error is not None
+    assert several.error.code == "platform_mismatch"
+    assert "linux/arm/v6, linux/arm/v7" in several.error.message
+    [one] = await bench.copy_planned(PlannedCopy(*places, (Platform.parse("linux/arm/v7"),), "single"))
+    assert (one.outcome, one.destination_digest) == ("copied", seven.digest)
+
+
+async def test_an_index_that_is_listed_many_times_at_each_depth_is_made_once(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    index = oci_index([AMD, ARM])
+    here.load("app", index)
+    for _ in range(5):
+        index = oci_index([replace(index, children=())] * 200)
+        here.load("app", replace(index, children=()), "1")
+    result = await choose(bench, here, there, "linux/amd64", mode="rewrite")
+    assert (result.outcome, len(there.content.repository("app").manifests)) == ("copied", 7)
+
+
+async def test_a_refusal_of_a_nested_index_without_children_says_what_helps(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    there.change(sparse_allowed=False)
+    here.load("app", oci_index([oci_index([AMD, ARM])]), "1")
+    refused = await choose(bench, here, there, "linux/amd64", mode="sparse")
+    assert refused.error is not None
+    assert refused.error.code == "manifest_rejected"
+    assert "use platform_mode rewrite" in refused.error.message
 
 
 async def test_what_was_left_out_of_a_nested_index_comes_when_it_is_wanted(
