@@ -10,10 +10,16 @@ from typing import Literal
 from app.domain.access import Caller
 from app.domain.errors import TooManyError
 
-Kind = Literal["wait", "events", "plan"]
-MOST: dict[Kind, int] = {"wait": 500, "events": 500, "plan": 2}
-"""Waiting requests, open event streams and plans of one caller; a plan asks two registries about every image."""
-_WORDS: dict[Kind, str] = {"wait": "requests that wait for a job", "events": "event streams", "plan": "plans"}
+Kind = Literal["wait", "events", "plan", "import"]
+MOST: dict[Kind, int] = {"wait": 500, "events": 500, "plan": 2, "import": 1}
+"""Waiting requests, open event streams, plans and imports of one caller; a plan asks two registries about every image,
+and an import may take hundreds of MiB while it is read."""
+_WORDS: dict[Kind, str] = {
+    "wait": "requests that wait for a job",
+    "events": "event streams",
+    "plan": "plans",
+    "import": "import",
+}
 RETRY_SECONDS = 5
 
 

@@ -19,6 +19,7 @@ from app.api.dependencies import (
     PolicyWriter,
     TheService,
     WaitQuery,
+    caller_limits,
     page_answer,
 )
 from app.api.import_body import ImportQuery, import_body
@@ -110,9 +111,10 @@ async def import_policies(
     or nothing; a registry that is entered already stays as it is.
     """
     content_type, content = request.headers.get("Content-Type", ""), await request.body()
-    body = await asyncio.to_thread(import_body, content, content_type=content_type, query=query)
-    as_job = body.as_ == "job"
-    done = await service.imports.take_over(body.read, dry_run=query.dry_run, as_job=as_job, caller=caller)
+    with caller_limits(request).hold(caller, "import"):
+        body = await asyncio.to_thread(import_body, content, content_type=content_type, query=query)
+        as_job = body.as_ == "job"
+        done = await service.imports.take_over(body.read, dry_run=query.dry_run, as_job=as_job, caller=caller)
     headers = {"Location": f"/v1/jobs/{done.jobs[0].id}"} if len(done.jobs) == 1 else {}
     status = 202 if done.jobs else 201 if done.has_made_something else 200
     return await asyncio.to_thread(lambda: JsonResponse(ImportOut.of(done), status_code=status, headers=headers))

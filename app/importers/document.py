@@ -7,6 +7,7 @@ is counted, so that a few lines can't grow into gigabytes.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -196,9 +197,10 @@ class _Tree:
             key = self._node(child, events, path=path, depth=depth + 1)
             if key.text is None:
                 raise unreadable(self.name, f"line {key.line}: a key is not a text")
-            value = self._node(event or next(_children(events)), events, path=_join(path, key.text), depth=depth + 1)
+            event = event or next(_children(events))
+            value = self._node(event, events, path=_join(path, key.text), depth=depth + 1)
             if self.wanted and key.text not in self.wanted and not _has_nodes(value):
-                self.count -= value.size + 1
+                self.count -= 0 if isinstance(event, yaml.AliasEvent) else value.size + 1  # looked through once more
                 continue
             if key.text == "<<" and key.is_plain:
                 pairs[:0] = _merged(value)
@@ -247,8 +249,8 @@ def _merged(value: Node) -> list[tuple[str, Node]]:
 
 
 def _mapping(path: str, line: int | None, pairs: list[tuple[str, Node]]) -> Node:
-    keys = [key for key, _ in pairs]
-    repeated = tuple(sorted({key for key in keys if keys.count(key) > 1})) if len(set(keys)) < len(keys) else ()
+    counts = Counter(key for key, _ in pairs)
+    repeated = tuple(sorted(key for key, count in counts.items() if count > 1)) if len(counts) < len(pairs) else ()
     size = 1 + sum(node.size for _, node in pairs)
     return Node(path, line, fields=dict(pairs), repeated=repeated, size=size)
 

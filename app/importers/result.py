@@ -37,6 +37,8 @@ from app.importers.document import Node, unreadable
 POLICY_RULES = 1_000
 """Rules of one policy: what can still be read, edited and put back as one body of a request."""
 MAX_IMPORTED = 50_000
+MAX_POLICIES = 1_000
+"""All of them are made in one transaction, for which other writers wait on SQLite: 3 ms each."""
 """Rules that one file may become, and notes of it: what one answer can show, and a process hold."""
 MAX_POLICY_NAME = 57
 """Room for the number behind a name that several policies would have."""
@@ -208,6 +210,8 @@ class Draft:
         policies: dict[str, Policy] = {}
         for group, rules in self._rules.items():
             for start in range(0, len(rules), POLICY_RULES):
+                if len(policies) >= MAX_POLICIES:
+                    raise unreadable(self._name, f"it comes to more than {MAX_POLICIES} policies; divide it")
                 name = self._policy_name(group, policies)
                 policies[name] = Policy(
                     name=name,

@@ -127,9 +127,10 @@ class ImportingService:
 
     async def _fitted(self, session: Session, found: ImportResult) -> ImportResult:
         """Fit what was read to what is there already."""
-        taken = [policy.name for policy in found.policies if await PolicyStore(session).find(policy.name) is not None]
-        if taken:
-            message = f"there is a policy {taken[0]!r} already; choose another `name`"
+        names = [policy.name for policy in found.policies]
+        if taken := await PolicyStore(session).find_names(names):
+            first = min(taken, key=names.index)
+            message = f"there is a policy {first!r} already; choose another `name`"
             raise ConflictError(message, code="name_conflict")
         known = {
             existing.entry.name: existing.entry for existing in await RegistryStore(session, self._sealer).list_stored()

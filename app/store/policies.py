@@ -57,6 +57,10 @@ class PolicyStore:
         row = (await self._session.execute(_with_last_job().where(_policies.c.name == name))).one_or_none()
         return None if row is None else _stored(row)
 
+    async def find_names(self, names: Collection[str]) -> set[str]:
+        """Return which of these names are taken."""
+        return set(await self._session.scalars(select(_policies.c.name).where(_policies.c.name.in_(names))))
+
     async def get(self, name: str, *, for_update: bool = False) -> StoredPolicy:
         """Read a policy; raise `NotFoundError`."""
         existing = await self.find(name, for_update=for_update)

@@ -304,8 +304,8 @@ class Publisher:
             self._known.forget_repository(target.repository)
             is_blob = not _BLOB_MISSING.isdisjoint(error.spec_codes)
             blobs = [blob.digest for blob in manifest.blobs] if is_blob else []
-            is_news = self._known.doubt_mounts(target.repository, blobs)
-            may_mend = (self._is_first_attempt or is_news) and not _foreign(manifest)
+            is_mount_wrong = self._known.doubt_mounts(target.repository, blobs)
+            may_mend = (self._is_first_attempt or is_mount_wrong) and not _foreign(manifest)
             error.temporary = error.temporary or may_mend
 
 

@@ -164,13 +164,12 @@ class KnownBlobs:
             self._found_by_mount.popitem(last=False)
 
     def doubt_mounts(self, repository: Repository, lacking: Iterable[Digest]) -> bool:
-        """Ask by mounts no more where one found a blob that a repository lacks; return whether that is new.
+        """Ask by mounts no more where one found a blob that a repository lacks; return whether one did.
 
         - `lacking`: what the registry may have meant when it refused a manifest for a blob it does not have
         """
-        found = (self._found_by_mount.get((repository, digest), _LONG_AGO) for digest in lacking)
-        is_wrong = any(self._clock() - when < FRESH_SECONDS for when in found)
-        if not is_wrong or not self.answers_by_mount(repository.registry):
+        found = [self._found_by_mount.pop((repository, digest), _LONG_AGO) for digest in lacking]
+        if not any(self._clock() - when < FRESH_SECONDS for when in found):
             return False
         self.note_answers_by_mount(repository.registry, does=False)
         return True

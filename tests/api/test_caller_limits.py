@@ -29,6 +29,7 @@ def test_a_caller_has_so_many_open_and_others_as_many() -> None:
 async def test_who_has_too_much_open_is_told_when_to_come_again(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MOST, "wait", 1)
     monkeypatch.setitem(MOST, "plan", 0)
+    monkeypatch.setitem(MOST, "import", 0)
     job = await api.submit(source="src.example.com/app:1")
     url = f"/v1/jobs/{job['id']}"
     asked = {asyncio.create_task(api.client.get(url, params={"wait": "30s"})) for _ in range(2)}
@@ -41,6 +42,10 @@ async def test_who_has_too_much_open_is_told_when_to_come_again(api: Api, monkey
     assert [(await task).json()["state"] for task in waiting] == ["cancelled"]
     body = {"source": "src.example.com/app:1", "destination": "dst.example.com/app"}
     assert (await api.client.post("/v1/plan", json=body)).status_code == 429
+    imported = await api.client.post(
+        "/v1/policies/import", params={"format": "list"}, json={"config": "a.example.com/x:1"}
+    )
+    assert imported.status_code == 429
 
 
 async def test_the_last_key_that_may_do_everything_stays(api: Api) -> None:

@@ -32,6 +32,20 @@ def test_scalars_stay_the_text_they_were_written_as(text: str) -> None:
     assert plain(read_document(text, name="test")) == {"a": ["1.10", "on", "~", "x", "0x10"]}
 
 
+def test_keys_that_are_repeated_cost_no_more_than_others() -> None:
+    """Read within a second; it took an hour where each key was counted for itself."""
+    text = "{" + ",".join(f'"k{number}":1' for number in range(150_000)) + ',"k7":2,"k7":3}'
+    node = read_document(text, name="test")
+    assert (node.repeated, node.get("k7").text) == (("k7",), "3")
+
+
+def test_aliases_of_what_is_not_wanted_count_as_often_as_they_are_looked_through() -> None:
+    many = ",".join("a" * 9_000)
+    text = f"big: &b [{many}]\n" + "".join(f"z{number}: *b\n" for number in range(200_000))
+    with pytest.raises(InvalidRequestError, match="more values than may be read"):
+        read_documents(text, name="test", wanted=frozenset({"image"}))
+
+
 def test_json_may_be_indented_with_tabs_and_its_numbers_stay_as_written() -> None:
     node = read_document('{\n\t"a": 1.10,\n\t"b": [true, null, "null", "\\ud83d\\ude00"]\n}', name="test")
     assert plain(node) == {"a": "1.10", "b": ["true", "null", "null", "\U0001f600"]}

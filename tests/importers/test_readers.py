@@ -287,6 +287,13 @@ def test_rules_with_the_same_options_are_one_request() -> None:
     assert [note.path for note in policies.job_notes] == ["[1]"]
 
 
+def test_more_policies_than_are_made_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.importers.result.MAX_POLICIES", 2)
+    with pytest.raises(InvalidRequestError, match="more than 2 policies") as refused:
+        read("harbor/policies")
+    assert refused.value.code == "import_unreadable"
+
+
 @pytest.mark.parametrize("line", ["a{0}:1", "a{0} b c"])
 def test_a_list_of_more_lines_than_an_import_takes_is_refused(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     monkeypatch.setattr("app.importers.result.MAX_IMPORTED", 100)

@@ -398,12 +398,20 @@ def _postgres_engine(url: str, pool_size: int, application: str) -> AsyncEngine:
 
 
 def _begins(connection: Connection) -> bool:
-    """Begin a transaction; return False where the connection is lost. What else is wrong the first statement says."""
+    """Begin a transaction; return False where this connection can't.
+
+    A connection on which that was cut off is closed: asyncpg would take what begins next for a part of it, and its
+    commit would be none.
+    """
     adapted: Any = connection.connection.dbapi_connection
     try:
         await_only(adapted._start_transaction())  # noqa: SLF001 — what the first statement would do
-    except (OSError, EmulatedDBAPIException):
-        return not adapted.driver_connection.is_closed()
+    except BaseException as error:
+        is_slow = isinstance(error, TimeoutError)  # so would another one be
+        if isinstance(error, OSError | EmulatedDBAPIException) and not is_slow:
+            return False
+        connection.invalidate()
+        raise
     return True
 
 

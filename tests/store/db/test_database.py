@@ -144,6 +144,30 @@ async def test_cancelled_writers_leave_the_database_usable(database: Database) -
     assert "last" in await names(database)
 
 
+async def test_what_is_committed_after_a_cancelled_transaction_is_committed(
+    database: Database, database_url: str
+) -> None:
+    """One that was cut off while it began left its connection in a state in which commits were none."""
+    written = []
+    for steps in range(90):
+        cancelled = asyncio.create_task(_write(database, f"cancelled-{steps}"))
+        for _ in range(steps % 30):
+            await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
+        await _write(database, f"written-{steps}")
+        written.append(f"written-{steps}")
+        assert written[-1] in await names(database)
+    other = Database(database_url)
+    assert {name for name in await names(other) if name.startswith("written")} == set(written)
+    await other.aclose()
+
+
+async def _write(database: Database, name: str) -> None:
+    async with database.transaction() as session:
+        await record(session, name)
+
+
 async def test_a_reading_sees_one_moment(database: Database) -> None:
     async with database.reading() as session:
         before = (await session.execute(select(workers.c.id))).all()
