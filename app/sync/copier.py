@@ -468,11 +468,14 @@ class Attempt:
             lacked.update(target for companion in companions for target in companion.targets)
             await self._push_companions(companions)
             await self._note_completeness(doubtful, root.digest, is_sparse=_is_sparse(bundle))
-        return [
+        repaired = [
             target
             for target in doubtful
             if target.is_alive and (target in lacked or target.progress.sent_blobs > before[target])
         ]
+        for target in repaired:
+            target.progress.companions |= self._companions.found[target]
+        return repaired
 
     async def _lacks_children(self, comparison: Comparison, target: DestinationState) -> bool:
         """Return whether an index that is there was left without children that are wanted now.

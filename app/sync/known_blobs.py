@@ -200,10 +200,13 @@ class KnownBlobs:
         self._news.pop((repository, digest), None)
 
     def forget_repository(self, repository: Repository) -> None:
-        """Believe nothing any more of what a repository holds: something of it turned out to be gone."""
+        """Believe nothing any more of what a repository holds: something of it turned out to be gone.
+
+        It stays a place to mount from, as what earlier jobs saw is.
+        """
         for (registry, digest), places in self._places.items():
-            if registry == repository.registry and repository.path in places:
-                del places[repository.path]
+            if registry == repository.registry and places.get(repository.path, _LONG_AGO) != _LONG_AGO:
+                places[repository.path] = _LONG_AGO
                 self._news.pop((repository, digest), None)
                 self._tell(repository, digest, is_there=False)
 

@@ -158,6 +158,34 @@ async def test_what_a_destination_lost_is_healed_by_force(
     assert {AMD.digest, sbom.digest} < set(held.manifests)
 
 
+async def test_a_repository_that_lost_a_layer_is_still_mounted_from(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", AMD, "1")
+    places = [there.reference(name, "1") for name in ("one", "two")]
+    await bench.copy(here.reference("app", "1"), places[0])
+    lost, kept = AMD.blobs[:2]
+    del there.content.repository("one").blobs[lost.digest]
+    await bench.copy(here.reference("app", "1"), places[0], force=True)
+    [result] = await bench.copy(here.reference("app", "1"), places[1])
+    assert (result.tally.blobs_mounted, result.tally.bytes_transferred) == (len(AMD.blobs), 0)
+    assert there.content.blob("two", kept.digest) == kept.data
+
+
+async def test_all_that_belongs_to_an_image_that_is_repaired_counts(
+    bench: Workbench, here: FakeRegistry, there: FakeRegistry
+) -> None:
+    here.load("app", AMD, "1")
+    referrers = [artifact(name, subject=AMD) for name in ("sbom", "signature")]
+    for referrer in referrers:
+        here.load("app", referrer)
+    source, place = here.reference("app", "1"), there.reference("app", "1")
+    await bench.copy(source, place)
+    del there.content.repository("app").manifests[referrers[0].digest]
+    [result] = await bench.copy(source, place, force=True)
+    assert (result.reason, set(result.companions.first)) == (REPAIRED, {referrer.digest for referrer in referrers})
+
+
 async def test_force_asks_for_each_blob_once(bench: Workbench, here: FakeRegistry, there: FakeRegistry) -> None:
     here.load("app", AMD, "1", "2")
     for tag in ("1", "2"):

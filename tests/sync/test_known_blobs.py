@@ -85,6 +85,7 @@ def test_a_repository_is_forgotten_whole_and_no_other(known: KnownBlobs) -> None
     assert known.is_present(OTHER, BLOB)
     assert known.is_present(FAR, BLOB)
     assert (APP, BLOB) not in known.take_news()
+    assert "app" in known.mount_candidates(OTHER, BLOB)  # what is still there is not sent once more
 
 
 def test_news_are_handed_out_once_and_bounded(known: KnownBlobs) -> None:
