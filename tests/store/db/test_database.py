@@ -150,12 +150,12 @@ async def test_what_is_committed_after_a_cancelled_transaction_is_committed(
     """One that was cut off while it began left its connection in a state in which commits were none."""
     written = []
     for steps in range(90):
-        cancelled = asyncio.create_task(_write(database, f"cancelled-{steps}"))
+        cancelled = asyncio.create_task(_record_one(database, f"cancelled-{steps}"))
         for _ in range(steps % 30):
             await asyncio.sleep(0)
         cancelled.cancel()
         await asyncio.gather(cancelled, return_exceptions=True)
-        await _write(database, f"written-{steps}")
+        await _record_one(database, f"written-{steps}")
         written.append(f"written-{steps}")
         assert written[-1] in await names(database)
     other = Database(database_url)
@@ -163,7 +163,7 @@ async def test_what_is_committed_after_a_cancelled_transaction_is_committed(
     await other.aclose()
 
 
-async def _write(database: Database, name: str) -> None:
+async def _record_one(database: Database, name: str) -> None:
     async with database.transaction() as session:
         await record(session, name)
 
