@@ -150,15 +150,16 @@ def test_a_package_is_its_docstring(project: Path) -> None:
 
 
 def test_a_map_of_a_package_has_all_its_modules_and_no_other(project: Path) -> None:
-    """The docstring of a package that names files is what a newcomer reads first."""
+    """The docstring of a package is what a newcomer reads first; it names files `so.py` and packages `so/`."""
     wrong = []
     for init in (project / "app").rglob("__init__.py"):
         text = ast.get_docstring(ast.parse(init.read_text())) or ""
-        there = {path.stem for path in init.parent.glob("*.py")} - {"__init__", "__main__"}
-        if named := set(re.findall(r"\b([a-z_0-9]+)\.py\b", text)):
-            lacking = there - set(re.findall(r"[a-z_0-9]+", text))
-            wrong += [f"{init.relative_to(project)} lacks {name}" for name in sorted(lacking)]
-            wrong += [f"{init.relative_to(project)} names {name}" for name in sorted(named - there)]
+        there = {path.name for path in init.parent.glob("*.py")} - {"__init__.py", "__main__.py"}
+        packages = {f"{path.parent.name}/" for path in init.parent.glob("*/__init__.py")}
+        named = set(re.findall(r"(?<![\w/])[a-z_0-9]+(?:\.py\b|/(?![\w.]))", text))
+        folders = {name for name in named if (init.parent / name).is_dir()} - packages  # of pages, style sheets …
+        wrong += [f"{init.relative_to(project)} lacks {name}" for name in sorted((there | packages) - named)]
+        wrong += [f"{init.relative_to(project)} names {name}" for name in sorted(named - there - packages - folders)]
     assert not wrong
 
 

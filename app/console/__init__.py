@@ -7,4 +7,5 @@ services as the API does, with the caller's scopes.
     job_pages.py       jobs, plans, images; commands.py: a job as lines for a terminal
     settings_pages.py  registries, policies, subscriptions, keys
     formatting.py      times, sizes and states as pages show them
+    templates/, static/   pages; style sheet and scripts
 """
