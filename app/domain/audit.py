@@ -13,9 +13,6 @@ from pydantic import BaseModel, SecretStr
 
 from app.domain.access import AUDIT_CONTEXT, AuditContext
 
-HIDDEN = "**********"
-"""What pydantic writes in the place of a `SecretStr`."""
-
 
 class AuditAction(StrEnum):
     """What was done, to what."""

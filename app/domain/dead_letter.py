@@ -16,7 +16,7 @@ FAILING_FOR = timedelta(days=2)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class AttemptOutcome:
     """How one attempt ended: with an HTTP status, or with the code of what kept it from one."""
 
     status: int | None = None
@@ -43,7 +43,7 @@ class Outcome:
         return self.status == 410 and self.error is None  # noqa: PLR2004 — as above; mail servers have codes of their own
 
 
-def rest_after(attempts: int, outcome: Outcome, *, chance: float) -> timedelta | None:
+def rest_after(attempts: int, outcome: AttemptOutcome, *, chance: float) -> timedelta | None:
     """Return how long a delivery rests after its n-th attempt failed; None when it is given up.
 
     `chance` is a random number from 0 to 1.

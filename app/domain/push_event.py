@@ -97,7 +97,7 @@ class IgnoredEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class HookDelivery:
     """What one delivery of a sender says: the pushes in it, and what else was in it."""
 
     events: tuple[PushEvent, ...] = ()

@@ -28,7 +28,7 @@ _REPOSITORY = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _DIGEST_HEX = {"sha256": 64, "sha512": 128}
 _HEX = re.compile(r"[0-9a-f]+")
-_MAX_PORT = 65_535
+MAX_PORT = 65_535
 DIGEST_TAG_KINDS = ("sig", "att", "sbom")
 _FALLBACK_TAG = re.compile(r"sha(?:256|512)-[0-9a-f]{64}")
 _DIGEST_TAG = re.compile(rf"sha256-[0-9a-f]{{64}}\.(?:{'|'.join(DIGEST_TAG_KINDS)})")
@@ -64,7 +64,7 @@ class Registry(_Word):
         """Check and normalise; raise `InvalidReferenceError`."""
         host = value.lower()
         name, port = _split_port(host)
-        if not _is_host(name) or (port is not None and not 1 <= port <= _MAX_PORT):
+        if not _is_host(name) or (port is not None and not 1 <= port <= MAX_PORT):
             message = f"{_shown(value)} is not a registry host"
             raise InvalidReferenceError(message, code="invalid_host")
         return super().__new__(cls, DOCKER_HUB if host in DOCKER_HUB_ALIASES else host)

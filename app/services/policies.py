@@ -14,6 +14,7 @@ from app.domain.policy import Policy, StoredPolicy, next_run
 from app.jobs.policy_jobs import PolicyJobs
 from app.observability import get_logger
 from app.services.admission import Admission, check_sees_policy
+from app.services.versions import check_version
 from app.store.audit import AuditStore
 from app.store.db.database import Database, Session
 from app.store.db.paging import Page, PageRequest
@@ -69,7 +70,7 @@ class PolicyService:
         async with self._database.transaction() as session:
             store = PolicyStore(session)
             existing = await store.find(policy.name, for_update=True)
-            _check_version(existing, expected_version)
+            check_version(existing, expected_version)
             if has_to_be_new and existing is not None:
                 raise ConflictError("there is such a policy", code="precondition_failed")
             await keep(session, policy, existing, now=self._now(), caller=caller)
@@ -82,7 +83,7 @@ class PolicyService:
         await self._admission.check_policy(policy, caller=caller)
         async with self._database.reading() as session:
             existing = await PolicyStore(session).find(policy.name)
-        _check_version(existing, expected_version)
+        check_version(existing, expected_version)
         now = self._now()
         due_at = _due_at(policy, existing, now=now)
         if existing is None:
@@ -95,7 +96,7 @@ class PolicyService:
         async with self._database.transaction() as session:
             store = PolicyStore(session)
             existing = await store.get(name, for_update=True)
-            _check_version(existing, expected_version)
+            check_version(existing, expected_version)
             await store.delete(name)
             details = changes(existing.policy, None)
             await AuditStore(session).add(
@@ -146,9 +147,3 @@ def _due_at(policy: Policy, existing: StoredPolicy | None, *, now: datetime) -> 
         return next_run(policy, now)
     is_as_due = (policy.schedule, policy.enabled) == (existing.policy.schedule, existing.policy.enabled)
     return existing.next_run_at if is_as_due else next_run(policy, now)
-
-
-def _check_version(existing: StoredPolicy | None, expected: int | None) -> None:
-    if expected is not None and (existing is None or existing.version != expected):
-        state = f"it is at version {existing.version} now" if existing else "there is none now"
-        raise ConflictError(f"{state}; read it again", code="precondition_failed")

@@ -23,6 +23,7 @@ from app.registry.auth.identities import refusal_of_login
 from app.registry.creation import refusal_of_creation
 from app.security import Sealer
 from app.services.admission import Admission, check_holds_registry, check_sees_registry
+from app.services.versions import check_version
 from app.store.audit import AuditStore
 from app.store.db.database import Database, Session
 from app.store.policies import PolicyStore
@@ -123,7 +124,7 @@ class RegistryService:
             existing = await store.find_stored(entry.name, for_update=True)
             if existing is not None:
                 check_holds_registry(existing.entry, caller)
-            _check_version(existing, expected_version)
+            check_version(existing, expected_version)
             if missing := missing_secrets(entry, existing.entry if existing else None):
                 raise _secrets_required(missing, entry, existing.entry if existing else None)
             opened = await store.find(entry.name) if existing and _lacks_secrets(entry) else None
@@ -144,7 +145,7 @@ class RegistryService:
             store = RegistryStore(session, self._sealer)
             existing = await store.get_stored(name, for_update=True)
             check_holds_registry(existing.entry, caller)
-            _check_version(existing, expected_version)
+            check_version(existing, expected_version)
             if not is_forced:
                 await _check_unused(session, existing.entry, await store.list_stored())
             await store.delete(name)
@@ -278,9 +279,3 @@ def _secrets_required(
         detail = "this has to be sent again: what is stored is for another user or kind of login"
     errors = tuple(FieldError(place, "secret_required", detail) for place in places)
     return InvalidRequestError(detail, errors=errors, code="secret_required")
-
-
-def _check_version(existing: StoredRegistry | None, expected: int | None) -> None:
-    if expected is not None and (existing is None or existing.version != expected):
-        state = f"it is at version {existing.version} now" if existing else "there is none now"
-        raise ConflictError(f"{state}; read it again", code="precondition_failed")

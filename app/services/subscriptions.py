@@ -32,6 +32,7 @@ from app.domain.notify_url import is_masked, sealed_token, shown_url
 from app.observability import get_logger
 from app.security import Sealer
 from app.services.admission import Admission
+from app.services.versions import check_version
 from app.store.audit import AuditStore
 from app.store.db.database import Database, Session
 from app.store.db.paging import Page, PageRequest
@@ -113,7 +114,7 @@ class SubscriptionService:
         async with self._database.transaction() as session:
             store = SubscriptionStore(session)
             before = await store.find(name, for_update=True)
-            _check_version(before, expected_version)
+            check_version(before, expected_version)
             subscription, has_new_url = self._with_url(subscription, before)
             needs_none = subscription.is_email or secret is not None or (before is not None and before.secrets)
             made = None if needs_none else self._make_secret()
@@ -138,7 +139,7 @@ class SubscriptionService:
         async with self._database.transaction() as session:
             store = SubscriptionStore(session)
             before = await store.get(name, for_update=True)
-            _check_version(before, expected_version)
+            check_version(before, expected_version)
             await store.delete(name)
             entry = AuditEntry(
                 self._now(),
@@ -255,9 +256,3 @@ def with_new_secret(
     """Return the secrets with a new one first; older ones end at `ends_at`, and at most `MAX_SECRETS` stay."""
     older = (StoredSecret(one.token, min(one.ends_at or ends_at, ends_at)) for one in known)
     return (StoredSecret(token), *[one for one in older if one.is_good(now)][: MAX_SECRETS - 1])
-
-
-def _check_version(existing: StoredSubscription | None, expected: int | None) -> None:
-    if expected is not None and (existing is None or existing.version != expected):
-        state = f"it is at version {existing.version} now" if existing else "there is none now"
-        raise ConflictError(f"{state}; read it again", code="precondition_failed")

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Row, Select, delete, select, update
 
-from app.domain.dead_letter import Outcome
+from app.domain.dead_letter import AttemptOutcome
 from app.domain.errors import NotFoundError
 from app.domain.notification import Delivery, DeliveryFilter, DeliveryState, EventType
 from app.store.db.column_types import is_id
@@ -85,7 +85,7 @@ class DeliveryStore:
         )
 
     async def record(
-        self, claim: ClaimedDelivery, outcome: Outcome, *, state: DeliveryState, due_at: datetime, now: datetime
+        self, claim: ClaimedDelivery, outcome: AttemptOutcome, *, state: DeliveryState, due_at: datetime, now: datetime
     ) -> bool:
         """Note how an attempt ended; return False where the claim was overtaken and nothing is noted."""
         locked = (_deliveries.c.number == claim.number) & (_deliveries.c.fence == claim.fence)

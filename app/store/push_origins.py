@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,6 +14,7 @@ from app.store.db.database import insert_into
 from app.store.tables.declarative import table_of
 from app.store.tables.jobs import ImageRow, JobRow
 from app.store.tables.policies import PushOriginRow
+from app.store.units import destination_key
 
 _origins = table_of(PushOriginRow)
 _images = table_of(ImageRow)
@@ -42,13 +42,14 @@ class PushOriginStore:
     async def put(self, destination: str, *, job_id: str, chain: tuple[str, ...], now: datetime) -> None:
         """Note what leads to a destination, in the place of what did before."""
         statement = insert_into(self._session, _origins)
-        statement = statement.values(key=_key(destination), job_id=job_id, chain=list(chain), written_at=now)
+        statement = statement.values(key=destination_key(destination), job_id=job_id, chain=list(chain), written_at=now)
         changed = {name: statement.excluded[name] for name in ("job_id", "chain", "written_at")}
         await self._session.execute(statement.on_conflict_do_update(index_elements=["key"], set_=changed))
 
     async def find(self, destination: str) -> PushOrigin | None:
         """Read what led to a destination last."""
-        row = (await self._session.execute(select(_origins).where(_origins.c.key == _key(destination)))).one_or_none()
+        last = select(_origins).where(_origins.c.key == destination_key(destination))
+        row = (await self._session.execute(last)).one_or_none()
         if row is None:
             return None
         image = (
@@ -65,7 +66,3 @@ class PushOriginStore:
     async def delete_before(self, moment: datetime) -> None:
         """Delete origins older than a moment."""
         await self._session.execute(delete(_origins).where(_origins.c.written_at < moment))
-
-
-def _key(destination: str) -> bytes:
-    return hashlib.blake2b(destination.encode(), digest_size=16).digest()

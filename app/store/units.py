@@ -256,7 +256,7 @@ class DestinationLockStore:
         """Lock what is free of these; return what is locked, with the number of the job that wrote it last, or 0."""
         if not destinations:
             return {}
-        keys = {_key(text): text for text in destinations}
+        keys = {destination_key(text): text for text in destinations}
         rows = [{"key": key, "unit_id": unit_id} for key in sorted(keys)]
         statement = insert_into(self._session, _locks)
         statement = statement.on_conflict_do_update(
@@ -274,7 +274,7 @@ class DestinationLockStore:
         """
         if not destinations:
             return
-        keys = sorted(_key(text) for text in destinations)
+        keys = sorted(destination_key(text) for text in destinations)
         mine = {"keys": keys, "of_unit": unit_id, "writer": written_by}
         gone = await self._session.execute(_DROP_LOCKS, mine)
         if len(gone.all()) < len(destinations):
@@ -322,5 +322,6 @@ def _unit(row: Row[Any]) -> Unit:
     )
 
 
-def _key(destination: str) -> bytes:
+def destination_key(destination: str) -> bytes:
+    """Return what rows about a destination tag are found by: short, however long its name is."""
     return hashlib.blake2b(destination.encode(), digest_size=16).digest()

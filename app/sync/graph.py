@@ -37,7 +37,7 @@ from app.sync.rewrite import MAX_DEPTH, none_left
 
 MAX_MANIFESTS = 5_000
 """In one copy; the largest real indexes have a few hundred."""
-MAX_MANIFEST_BYTES = 64 * 1024 * 1024
+MAX_MANIFESTS_BYTES = 64 * 1024 * 1024
 """Of all manifests of one copy together: they are held until they are pushed."""
 _ASKED_AT_ONCE = 8
 _PUT_AT_ONCE = 8
@@ -225,7 +225,7 @@ class Gatherer:
 
     def _count(self, manifest: Manifest) -> None:
         self._bytes += len(manifest.raw)
-        if len(self.seen) > MAX_MANIFESTS or self._bytes > MAX_MANIFEST_BYTES:
+        if len(self.seen) > MAX_MANIFESTS or self._bytes > MAX_MANIFESTS_BYTES:
             raise ContentError("there are too many manifests below this one", code="limit_exceeded")
 
 

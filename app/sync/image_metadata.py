@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from app.clock import parse_time
 from app.domain.errors import ContentError, RegistryError
@@ -27,10 +27,8 @@ from app.registry.client import RegistryClient
 from app.sync.destination import DestinationNote, DestinationNotes
 from app.sync.selection import ImageMetadata
 
-T = TypeVar("T", bound=Tag | Digest)
 CREATED = "org.opencontainers.image.created"
 """Annotation with a creation time (image spec, "Pre-Defined Annotation Keys")."""
-_ASKED_AT_ONCE = 8
 RENEWED_AFTER = timedelta(days=30)
 """How old the note of an image that is still asked for may become: well below what retention keeps."""
 CONFIG_TYPES = frozenset({"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"})

@@ -20,11 +20,11 @@ from app.domain.errors import HookError
 from app.domain.push_event import (
     BasicProof,
     BearerProof,
-    Delivery,
     Dialect,
     GoogleProof,
     HeaderProof,
     HmacProof,
+    HookDelivery,
     HookSettings,
     UrlTokenProof,
 )
@@ -49,7 +49,7 @@ from app.webhooks.dialects import (
 from app.webhooks.google_tokens import SigningKey, check_google_token
 from app.webhooks.payload import load_objects
 
-Parser = Callable[[bytes, Mapping[str, str]], Delivery]
+Parser = Callable[[bytes, Mapping[str, str]], HookDelivery]
 
 DIALECTS: Mapping[Dialect, Parser] = {
     Dialect.DISTRIBUTION: distribution.parse,
@@ -88,7 +88,7 @@ _USUAL_SIGNATURE = ("x-hub-signature-256", "sha256")
 """GitHub's, and Gitea's beside its own; what everybody else takes over."""
 
 
-def read(hook: HookSettings, delivery: RawDelivery) -> Delivery:
+def read(hook: HookSettings, delivery: RawDelivery) -> HookDelivery:
     """Read a delivery in its hook's format; raise `HookError` where it is not in that format."""
     return DIALECTS[hook.format](delivery.body, delivery.headers)
 

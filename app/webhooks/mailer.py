@@ -18,7 +18,7 @@ from typing import Literal
 import aiosmtplib
 from pydantic import SecretStr
 
-from app.domain.dead_letter import Outcome
+from app.domain.dead_letter import AttemptOutcome
 from app.net.address_guard import shared_tls_context
 
 ATTEMPT_SECONDS = 30.0
@@ -55,10 +55,10 @@ class Mailer:
         self._attempt_seconds = attempt_seconds
         self._tls = tls
 
-    async def send(self, email: EmailMessage, to: Sequence[str]) -> Outcome:
+    async def send(self, email: EmailMessage, to: Sequence[str]) -> AttemptOutcome:
         """Send an e-mail once; whatever goes wrong is the outcome, with the server's reply code where there is one."""
         if self.server is None:
-            return Outcome(error="email_not_set_up")
+            return AttemptOutcome(error="email_not_set_up")
         client = aiosmtplib.SMTP(
             hostname=self.server.host,
             port=self.server.port,
@@ -72,32 +72,34 @@ class Mailer:
             async with asyncio.timeout(self._attempt_seconds):
                 return await _hand_over(client, self.server, email, to=to)
         except TimeoutError:  # aiosmtplib's own is one
-            return Outcome(error="timeout")
+            return AttemptOutcome(error="timeout")
         except aiosmtplib.SMTPAuthenticationError as error:
-            return Outcome(error.code, error="login_refused")
+            return AttemptOutcome(error.code, error="login_refused")
         except aiosmtplib.SMTPRecipientsRefused as error:
-            return Outcome(error.recipients[0].code if error.recipients else None, error="refused")
+            return AttemptOutcome(error.recipients[0].code if error.recipients else None, error="refused")
         except aiosmtplib.SMTPResponseException as error:
-            return Outcome(error.code, error="refused")
+            return AttemptOutcome(error.code, error="refused")
         except (aiosmtplib.SMTPException, OSError) as error:
-            return Outcome(error="tls_error" if _is_tls(error) else "unreachable")
+            return AttemptOutcome(error="tls_error" if _is_tls(error) else "unreachable")
         finally:
             client.close()
 
 
-async def _hand_over(client: aiosmtplib.SMTP, server: MailServer, email: EmailMessage, *, to: Sequence[str]) -> Outcome:
+async def _hand_over(
+    client: aiosmtplib.SMTP, server: MailServer, email: EmailMessage, *, to: Sequence[str]
+) -> AttemptOutcome:
     await client.connect()
     await client.ehlo()
     if server.tls == "starttls":
         if not client.supports_extension("starttls"):
-            return Outcome(error="tls_error")  # whoever took it out of the answer wants the password in the clear
+            return AttemptOutcome(error="tls_error")  # taken out on the way: to have the password in the clear
         await client.starttls()
         await client.ehlo()
     if server.username is not None:
         await client.login(server.username, server.password.get_secret_value())
     refused, _ = await client.send_message(email, sender=server.sender.addr_spec, recipients=list(to))
     # What some have got is not sent again: that the others were refused stands beside it.
-    return Outcome(250, error="recipients_refused" if refused else None)
+    return AttemptOutcome(250, error="recipients_refused" if refused else None)
 
 
 def _is_tls(error: BaseException | None) -> bool:

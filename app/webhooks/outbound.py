@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpcore
 from standardwebhooks import Webhook
 
-from app.domain.dead_letter import Outcome
+from app.domain.dead_letter import AttemptOutcome
 from app.domain.notification import MessageFormat
 from app.net.address_guard import (
     AddressRules,
@@ -80,22 +80,22 @@ class Outbound:
             return f"{host} is not a public address; {_ALLOW_IT}"
         return None
 
-    async def send(self, url: str, body: str, headers: Mapping[str, str], *, now: datetime) -> Outcome:
+    async def send(self, url: str, body: str, headers: Mapping[str, str], *, now: datetime) -> AttemptOutcome:
         """Send a notification once; whatever goes wrong is the outcome."""
         if self.refusal(url):
-            return Outcome(error="address_refused")
+            return AttemptOutcome(error="address_refused")
         try:
             async with asyncio.timeout(self._attempt_seconds):
                 return await self._post(url, body.encode(), headers, now=now)
         except (TimeoutError, httpcore.TimeoutException):
-            return Outcome(error="timeout")
+            return AttemptOutcome(error="timeout")
         except HostRefusedError:
-            return Outcome(error="address_refused")
+            return AttemptOutcome(error="address_refused")
         except httpcore.ConnectError as error:
             is_tls = isinstance(error.__context__, ssl.SSLError)  # the pool takes the cause away, not the context
-            return Outcome(error="tls_error" if is_tls else "unreachable")
+            return AttemptOutcome(error="tls_error" if is_tls else "unreachable")
         except (httpcore.NetworkError, httpcore.ProtocolError, OSError):
-            return Outcome(error="unreachable")
+            return AttemptOutcome(error="unreachable")
 
     async def aclose(self) -> None:
         """Close what is open."""
@@ -103,13 +103,13 @@ class Outbound:
             await pool.aclose()
         self._pools.clear()
 
-    async def _post(self, url: str, body: bytes, headers: Mapping[str, str], *, now: datetime) -> Outcome:
+    async def _post(self, url: str, body: bytes, headers: Mapping[str, str], *, now: datetime) -> AttemptOutcome:
         sent = {"Host": urlsplit(url).netloc, "User-Agent": USER_AGENT, "Content-Length": str(len(body)), **headers}
         async with self._pool(url).stream("POST", url, headers=list(sent.items()), content=body) as answer:
             # Left unread: closing the stream closes the connection.
             named = next((value for name, value in answer.headers if name.lower() == b"retry-after"), b"")
             wait = retry_after_seconds(named.decode("latin-1"), now=now)
-            return Outcome(answer.status, retry_after_seconds=wait or None)
+            return AttemptOutcome(answer.status, retry_after_seconds=wait or None)
 
     def _pool(self, url: str) -> httpcore.AsyncConnectionPool:
         is_private = self._may_be_private(urlsplit(url).hostname or "")

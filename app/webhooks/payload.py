@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from app.domain.errors import HookError
-from app.domain.push_event import Delivery, Dialect, IgnoredEvent, IgnoredReason, PushEvent
+from app.domain.push_event import Dialect, HookDelivery, IgnoredEvent, IgnoredReason, PushEvent
 from app.domain.reference import Digest, InvalidReferenceError, Registry, Repository, Tag
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
@@ -180,9 +180,9 @@ class Reading:
         """Note something that is no push of a manifest."""
         self._ignored.append(IgnoredEvent(reason, _word(detail, limit=_MAX_DETAIL_LENGTH) or reason))
 
-    def delivery(self) -> Delivery:
+    def delivery(self) -> HookDelivery:
         """Hand over what was collected."""
-        return Delivery(tuple(self._events), tuple(self._ignored))
+        return HookDelivery(tuple(self._events), tuple(self._ignored))
 
 
 def _load(body: bytes | str) -> Any:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from app.concurrency import log_unavailable, retry_while_unavailable, wait_for_event
 from app.domain.audit import AuditAction, AuditEntry
-from app.domain.dead_letter import FAILING_FOR, Outcome, rest_after
+from app.domain.dead_letter import FAILING_FOR, AttemptOutcome, rest_after
 from app.domain.errors import UnavailableError
 from app.domain.notification import Delivery, DeliveryState, EventType, StoredSubscription
 from app.net.http_headers import PRODUCT
@@ -134,7 +134,7 @@ class Notifier:
         async with self._database.reading() as session:
             return await SubscriptionStore(session).find(name)
 
-    async def _attempt(self, claim: ClaimedDelivery, existing: StoredSubscription) -> Outcome:
+    async def _attempt(self, claim: ClaimedDelivery, existing: StoredSubscription) -> AttemptOutcome:
         delivery = claim.delivery
         described = {"registry_sync.subscription": delivery.subscription, "registry_sync.event": delivery.event}
         with span("notify", kind="client", parent=delivery.traceparent, attributes=described) as attempt_span:
@@ -145,33 +145,33 @@ class Notifier:
                 attempt_span.fail(outcome.reason)
         return outcome
 
-    async def _post(self, delivery: Delivery, existing: StoredSubscription) -> Outcome:
+    async def _post(self, delivery: Delivery, existing: StoredSubscription) -> AttemptOutcome:
         now, url = self._clock(), delivery.url or existing.subscription.url
         if url is None:
-            return Outcome(error="subscription_changed")  # while it was on its way: it is an e-mail's now
+            return AttemptOutcome(error="subscription_changed")  # while it was on its way: it is an e-mail's now
         try:
             secrets = open_secrets(self._sealer, existing, now=now)
             url = open_url(self._sealer, delivery.subscription, url)
         except UnavailableError as error:
-            return Outcome(error=error.code)
+            return AttemptOutcome(error=error.code)
         body = sent_body(delivery.body, delivery.format, public_url=self._public_url)
         headers = message_headers(body, delivery.format, message_id=delivery.id, secrets=secrets, now=now)
         if traceparent := current_traceparent() or delivery.traceparent:
             headers["traceparent"] = traceparent
         return await self._outbound.send(url, body, headers, now=now)
 
-    async def _mail(self, delivery: Delivery, existing: StoredSubscription) -> Outcome:
+    async def _mail(self, delivery: Delivery, existing: StoredSubscription) -> AttemptOutcome:
         server, to = self._mailer.server, existing.subscription.to
         if server is None:
-            return Outcome(error="email_not_set_up")
+            return AttemptOutcome(error="email_not_set_up")
         if not to:
-            return Outcome(error="subscription_changed")
+            return AttemptOutcome(error="subscription_changed")
         email = email_of(
             delivery.body, sender=server.sender, to=to, message_id=delivery.id, public_url=self._public_url
         )
         return await self._mailer.send(email, to)
 
-    async def _record(self, claim: ClaimedDelivery, outcome: Outcome, version: int) -> None:
+    async def _record(self, claim: ClaimedDelivery, outcome: AttemptOutcome, version: int) -> None:
         delivery, now = claim.delivery, self._clock()
         is_test = delivery.event is EventType.TEST
         rest = None if is_test else rest_after(delivery.attempts, outcome, chance=self._chance())
@@ -197,7 +197,7 @@ class Notifier:
         )
 
     async def _draw_conclusions(
-        self, session: Session, claim: ClaimedDelivery, outcome: Outcome, *, state: DeliveryState, version: int
+        self, session: Session, claim: ClaimedDelivery, outcome: AttemptOutcome, *, state: DeliveryState, version: int
     ) -> None:
         """Keep in mind how the endpoint does; switch off one that is gone, or has taken nothing for long."""
         subscriptions, name, now = SubscriptionStore(session), claim.delivery.subscription, self._clock()
@@ -215,7 +215,7 @@ class Notifier:
             await _disable(session, existing, reason=reason, now=now)
 
 
-def _reason_to_disable(existing: StoredSubscription, outcome: Outcome, *, now: datetime) -> str | None:
+def _reason_to_disable(existing: StoredSubscription, outcome: AttemptOutcome, *, now: datetime) -> str | None:
     if outcome.is_gone:
         return "the endpoint answered 410 Gone: it wants no more"
     if existing.failing_since is None or now - existing.failing_since < FAILING_FOR:

@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import pytest
 
-from app.domain.dead_letter import NOTIFICATION_RETRIES, Outcome, rest_after
+from app.domain.dead_letter import NOTIFICATION_RETRIES, AttemptOutcome, rest_after
 
-REFUSED = Outcome(status=500)
+REFUSED = AttemptOutcome(status=500)
 ATTEMPTS = NOTIFICATION_RETRIES.attempts or 0
 
 
@@ -31,7 +31,7 @@ def test_chance_spreads_rests_to_both_sides() -> None:
 
 
 def test_an_endpoint_that_is_gone_is_not_tried_again() -> None:
-    assert rest_after(1, Outcome(status=410), chance=0.5) is None
+    assert rest_after(1, AttemptOutcome(status=410), chance=0.5) is None
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_an_endpoint_that_is_gone_is_not_tried_again() -> None:
     [(120.0, timedelta(seconds=120)), (1.0, timedelta(seconds=5)), (1e300, timedelta(days=1))],
 )
 def test_an_endpoint_may_ask_for_a_longer_rest_of_a_day_at_most(wish: float, rest: timedelta) -> None:
-    assert rest_after(1, Outcome(status=503, retry_after_seconds=wish), chance=0.5) == rest
+    assert rest_after(1, AttemptOutcome(status=503, retry_after_seconds=wish), chance=0.5) == rest
 
 
 @pytest.mark.parametrize(
@@ -47,5 +47,5 @@ def test_an_endpoint_may_ask_for_a_longer_rest_of_a_day_at_most(wish: float, res
     [(200, None), (204, None), (299, None), (302, "redirected"), (400, "refused"), (410, "gone"), (500, "refused")],
 )
 def test_only_a_2xx_counts_as_taken(status: int, reason: str | None) -> None:
-    assert Outcome(status=status).reason == reason
-    assert Outcome(status=status).is_taken is (reason is None)
+    assert AttemptOutcome(status=status).reason == reason
+    assert AttemptOutcome(status=status).is_taken is (reason is None)

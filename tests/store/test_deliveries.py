@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from app.domain.audit import AuditAction, AuditEntry, AuditFilter
-from app.domain.dead_letter import Outcome
+from app.domain.dead_letter import AttemptOutcome
 from app.domain.errors import InvalidRequestError, NotFoundError
 from app.domain.notification import Delivery, DeliveryFilter, DeliveryState, EventType, StoredSecret, Subscription
 from app.security import Sealer
@@ -22,7 +22,7 @@ from app.store.subscriptions import SubscriptionStore, open_secrets, seal_secret
 from tests.support.clock import START
 
 LEASE = timedelta(minutes=1)
-TAKEN, REFUSED = Outcome(status=200), Outcome(status=500)
+TAKEN, REFUSED = AttemptOutcome(status=200), AttemptOutcome(status=500)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def claim(
         return claims
 
 
-async def record(database: Database, claimed: ClaimedDelivery, outcome: Outcome, state: DeliveryState) -> bool:
+async def record(database: Database, claimed: ClaimedDelivery, outcome: AttemptOutcome, state: DeliveryState) -> bool:
     async with database.transaction() as session:
         return await DeliveryStore(session).record(claimed, outcome, state=state, due_at=START, now=START)
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from app.domain.errors import HookError
-from app.domain.push_event import Delivery, Dialect
+from app.domain.push_event import Dialect, HookDelivery
 from app.webhooks.inbound import DIALECTS
 from app.webhooks.payload import MAX_BODY_BYTES, MAX_EVENTS
 
 DATA = Path(__file__).parent.parent / "data" / "hooks"
 SAMPLES = sorted(path for path in DATA.glob("*/*.json") if not path.name.endswith(".expected.json"))
-DELIVERY = TypeAdapter(Delivery)
+DELIVERY = TypeAdapter(HookDelivery)
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: f"{path.parent.name}/{path.stem}")

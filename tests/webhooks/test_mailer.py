@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from app.domain.dead_letter import Outcome
+from app.domain.dead_letter import AttemptOutcome
 from app.domain.notification import EventType
 from app.domain.notify_url import EmailAddress
 from app.webhooks.mailer import Mailer, MailServer, SmtpTls
@@ -61,7 +61,7 @@ def stored(policy: str = "hub", error: str = "no right") -> str:
     )
 
 
-async def send(mailer: Mailer, body: str = "", to: tuple[str, ...] = TO) -> Outcome:
+async def send(mailer: Mailer, body: str = "", to: tuple[str, ...] = TO) -> AttemptOutcome:
     email = email_of(body or stored(), sender=SENDER, to=to, message_id="msg_1", public_url="https://sync.example.com")
     return await mailer.send(email, to)
 
@@ -74,9 +74,9 @@ async def test_an_e_mail_arrives_encrypted_after_a_login(
     accounts = {"sync": "p4ss:word"}
     with ReceivingMailServer(tls=server_tls, is_tls_from_first_byte=tls == "tls", accounts=accounts) as server:
         mailer = mailer_to(server, certificate.ca_file, tls=tls, login="sync:p4ss:word")
-        assert await send(mailer) == Outcome(250)
+        assert await send(mailer) == AttemptOutcome(250)
         refused = mailer_to(server, certificate.ca_file, tls=tls, login="sync:wrong")
-        assert await send(refused) == Outcome(535, "login_refused")
+        assert await send(refused) == AttemptOutcome(535, "login_refused")
     [received] = server.received
     assert (received.is_encrypted, received.is_logged_in) == (True, True)
     assert (received.sender, received.recipients) == ("sync@example.com", list(TO))
@@ -97,9 +97,9 @@ async def test_a_server_that_offers_no_encryption_gets_neither_password_nor_mess
 ) -> None:
     with ReceivingMailServer() as server:
         mailer = mailer_to(server, certificate.ca_file, tls="starttls", login="sync:secret")
-        assert await send(mailer) == Outcome(error="tls_error")
+        assert await send(mailer) == AttemptOutcome(error="tls_error")
         assert server.received == []
-        assert await send(mailer_to(server, certificate.ca_file, tls="none")) == Outcome(250)
+        assert await send(mailer_to(server, certificate.ca_file, tls="none")) == AttemptOutcome(250)
 
 
 @pytest.mark.parametrize("tls", ["starttls", "tls"])
@@ -108,7 +108,7 @@ async def test_a_certificate_of_nobody_we_trust_ends_it(
 ) -> None:
     other = make_server_certificate(tmp_path)
     with ReceivingMailServer(tls=server_tls, is_tls_from_first_byte=tls == "tls") as server:
-        assert await send(mailer_to(server, other.ca_file, tls=tls)) == Outcome(error="tls_error")
+        assert await send(mailer_to(server, other.ca_file, tls=tls)) == AttemptOutcome(error="tls_error")
     assert server.received == []
 
 
@@ -116,7 +116,7 @@ async def test_refusals_keep_the_code_and_what_some_have_got_is_not_sent_again(c
     with ReceivingMailServer() as server:
         mailer = mailer_to(server, certificate.ca_file, tls="none")
         server.reply = "451 later, you"
-        assert await send(mailer) == Outcome(451, "refused")
+        assert await send(mailer) == AttemptOutcome(451, "refused")
         server.reply = "250 taken"
         server.refused = {TO[0]: "550 no such user"}
         partly = await send(mailer)
@@ -132,10 +132,10 @@ async def test_a_server_that_is_silent_or_away_or_not_set_is_told_apart(certific
     silent = socket.create_server(("127.0.0.1", 0))
     port = silent.getsockname()[1]
     place = MailServer(host="127.0.0.1", port=port, sender=SENDER, tls="none")
-    assert await send(Mailer(place, attempt_seconds=0.2)) == Outcome(error="timeout")
+    assert await send(Mailer(place, attempt_seconds=0.2)) == AttemptOutcome(error="timeout")
     silent.close()
-    assert await send(Mailer(place)) == Outcome(error="unreachable")
-    assert await send(Mailer(None)) == Outcome(error="email_not_set_up")
+    assert await send(Mailer(place)) == AttemptOutcome(error="unreachable")
+    assert await send(Mailer(None)) == AttemptOutcome(error="email_not_set_up")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ async def test_no_text_becomes_a_header_or_ends_the_message(end: str, certificat
     evil = f"x{end}Bcc: evil@example.com{end}{end}.{end}MAIL FROM:<evil@example.com>{end}" + "y" * 2_000
     with ReceivingMailServer() as server:
         mailer = mailer_to(server, certificate.ca_file, tls="none")
-        assert await send(mailer, stored(policy=evil, error=evil)) == Outcome(250)
+        assert await send(mailer, stored(policy=evil, error=evil)) == AttemptOutcome(250)
     [received] = server.received
     message = received.message
     assert set(message.keys()) == {

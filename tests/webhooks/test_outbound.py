@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.domain.dead_letter import Outcome
+from app.domain.dead_letter import AttemptOutcome
 from app.net.address_guard import AddressRules
 from app.webhooks.outbound import Outbound
 from tests.support.certificates import make_server_certificate
@@ -33,14 +33,14 @@ async def outbound() -> AsyncIterator[Outbound]:
     await made.aclose()
 
 
-async def send(outbound: Outbound, url: str) -> Outcome:
+async def send(outbound: Outbound, url: str) -> AttemptOutcome:
     return await outbound.send(url, '{"a": "ü"}', {"webhook-id": "msg_1"}, now=NOW)
 
 
 async def test_what_is_sent_arrives_byte_for_byte(receiver: Receiver, outbound: Outbound) -> None:
     outcome = await send(outbound, receiver.url("/hook/a?b=c%20d"))
     request = receiver.wait_for_one()
-    assert outcome == Outcome(status=204)
+    assert outcome == AttemptOutcome(status=204)
     assert (request.method, request.path, request.body) == ("POST", "/hook/a?b=c%20d", '{"a": "ü"}'.encode())
     assert request.headers["webhook-id"] == "msg_1"
     assert request.headers["host"] == f"{HERE}:{receiver.port}"
@@ -61,13 +61,13 @@ async def test_a_redirect_is_not_followed(receiver: Receiver, outbound: Outbound
 async def test_an_answer_without_end_is_not_read(receiver: Receiver, outbound: Outbound) -> None:
     receiver.answer = Answer(200, is_endless=True)
     async with asyncio.timeout(4):
-        assert await send(outbound, receiver.url()) == Outcome(status=200)
+        assert await send(outbound, receiver.url()) == AttemptOutcome(status=200)
 
 
 async def test_silence_ends_the_attempt(receiver: Receiver) -> None:
     receiver.may_answer.clear()
     outbound = Outbound(AddressRules(), private_hosts=[HERE], attempt_seconds=0.2)
-    assert await send(outbound, receiver.url()) == Outcome(error="timeout")
+    assert await send(outbound, receiver.url()) == AttemptOutcome(error="timeout")
 
 
 async def test_a_head_that_trickles_ends_the_attempt() -> None:
@@ -88,7 +88,7 @@ async def test_a_head_that_trickles_ends_the_attempt() -> None:
     async with server:
         port = server.sockets[0].getsockname()[1]
         outbound = Outbound(AddressRules(), private_hosts=[HERE], attempt_seconds=0.5)
-        assert await send(outbound, f"http://{HERE}:{port}/") == Outcome(error="timeout")
+        assert await send(outbound, f"http://{HERE}:{port}/") == AttemptOutcome(error="timeout")
         await ended.wait()
 
 
@@ -100,14 +100,14 @@ async def test_what_does_not_speak_http_is_unreachable(outbound: Outbound) -> No
     server = await asyncio.start_server(babble, HERE, 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        assert await send(outbound, f"http://{HERE}:{port}/") == Outcome(error="unreachable")
+        assert await send(outbound, f"http://{HERE}:{port}/") == AttemptOutcome(error="unreachable")
 
 
 async def test_a_closed_port_and_an_unknown_name_are_unreachable(outbound: Outbound) -> None:
     with Receiver() as gone:
         url = gone.url()
-    assert await send(outbound, url) == Outcome(error="unreachable")
-    assert await send(outbound, "https://nobody.invalid/") == Outcome(error="unreachable")
+    assert await send(outbound, url) == AttemptOutcome(error="unreachable")
+    assert await send(outbound, "https://nobody.invalid/") == AttemptOutcome(error="unreachable")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ async def test_a_wish_that_is_none_is_left_aside(receiver: Receiver, outbound: O
 async def test_nothing_private_is_reached_unless_the_settings_allow_it(receiver: Receiver, url: str) -> None:
     outbound = Outbound(AddressRules())
     address = url.format(here=f"{HERE}:{receiver.port}", port=receiver.port)
-    assert await send(outbound, address) == Outcome(error="address_refused")
+    assert await send(outbound, address) == AttemptOutcome(error="address_refused")
     assert receiver.received == []
 
 
@@ -153,13 +153,13 @@ async def test_nothing_private_is_reached_unless_the_settings_allow_it(receiver:
 async def test_metadata_services_are_never_reached_whatever_the_settings_say(url: str) -> None:
     outbound = Outbound(AddressRules(), private_hosts=["*"])
     assert outbound.refusal(url) is not None
-    assert await send(outbound, url) == Outcome(error="address_refused")
+    assert await send(outbound, url) == AttemptOutcome(error="address_refused")
 
 
 async def test_a_name_is_allowed_by_its_pattern_and_no_other(receiver: Receiver) -> None:
     outbound = Outbound(AddressRules(), private_hosts=["local*"])
     assert (await send(outbound, receiver.url(host="localhost"))).is_taken
-    assert await send(outbound, receiver.url()) == Outcome(error="address_refused")
+    assert await send(outbound, receiver.url()) == AttemptOutcome(error="address_refused")
 
 
 async def test_a_certificate_is_checked(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ async def test_a_certificate_is_checked(tmp_path: Path) -> None:
     trusting = ssl.create_default_context(cafile=str(files.ca_file))
     with Receiver(tls=tls) as receiver:
         strict, friend = (Outbound(AddressRules(), private_hosts=[HERE], tls=context) for context in (None, trusting))
-        assert await send(strict, receiver.url()) == Outcome(error="tls_error")
+        assert await send(strict, receiver.url()) == AttemptOutcome(error="tls_error")
         assert (await send(friend, receiver.url())).is_taken
         await strict.aclose()
         await friend.aclose()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -27,7 +27,7 @@ from app.registry.auth.renewal import RenewableLogin
 from app.registry.auth.token_server import ask_token_server, read_json
 from app.registry.http.client import HttpClient
 from app.registry.http.error_body import clean
-from app.registry.http.errors import LOG_IN, ErrorContext, error_of_response
+from app.registry.http.errors import LOG_IN, ErrorContext, causes_of, error_of_response
 from app.registry.http.message import HttpRequest
 from app.registry.limits import MAX_TOKEN_LENGTH
 
@@ -167,7 +167,7 @@ class AzureIdentity:
         """Put into words why Entra gives no token: azure-identity's own errors hide what happened in their causes."""
         from azure.core.exceptions import ServiceRequestError, ServiceResponseError
 
-        causes = list(_causes(error))
+        causes = list(causes_of(error))
         text = " ".join(map(str, causes))
         status = next((status for cause in causes if (status := _status_of(cause))), 0)
         if any(isinstance(cause, ServiceRequestError | ServiceResponseError) for cause in causes):
@@ -184,12 +184,6 @@ class AzureIdentity:
 
     def _error(self, message: str, *, code: str = "unauthorized", temporary: bool = False) -> RegistryError:
         return login_error(self._entry.registry, message, code=code, temporary=temporary)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _status_of(error: BaseException) -> int:

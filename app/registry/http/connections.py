@@ -24,7 +24,6 @@ from app.registry.http.message import Content, Head, HttpRequest, Origin, Url, f
 from app.registry.http.proxy import ProxyRoute, open_tunnel
 
 MAX_INTERIM_ANSWERS = 16
-_FIRST_FINAL = 200
 _WITH_HEAD_BYTES = 16 * 1024
 
 
@@ -335,7 +334,7 @@ class _Connection:
                 received += piece
             head = parse_head(received[:end])
             received, looked = received[end:], 0
-            if head.status >= _FIRST_FINAL:
+            if head.is_final:
                 return head, received
         raise httpcore.RemoteProtocolError("too many interim answers")
 

@@ -218,7 +218,7 @@ def _keeps_tag(status: int, said: ErrorBody) -> bool:
 
 
 def _no_answer(error: Exception) -> tuple[str, bool, str]:
-    causes = list(_causes(error))
+    causes = list(causes_of(error))
     certificate = next((cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), None)
     if certificate is not None:
         return "tls_error", False, f"its certificate is not accepted: {clean(certificate.verify_message)}"
@@ -261,7 +261,8 @@ def _why_unreachable(error: Exception, causes: list[BaseException]) -> tuple[boo
             return True, "no answer"
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came from, down to the first."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -21,6 +21,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from app.domain.errors import ContentError
+from app.domain.reference import MAX_PORT
 from app.net.stream import Piece
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -31,7 +32,7 @@ _AUTHORITY = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:(?P<port
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
 _VISIBLE = "".join(chr(code) for code in range(0x21, 0x7F))
 _MAX_URL_LENGTH = 16 * 1024
-_MAX_PORT = 65_535
+_FIRST_FINAL = 200
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9]\d\d)(?: .*)?", re.ASCII)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEAD_END = re.compile(rb"\n\r?\n")
@@ -73,7 +74,7 @@ class Url(Struct, frozen=True, gc=False):
             raise InvalidUrlError("not an http or https URL without a user")
         scheme = match["scheme"].lower()
         port = int(authority["port"]) if authority["port"] else _DEFAULT_PORTS[scheme]
-        if not 0 < port <= _MAX_PORT:
+        if not 0 < port <= MAX_PORT:
             raise InvalidUrlError("not a port number")
         target = match["target"]
         return cls(
@@ -293,6 +294,11 @@ class Head:
         if lengths or not length.isdecimal() or not length.isascii() or len(length) > _MAX_LENGTH_DIGITS:
             raise httpcore.RemoteProtocolError("an answer with a Content-Length that is none")
         return int(length)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it is the answer, and not one of those before it (1xx, RFC 9110 15.2)."""
+        return self.status >= _FIRST_FINAL
 
     @property
     def is_chunked(self) -> bool:

@@ -13,7 +13,6 @@ from app.net.stream import SocketStream
 from app.registry.http.message import Url, find_head, parse_head
 
 _OK = range(200, 300)
-_FIRST_FINAL = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +58,5 @@ async def open_tunnel(stream: SocketStream, proxy: ProxyRoute, url: Url, *, seco
             received, looked = received[end:], 0
             if head.status in _OK:
                 return
-            if head.status >= _FIRST_FINAL:
+            if head.is_final:
                 raise httpcore.ProxyError(f"the proxy answered {head.status}")

@@ -25,12 +25,11 @@ from app.registry.auth.challenge import Scopes
 from app.registry.http.errors import Response
 from app.registry.http.message import Url
 from app.registry.listing.pages import api_entries, next_page
-from app.registry.listing.vendor_apis import docker_hub_login, next_in_body, password_of, token_of
+from app.registry.listing.vendor_apis import DOCKER_HUB_API, docker_hub_login, next_in_body, password_of, token_of
 from app.registry.quirks import quirks_of
 from app.registry.requests import RegistryRequest, RequestExecutor
 
 _OK = frozenset({200})
-_DOCKER_HUB_API = "https://hub.docker.com"
 _PAGE, _LARGE_PAGE = 100, 1000
 
 
@@ -137,7 +136,7 @@ async def _quay(executor: RequestExecutor, repository: str, _scopes: Scopes) -> 
 
 
 async def _docker_hub(executor: RequestExecutor, repository: str, _scopes: Scopes) -> AsyncIterator[_Item]:
-    origin = Url.parse(_DOCKER_HUB_API) if executor.entry.registry == DOCKER_HUB else executor.home
+    origin = Url.parse(DOCKER_HUB_API) if executor.entry.registry == DOCKER_HUB else executor.home
     login = await docker_hub_login(executor, origin)
     namespace, _, name = repository.partition("/")
     url = origin.with_target(f"/v2/namespaces/{quote(namespace)}/repositories/{quote(name)}/tags?page_size={_PAGE}")

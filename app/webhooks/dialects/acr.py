@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.domain.push_event import Delivery, Dialect
+from app.domain.push_event import Dialect, HookDelivery
 from app.webhooks.event_formats import read_distribution_event
 from app.webhooks.payload import Payload, Reading, load_objects, malformed
 
@@ -15,7 +15,7 @@ _PUSHED = "Microsoft.ContainerRegistry.ImagePushed"
 _VALIDATION = "Microsoft.EventGrid.SubscriptionValidationEvent"
 
 
-def parse(body: bytes, headers: Mapping[str, str]) -> Delivery:  # noqa: ARG001 — one signature for all dialects
+def parse(body: bytes, headers: Mapping[str, str]) -> HookDelivery:  # noqa: ARG001 — one signature for all dialects
     """Read a web hook's event, or a list of Event Grid's, whose `data` has the same form."""
     reading = Reading(Dialect.ACR)
     for item in load_objects(body):

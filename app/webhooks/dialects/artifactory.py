@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.domain.push_event import Delivery, Dialect
+from app.domain.push_event import Dialect, HookDelivery
 from app.webhooks.payload import Reading, host_of_url, load_object, malformed
 
 
-def parse(body: bytes, headers: Mapping[str, str]) -> Delivery:  # noqa: ARG001 — one signature for all dialects
+def parse(body: bytes, headers: Mapping[str, str]) -> HookDelivery:  # noqa: ARG001 — one signature for all dialects
     """Read one event; it names the local repository, and the manifest file's checksum, which is the digest."""
     document = load_object(body)
     kind, data = document.text("event_type"), document.at("data")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.domain.push_event import Delivery, Dialect
+from app.domain.push_event import Dialect, HookDelivery
 from app.webhooks.event_formats import read_distribution_event
 from app.webhooks.payload import Reading, load_object, malformed
 
 
-def parse(body: bytes, headers: Mapping[str, str]) -> Delivery:  # noqa: ARG001 — one signature for all dialects
+def parse(body: bytes, headers: Mapping[str, str]) -> HookDelivery:  # noqa: ARG001 — one signature for all dialects
     """Read an envelope; it asks receivers not to be picky, and repeats what was refused for ever."""
     document = load_object(body)
     if "events" not in document:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.domain.push_event import Delivery, Dialect
+from app.domain.push_event import Dialect, HookDelivery
 from app.domain.reference import DOCKER_HUB
 from app.webhooks.payload import Reading, load_object, malformed
 
 
-def parse(body: bytes, headers: Mapping[str, str]) -> Delivery:  # noqa: ARG001 — one signature for all dialects
+def parse(body: bytes, headers: Mapping[str, str]) -> HookDelivery:  # noqa: ARG001 — one signature for all dialects
     """Read one push; its `callback_url` proves nothing and is never visited."""
     document = load_object(body)
     if not document.at("push_data") or not document.at("repository"):

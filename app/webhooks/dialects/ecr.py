@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from app.domain.push_event import Delivery, Dialect
+from app.domain.push_event import Dialect, HookDelivery
 from app.webhooks.event_formats import cloud_event, read_image_event
 from app.webhooks.payload import Payload, Reading, load_object, malformed
 
 
-def parse(body: bytes, headers: Mapping[str, str]) -> Delivery:
+def parse(body: bytes, headers: Mapping[str, str]) -> HookDelivery:
     """Read one event; ECR names account and region, from which the registry's host follows."""
     reading = Reading(Dialect.ECR)
     document = load_object(body)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 
-from app.domain.push_event import Delivery, Dialect
+from app.domain.push_event import Dialect, HookDelivery
 from app.webhooks.payload import Payload, Reading, load_object, malformed
 
 
-def parse(body: bytes, headers: Mapping[str, str]) -> Delivery:
+def parse(body: bytes, headers: Mapping[str, str]) -> HookDelivery:
     """Read one message, in Pub/Sub's wrapper or without it ("payload unwrapping")."""
     document = load_object(body)
     reading = Reading(Dialect.GAR)

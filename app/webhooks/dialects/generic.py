@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.domain.push_event import Delivery, Dialect
+from app.domain.push_event import Dialect, HookDelivery
 from app.domain.reference import InvalidReferenceError, Reference
 from app.webhooks.payload import Payload, Reading, load_object
 
 
-def parse(body: bytes, headers: Mapping[str, str]) -> Delivery:  # noqa: ARG001 — one signature for all dialects
+def parse(body: bytes, headers: Mapping[str, str]) -> HookDelivery:  # noqa: ARG001 — one signature for all dialects
     """Read one event or several."""
     document = load_object(body)
     reading = Reading(Dialect.GENERIC)

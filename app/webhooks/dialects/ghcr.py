@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.domain.push_event import Delivery, Dialect
+from app.domain.push_event import Dialect, HookDelivery
 from app.webhooks.payload import Payload, Reading, load_object_or_form, malformed
 
 _PUSHES = frozenset({"published", "updated", "create", "created"})
 _KINDS = frozenset({"container", "docker"})
 
 
-def parse(body: bytes, headers: Mapping[str, str]) -> Delivery:
+def parse(body: bytes, headers: Mapping[str, str]) -> HookDelivery:
     """Read one event; GitHub keeps an owner's capitals, ghcr.io has none."""
     document = load_object_or_form(body, headers)
     reading = Reading(Dialect.GHCR)

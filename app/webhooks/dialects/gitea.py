@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.domain.push_event import Delivery, Dialect
+from app.domain.push_event import Dialect, HookDelivery
 from app.webhooks.payload import Reading, host_of_url, load_object_or_form, malformed
 
 
-def parse(body: bytes, headers: Mapping[str, str]) -> Delivery:
+def parse(body: bytes, headers: Mapping[str, str]) -> HookDelivery:
     """Read one event; the version is the tag, or the digest of a manifest pushed without one."""
     document = load_object_or_form(body, headers)
     reading = Reading(Dialect.GITEA)

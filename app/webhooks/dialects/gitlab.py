@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.domain.push_event import Delivery, Dialect
+from app.domain.push_event import Dialect, HookDelivery
 from app.webhooks.event_formats import read_distribution_event
 from app.webhooks.payload import Reading, load_object, malformed
 
 
-def parse(body: bytes, headers: Mapping[str, str]) -> Delivery:
+def parse(body: bytes, headers: Mapping[str, str]) -> HookDelivery:
     """Read an envelope of the registry; GitLab's own web hooks are known by their header and no pushes of images."""
     document = load_object(body)
     reading = Reading(Dialect.GITLAB)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from app.domain.push_event import Delivery, Dialect
+from app.domain.push_event import Dialect, HookDelivery
 from app.webhooks.payload import Payload, Reading, load_object, malformed
 
 _PUSHES = frozenset({"CREATED", "UPDATED"})
 _MANIFEST_PATH = re.compile(r"/?v2/(?P<repository>.+)/manifests/(?P<reference>[^/]+)")
 
 
-def parse(body: bytes, headers: Mapping[str, str]) -> Delivery:
+def parse(body: bytes, headers: Mapping[str, str]) -> HookDelivery:
     """Read one event; it names neither host nor digest, the registry the hook belongs to does."""
     document = load_object(body)
     part = document.at("component") or document.at("asset")
