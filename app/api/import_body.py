@@ -23,11 +23,13 @@ class ImportQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: ImportFormat
-    dry_run: bool = Field(default=False, description="Make nothing; say what would be made.")
-    as_: ImportAs | None = Field(default=None, alias="as", description="As in the body, which may be the file alone.")
-    destination: str | None = Field(default=None, max_length=512, description="As `as`.")
-    name: str | None = Field(default=None, max_length=57, description="As `as`.")
-    host: str | None = Field(default=None, max_length=255, description="As `as`.")
+    dry_run: bool = Field(default=False, description="Create nothing; answer what would be created.")
+    as_: ImportAs | None = Field(
+        default=None, alias="as", description="`as` of the body, where that is the file alone."
+    )
+    destination: str | None = Field(default=None, max_length=512, description="`destination` of such a body.")
+    name: str | None = Field(default=None, max_length=57, description="`name` of such a body.")
+    host: str | None = Field(default=None, max_length=255, description="`host` of such a body.")
 
     @property
     def beside_file(self) -> dict[str, str]:

@@ -181,7 +181,7 @@ async def list_jobs(
     summary="Get a job, or wait for it",
     response_model=JobOut,
     responses={
-        304: {"description": "As in `If-None-Match`."},
+        304: {"description": "Unchanged: what `If-None-Match` names is still current."},
         **problems("not_found", "validation_failed", "too_many_requests"),
     },
 )

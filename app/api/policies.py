@@ -124,7 +124,10 @@ async def import_policies(
     "/v1/policies/{name}",
     summary="Get a policy",
     response_model=PolicyOut,
-    responses={304: {"description": "As in `If-None-Match`."}, **problems("not_found")},
+    responses={
+        304: {"description": "Unchanged: what `If-None-Match` names is still current."},
+        **problems("not_found"),
+    },
 )
 async def get_policy(name: Name, *, request: Request, caller: PolicyReader, service: TheService) -> Response:
     """Read a policy, its next run and its last job."""

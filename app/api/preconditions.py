@@ -47,9 +47,9 @@ def version_etag(version: int, answer: Response | None = None) -> str:
 
 
 def version_of(if_match: str | None, shown: int | None = None) -> int | None:
-    """Read which version is to be changed; None for any, and for what no tag of ours is, one that never was.
+    """Return the version that a change names: None for any, -1 for an `If-Match` that is no tag of ours.
 
-    Without `If-Match` it is the version that the document itself was `shown` with, if any.
+    Nothing has the version -1. Without `If-Match` it is the version in the document itself (`shown`), if there is one.
     """
     if if_match is None:
         return shown

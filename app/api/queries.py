@@ -84,17 +84,23 @@ class PageQuery(_Query):
 class JobQuery(PageQuery):
     """Which jobs: all that is given has to be true of them."""
 
-    state: list[JobState] = Field(default_factory=list, max_length=MAX_VALUES, description="Any of these.")
+    state: list[JobState] = Field(default_factory=list, max_length=MAX_VALUES, description="In any of these states.")
     policy: SearchText | None = None
     label: list[Annotated[str, AfterValidator(_label)]] = Field(
-        default_factory=list, max_length=MAX_VALUES, examples=[["ticket:OPS-1234"]], description="All of these."
+        default_factory=list,
+        max_length=MAX_VALUES,
+        examples=[["ticket:OPS-1234"]],
+        description="With all of these labels.",
     )
     source: SearchText | None = Field(
         default=None,
         examples=["old.azurecr.io/team-a"],
         description="How the source of one of the rules begins, as the job shows it; case does not matter.",
     )
-    destination: SearchText | None = Field(default=None, description="As `source`.")
+    destination: SearchText | None = Field(
+        default=None,
+        description="How a destination of one of the rules begins, as the job shows it; case does not matter.",
+    )
     created_by: SearchText | None = Field(default=None, description="The name of the API key that submitted it.")
     trigger: TriggerType | None = None
     kind: JobKind | None = Field(default=None, description="`copy`, or `plan`; both by default.")
@@ -136,7 +142,7 @@ class JobQuery(PageQuery):
 class ImageQuery(PageQuery):
     """Which images of a job."""
 
-    state: list[ImageState] = Field(default_factory=list, max_length=MAX_VALUES, description="Any of these.")
+    state: list[ImageState] = Field(default_factory=list, max_length=MAX_VALUES, description="In any of these states.")
     q: SearchText | None = Field(
         default=None,
         description="Text in the source, destination, digest, reason or error; case does not matter.",

@@ -44,7 +44,10 @@ async def list_registries(*, caller: RegistryReader, service: TheService) -> Res
     "/v1/registries/{name}",
     summary="Get a registry",
     response_model=RegistryOut,
-    responses={304: {"description": "As in `If-None-Match`."}, **problems("not_found")},
+    responses={
+        304: {"description": "Unchanged: what `If-None-Match` names is still current."},
+        **problems("not_found"),
+    },
 )
 async def get_registry(name: Name, *, request: Request, caller: RegistryReader, service: TheService) -> Response:
     """Read an entry, without its secrets."""

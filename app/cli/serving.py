@@ -62,7 +62,7 @@ def serve(settings: Settings, *, is_working: bool) -> None:
         host = _Host(settings, listener, metrics)
         roles = [ProcessRole("api", host.serving_main("api", create_app)), *host.worker_roles(workers)]
         address, port = listener.getsockname()[:2]
-        log.info("listening", address=address, port=port, worker_processes=workers)
+        log.info("api_listening", address=address, port=port, worker_processes=workers)
         _supervise(settings, roles, on_drain=listener.close)
 
 

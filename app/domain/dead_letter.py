@@ -43,8 +43,8 @@ class AttemptOutcome:
         return self.status == 410 and self.error is None  # noqa: PLR2004 — as above; mail servers have codes of their own
 
 
-def rest_after(attempts: int, outcome: AttemptOutcome, *, chance: float) -> timedelta | None:
-    """Return how long a delivery rests after its n-th attempt failed; None when it is given up.
+def delay_after(attempts: int, outcome: AttemptOutcome, *, chance: float) -> timedelta | None:
+    """Return the delay before the next attempt, after the n-th has failed; None when the delivery is given up.
 
     `chance` is a random number from 0 to 1.
     """

@@ -144,7 +144,7 @@ class _PgQueuerQueue(JobQueue):
 
 
 class MemoryQueue(_PgQueuerQueue):
-    """The engine beside SQLite, in the process that hands units out; nothing is kept."""
+    """PgQueuer in memory, beside SQLite: in the process that hands units out; nothing is stored."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -48,7 +48,7 @@ MAX_LIES = 2
 
 
 class ListState(NamedTuple):
-    """What one process tells the others of its host of a list."""
+    """What one process publishes of a list to the others of its host."""
 
     begun_at: float
     is_proven: bool
@@ -65,11 +65,11 @@ class ListSiblings(Protocol):
     def reading(self, place: tuple[str, ...]) -> AbstractAsyncContextManager[None]:
         """Be the only one among them that reads a list, while inside."""
 
-    def heard(self, place: tuple[str, ...]) -> ListState | None:
+    def received(self, place: tuple[str, ...]) -> ListState | None:
         """Return what another one sent last."""
 
-    def tell(self, place: tuple[str, ...], news: ListState) -> None:
-        """Tell them what was found out."""
+    def publish(self, place: tuple[str, ...], state: ListState) -> None:
+        """Send them what was found out."""
 
 
 @dataclass(slots=True, eq=False)
@@ -86,20 +86,20 @@ class _RepositoryList:
     lies: int = 0
     begun_at: float = 0.0
 
-    def take_over(self, news: ListState) -> None:
+    def take_over(self, state: ListState) -> None:
         """Take in what another process found out, unless it is of an earlier list."""
-        if news.begun_at < self.begun_at - MAX_AGE_SECONDS:
+        if state.begun_at < self.begun_at - MAX_AGE_SECONDS:
             return
-        self.is_off = self.is_off or news.is_off
+        self.is_off = self.is_off or state.is_off
         if self.tags is None and not self.is_off:
-            self.heads |= {Tag(tag): Digest(digest) for tag, digest in news.heads}
-            if news.tags is not None:
-                listed = (ListedTag(Tag(tag), Digest(digest), kind) for tag, digest, kind in news.tags)
+            self.heads |= {Tag(tag): Digest(digest) for tag, digest in state.heads}
+            if state.tags is not None:
+                listed = (ListedTag(Tag(tag), Digest(digest), kind) for tag, digest, kind in state.tags)
                 self.tags = {each.tag: each for each in listed}
-                self.is_proven, self.begun_at = news.is_proven, news.begun_at
+                self.is_proven, self.begun_at = state.is_proven, state.begun_at
 
-    def news(self) -> ListState:
-        """Return what there is to tell."""
+    def state(self) -> ListState:
+        """Return what there is to publish."""
         tags = None if self.tags is None or self.is_off else self.tags.values()
         listed = None if tags is None else [(each.tag, each.digest, each.media_type) for each in tags]
         return ListState(self.begun_at, self.is_proven, self.is_off, list(self.heads.items()), listed)
@@ -131,13 +131,13 @@ class DigestLists:
             return None
         known = self._of(client, reference.repository)
         async with known.lock:
-            self._hear(known)
+            self._receive(known)
             if known.tags is None and not known.is_off:
                 if self._siblings is None:
                     found = await self._read(client, reference, known)
                 else:
                     async with self._siblings.reading(known.place):
-                        self._hear(known)  # another process may have read it while we waited
+                        self._receive(known)  # another process may have read it while we waited
                         found = await self._read(client, reference, known)
                 if found is not None:
                     return found
@@ -191,7 +191,7 @@ class DigestLists:
         else:
             found = None
             await self._read_all(client, reference.repository, known)
-        self._tell(known)
+        self._publish(known)
         return found
 
     async def _read_all(self, client: RegistryClient, repository: Repository, known: _RepositoryList) -> None:
@@ -204,14 +204,14 @@ class DigestLists:
         for tag, digest in known.heads.items():
             self._check(repository, known, tag=tag, digest=digest)
 
-    def _hear(self, known: _RepositoryList) -> None:
-        news = self._siblings.heard(known.place) if self._siblings is not None else None
-        if news is not None:
-            known.take_over(news)
+    def _receive(self, known: _RepositoryList) -> None:
+        state = self._siblings.received(known.place) if self._siblings is not None else None
+        if state is not None:
+            known.take_over(state)
 
-    def _tell(self, known: _RepositoryList) -> None:
+    def _publish(self, known: _RepositoryList) -> None:
         if self._siblings is not None:
-            self._siblings.tell(known.place, known.news())
+            self._siblings.publish(known.place, known.state())
 
     def _check(self, repository: Repository, known: _RepositoryList, *, tag: Tag, digest: Digest) -> None:
         listed = known.tags.get(tag) if known.tags else None
@@ -224,7 +224,7 @@ class DigestLists:
         if not known.is_proven or known.lies >= MAX_LIES:
             known.is_off = True
             self._warnings.append(JobWarning("digest_list_wrong", (f"{repository}:{tag}",)))
-            self._tell(known)
+            self._publish(known)
             _log.warning("digest_list_wrong", registry=repository.registry, path=repository.path, tag=tag)
 
 

@@ -256,7 +256,7 @@ def _registries_of(job: Job) -> Iterator[str]:
 
 
 def refused_hosts(job: Job, entries: Sequence[RegistryEntry], egress: EgressRule) -> Iterator[RegistryEntry]:
-    """Stand in for the hosts of a job that have no entry, and that a rule does not admit: they are asked nothing."""
+    """Yield an entry for each host of a job that has none and that the egress rule refuses: none is asked anything."""
     if egress.admits_all:
         return
     registered = {entry.registry for entry in entries}

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from app.concurrency import log_unavailable, retry_while_unavailable, wait_for_event
 from app.domain.audit import AuditAction, AuditEntry
-from app.domain.dead_letter import FAILING_FOR, AttemptOutcome, rest_after
+from app.domain.dead_letter import FAILING_FOR, AttemptOutcome, delay_after
 from app.domain.errors import UnavailableError
 from app.domain.notification import Delivery, DeliveryState, EventType, StoredSubscription
 from app.net.http_headers import PRODUCT
@@ -174,13 +174,13 @@ class Notifier:
     async def _record(self, claim: ClaimedDelivery, outcome: AttemptOutcome, version: int) -> None:
         delivery, now = claim.delivery, self._clock()
         is_test = delivery.event is EventType.TEST
-        rest = None if is_test else rest_after(delivery.attempts, outcome, chance=self._chance())
+        delay = None if is_test else delay_after(delivery.attempts, outcome, chance=self._chance())
         if outcome.is_taken:
             state, result = DeliveryState.DELIVERED, "delivered"
         else:
-            state, result = (DeliveryState.FAILED, "failed") if rest is None else (DeliveryState.PENDING, "delayed")
+            state, result = (DeliveryState.FAILED, "failed") if delay is None else (DeliveryState.PENDING, "delayed")
         async with self._database.transaction() as session:
-            due_at = now + (rest or timedelta())
+            due_at = now + (delay or timedelta())
             is_ours = await DeliveryStore(session).record(claim, outcome, state=state, due_at=due_at, now=now)
             if is_ours and delivery.is_of_subscription:
                 await self._draw_conclusions(session, claim, outcome, state=state, version=version)

@@ -272,29 +272,29 @@ class SiblingDigestLists:
     def __init__(self, channel: ProcessChannel) -> None:
         self._channel = channel
         self._locks = SiblingLocks(channel)
-        self._heard: OrderedDict[tuple[str, ...], ListState] = OrderedDict()
+        self._received: OrderedDict[tuple[str, ...], ListState] = OrderedDict()
         channel.on(Topic.DIGEST_LIST, self._take_in)
 
     def reading(self, place: tuple[str, ...]) -> AbstractAsyncContextManager[None]:
         """Be the only process that reads a list; the second finds what the first has sent."""
         return self._locks.holding([" ".join(("digest list", *place))])
 
-    def heard(self, place: tuple[str, ...]) -> ListState | None:
+    def received(self, place: tuple[str, ...]) -> ListState | None:
         """Return what another process sent last of a list."""
-        return self._heard.get(place)
+        return self._received.get(place)
 
-    def tell(self, place: tuple[str, ...], news: ListState) -> None:
-        """Tell the others of a list; one that is very long each reads by itself."""
-        if len(self._channel.processes.workers) >= SEVERAL and len(news.tags or ()) <= MAX_SHARED_TAGS:
-            self._channel.send(Topic.DIGEST_LIST, [place, news])
+    def publish(self, place: tuple[str, ...], state: ListState) -> None:
+        """Send the others what is known of a list; one that is very long each reads by itself."""
+        if len(self._channel.processes.workers) >= SEVERAL and len(state.tags or ()) <= MAX_SHARED_TAGS:
+            self._channel.send(Topic.DIGEST_LIST, [place, state])
 
     def _take_in(self, message: Sequence[Any]) -> None:
         place = tuple(message[0])
-        self._heard[place] = ListState(*message[1])
-        self._heard.move_to_end(place)
-        total = sum(len(news.tags or ()) for news in self._heard.values())
-        while len(self._heard) > MAX_HEARD_LISTS or total > MAX_HEARD_TAGS:
-            total -= len(self._heard.popitem(last=False)[1].tags or ())
+        self._received[place] = ListState(*message[1])
+        self._received.move_to_end(place)
+        total = sum(len(state.tags or ()) for state in self._received.values())
+        while len(self._received) > MAX_HEARD_LISTS or total > MAX_HEARD_TAGS:
+            total -= len(self._received.popitem(last=False)[1].tags or ())
 
 
 class SharedUploads:

@@ -43,7 +43,7 @@ def serving(process: AppProcess) -> str:
     def listens() -> bool:
         for line in process.log.read_text().splitlines():
             event = json.loads(line) if line.startswith("{") else {}
-            if event.get("event") == "listening":
+            if event.get("event") == "api_listening":
                 found.append(f"http://127.0.0.1:{event['port']}")
         return bool(found) and _answers(found[0])
 

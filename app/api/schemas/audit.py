@@ -36,7 +36,7 @@ class AuditEntryOut(BaseModel):
 
     model_config = ConfigDict(from_attributes=True, extra="forbid", json_schema_extra={"examples": [AUDIT_ENTRY]})
 
-    number: int = Field(description="Rises; entries are never changed or removed.")
+    number: int = Field(description="Number of the entry: rises, and none is changed or removed.")
     at: datetime
     actor: str = Field(description="The key's name; `local`, `command-line`, a policy or a hook where there is none.")
     action: AuditAction

@@ -23,7 +23,7 @@ class EventOut(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"id": 9, "event": "progress", "data": JOB["progress"]}]})
 
-    id: int = Field(description="Rises within a job.")
+    id: int = Field(description="Number of the event; rises within a job.")
     event: Literal["job", "image", "progress", "end"] = Field(description="`end` is the last: the job is done.")
     data: JobOut | ImageOut | ProgressOut = Field(description="The job (`job`, `end`), an image, or the progress.")
 

@@ -69,7 +69,7 @@ class ExplanationOut(BaseModel):
 
     model_config = ConfigDict(from_attributes=True, json_schema_extra={"examples": [EXPLANATION]})
 
-    tag: str = Field(description="As it was asked about.")
+    tag: str = Field(description="The tag that was asked about.")
     taken: bool = Field(description="Whether any rule takes it.")
     message: str = Field(description="In a sentence: of the rule that takes it, or else that came closest.")
     rules: list[RuleExplanationOut]

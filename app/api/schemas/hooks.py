@@ -59,7 +59,7 @@ def _without_default(schema: dict[str, Any]) -> None:
     schema.pop("default", None)  # it only says that the stored one stays
 
 
-_MAY_STAY = Field(json_schema_extra=_without_default, description="Write-only.")
+_MAY_STAY = Field(json_schema_extra=_without_default, description="The secret; never shown again.")
 
 
 class HeaderProofIn(HeaderProof):
@@ -216,7 +216,7 @@ class HookEventOut(_Out):
     model_config = ConfigDict(json_schema_extra={"examples": [HOOK_EVENT]})
 
     id: str
-    registry: str = Field(description="Whose hook it came to.")
+    registry: str = Field(description="The registry entry whose hook it came to.")
     format: Dialect
     received_at: datetime
     status: HookEventState
@@ -227,7 +227,7 @@ class HookEventOut(_Out):
     tag: str | None
     digest: str | None = Field(description="As the sender says; the job asks the source itself.")
     user_agent: str | None
-    event_id: str | None = Field(description="The sender's own.")
+    event_id: str | None = Field(description="The sender's own id of the event.")
     occurred_at: datetime | None
     jobs: list[str] = Field(description="The jobs that do it, one for each policy; several events may share one.")
 

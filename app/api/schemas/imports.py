@@ -157,8 +157,8 @@ class ImageSyncerIn(_In):
     images: FileText
     auth: FileText = Field(default_factory=str)
     environment: Environment = Field(default_factory=dict)
-    os: list[str] = Field(default_factory=list, max_length=32, description="As `--os`.")
-    arch: list[str] = Field(default_factory=list, max_length=32, description="As `--arch`.")
+    os: list[str] = Field(default_factory=list, max_length=32, description="Values of the flag `--os`.")
+    arch: list[str] = Field(default_factory=list, max_length=32, description="Values of the flag `--arch`.")
 
     def _read(self) -> ImportResult:
         return read_image_syncer(
@@ -178,11 +178,11 @@ class SkopeoIn(_In):
     expected = "a mapping from registries to their `images`, `images-by-tag-regex` or `images-by-semver`"
 
     config: FileText
-    destination: str = Field(min_length=1, max_length=512, description="As given to `skopeo sync`.")
-    scoped: bool = Field(default=False, description="As `--scoped`.")
-    all: bool = Field(default=False, description="As `--all`.")
+    destination: str = Field(min_length=1, max_length=512, description="The destination that `skopeo sync` was given.")
+    scoped: bool = Field(default=False, description="Whether the flag `--scoped` was given.")
+    all: bool = Field(default=False, description="Whether the flag `--all` was given.")
     platform: str = Field(default="linux/amd64", max_length=64, description="Where skopeo ran, without `--all`.")
-    append_suffix: str = Field(default="", max_length=128, description="As `--append-suffix`.")
+    append_suffix: str = Field(default="", max_length=128, description="Value of the flag `--append-suffix`.")
 
     def _read(self) -> ImportResult:
         flags = SkopeoFlags(
@@ -321,8 +321,8 @@ class ImportOut(BaseModel):
 
     dry_run: bool
     policies: list[PolicyFieldsOut]
-    jobs: list[ImportedJobOut] = Field(description="Instead of policies, where `as` is `job`.")
-    registries: list[RegistryFieldsOut] = Field(description="Without their secrets.")
+    jobs: list[ImportedJobOut] = Field(description="The jobs that were submitted, where `as` is `job`.")
+    registries: list[RegistryFieldsOut] = Field(description="The registry entries, without their secrets.")
     notes: list[NoteOut] = Field(description="Every line that was not carried over, or behaves differently here.")
 
     @classmethod

@@ -200,7 +200,7 @@ class FailureCountOut(_Out):
     code: str
     side: Literal["source", "destination"] | None
     count: int
-    source: str = Field(description="Of the first of them.")
+    source: str = Field(description="The source of the first of them.")
     destination: str
     message: str
 
@@ -226,7 +226,7 @@ class JobWarningOut(_Out):
     code: str
     message: str
     count: int = Field(description="How often it came up.")
-    first: list[str] = Field(description="What it was about, the first of them.")
+    first: list[str] = Field(description="The first things it was about: tags, repositories, rules.")
     rule: int | None = Field(description="Which rule, counted from 0, where it is about one.")
 
 
@@ -280,7 +280,7 @@ class NotifyOut(_Out):
     """Where this job's end is reported."""
 
     origin: str = Field(description="The address up to its path, which may be all that is needed to write there.")
-    subscription: str = Field(description="Whose secret signs.")
+    subscription: str = Field(description="The subscription whose secret signs the message.")
 
 
 class JobOut(_Out):
@@ -337,7 +337,7 @@ class ImageOut(_Out):
     state: ImageState
     action: PlanAction | None = Field(description=ACTION)
     reason: str | None = Field(description="Why it is `up_to_date`, where there is more to say.")
-    digest: str | None = Field(description="At the source.")
+    digest: str | None = Field(description="Digest of the image at the source.")
     destination_digest: str | None = Field(
         description="At the destination; another one where platforms were rewritten."
     )

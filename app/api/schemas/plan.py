@@ -110,7 +110,7 @@ class PlannedImageOut(BaseModel):
     destination: str
     action: PlanAction = Field(description=ACTION)
     reason: str | None
-    digest: str | None = Field(description="At the source.")
+    digest: str | None = Field(description="Digest of the image at the source.")
     destination_digest: str | None = Field(
         description="What the destination would have; another one where platforms are rewritten."
     )

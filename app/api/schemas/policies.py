@@ -85,7 +85,7 @@ class PolicyIn(RoundTripIn, SyncRequest):
 
     model_config = ConfigDict(json_schema_extra={"examples": [POLICY]})
 
-    name: str | None = Field(default=None, description="As in the path, where given.")
+    name: str | None = Field(default=None, description="The name in the path; may be left out.")
     enabled: bool = Field(default=True, description="False pauses it: neither its schedule nor pushes set it off.")
     schedule: Schedule | None = Field(
         default=None,
@@ -93,7 +93,7 @@ class PolicyIn(RoundTripIn, SyncRequest):
         "`catch_up` says what becomes of runs that were missed: `once` makes them one run, `skip` drops them.",
     )
     on_push: bool = Field(default=False, description="Whether what is pushed to its sources is copied at once.")
-    labels: Labels = Field(default_factory=dict, description="Given to each of its jobs.")
+    labels: Labels = Field(default_factory=dict, description="Labels that each of its jobs gets.")
 
     def policy(self, name: str) -> Policy:
         """Return the policy."""
@@ -130,7 +130,7 @@ class PolicyFieldsOut(_Out):
 
 
 class PolicyOut(PolicyFieldsOut):
-    """A policy as kept."""
+    """A policy as it is stored."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [POLICY_SEEN]})
 

@@ -131,7 +131,7 @@ class RegistryIn(RoundTripIn, _In):
 
     model_config = ConfigDict(json_schema_extra={"examples": [REGISTRY]})
 
-    name: str | None = Field(default=None, description="As in the path, where given.")
+    name: str | None = Field(default=None, description="The name in the path; may be left out.")
     host: Annotated[str, AfterValidator(_host)] = Field(
         max_length=512, description="`host[:port][/prefix]`; it may be private, since an operator entered it."
     )

@@ -81,7 +81,7 @@ class SubscriptionIn(RoundTripIn):
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [SUBSCRIPTION]})
 
-    name: str | None = Field(default=None, description="As in the path, where given.")
+    name: str | None = Field(default=None, description="The name in the path; may be left out.")
     url: NotifyUrl | None = Field(
         default=None,
         description="Where to POST: https, and a public address unless the settings allow the host to be private. "
@@ -140,7 +140,7 @@ class _Out(BaseModel):
 class SecretOut(_Out):
     """A secret that signs."""
 
-    ends_at: datetime | None = Field(description="Null for the newest one.")
+    ends_at: datetime | None = Field(description="When it stops signing; null for the newest one.")
 
 
 class SubscriptionOut(_Out):
