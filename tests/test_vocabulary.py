@@ -1,4 +1,7 @@
-"""The vocabulary of `docs/glossary.md` is kept to: in names, docstrings, log events and the OpenAPI document."""
+"""The vocabulary of `docs/glossary.md` is kept to: in names, docstrings, messages, log events and documents.
+
+Left out are what is a record of its time: decisions, the changelog; and the glossary, which names what is banned.
+"""
 
 from __future__ import annotations
 
@@ -98,10 +101,10 @@ def _columns(path: Path) -> set[str]:
 
 
 def texts(tree: ast.AST) -> Iterator[str]:
-    """Yield docstrings, those of attributes too, and the names of log events."""
+    """Yield what people read: docstrings, those of attributes too, messages, help, and the names of log events."""
     for node in ast.walk(tree):
         match node:
-            case ast.Expr(value=ast.Constant(value=str(text))):
+            case ast.Constant(value=str(text)) if " " in text or text.endswith("."):
                 yield text
             case ast.Call(func=ast.Attribute(attr=method), args=[ast.Constant(value=str(event)), *_]) if (
                 method in _LOG_METHODS
@@ -123,7 +126,7 @@ def test_names_are_words_of_the_field(project: Path) -> None:
     assert wrong == {}
 
 
-def test_docstrings_and_log_events_are_words_of_the_field(project: Path) -> None:
+def test_docstrings_messages_and_log_events_are_words_of_the_field(project: Path) -> None:
     law = banned(project)
     wrong = {
         f"{path.relative_to(project)}: {text[:80]}": found
@@ -132,6 +135,21 @@ def test_docstrings_and_log_events_are_words_of_the_field(project: Path) -> None
         if (found := law.in_text(text))
     }
 
+    assert wrong == {}
+
+
+def test_documents_are_words_of_the_field(project: Path) -> None:
+    law = banned(project)
+    records = {project / "docs" / "glossary.md", *(project / "docs" / "decisions").iterdir()}
+    pages = {*project.glob("*.md"), *(project / "docs").rglob("*.md")} - records - {project / "CHANGELOG.md"}
+    wrong = {
+        f"{page.relative_to(project)}: {paragraph.strip()[:80]}": found
+        for page in pages
+        for paragraph in page.read_text().split("\n\n")
+        if (found := law.in_text(paragraph))
+    }
+
+    assert len(pages) > 10
     assert wrong == {}
 
 

@@ -195,7 +195,7 @@ def _naming_file(one: _Wanted) -> Iterator[None]:
     except (RefusedError, WrongArgumentError) as error:
         text = error.message
         if error.code == "precondition_failed":
-            text = f"{one.name} was changed by somebody else meanwhile, and is left as it is now: apply again"
+            text = f"{one.name} was changed by another caller meanwhile, and is left as it is now: apply again"
         raise type(error)(f"{one.file}: {text}", code=error.code) from error
 
 

@@ -190,7 +190,7 @@ def add_registry(
     host: Annotated[str, typer.Argument(help="host[:port][/prefix]")],
     *,
     kind: Annotated[str, typer.Option("--type", help="auto, acr, ecr, gar, ghcr, gitlab, harbor, quay, …")] = "auto",
-    username: Annotated[str | None, typer.Option(help="Who logs in. [default: nobody]")] = None,
+    username: Annotated[str | None, typer.Option(help="User name of the login. [default: none, anonymous]")] = None,
     password: Annotated[
         str | None,
         typer.Option(help="Where the password is: env:NAME, or - for standard input. [default: asked for, or -]"),

@@ -120,7 +120,7 @@ async def open_blob(
                 yield BlobReader(executor, blob, live=live, offset=start)
                 return
             if begin == 0:
-                message = f"{executor.entry.registry} answers with a part of {blob.digest} that nobody asked for"
+                message = f"{executor.entry.registry} answers with a part of {blob.digest} that was not asked for"
                 raise make_error(message, executor.context("open_blob"), code="registry_unreachable")
         begin = 0  # its answers to ranges can't be used
 

@@ -175,9 +175,9 @@ _QUIRKS: dict[RegistryType, Quirks] = {
         lists_by="harbor",
         creates_by="harbor",
         creation_fields=frozenset({"public", "scan_on_push", "quota_bytes", "immutable_tags", "lifecycle"}),
-        creation_advice="making projects takes an administrator, a person where anyone may make projects, or a system "
-        "robot with the permission Create Project (for all projects List and Create Immutable Tag too where tags are "
-        "immutable, and Read Project and Create Tag Retention for a lifecycle)",
+        creation_advice="making projects takes an administrator, a person where every user may make projects, or a "
+        "system robot with the permission Create Project (for all projects List and Create Immutable Tag too where "
+        "tags are immutable, and Read Project and Create Tag Retention for a lifecycle)",
         listing_advice=(
             "a robot needs the permissions List Repository and Pull Repository for the project (before Harbor 2.4 none "
             "can list all projects: name a project in the rule)"

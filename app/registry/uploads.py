@@ -144,7 +144,7 @@ class UploadSession:
             if stored == before:
                 self._stalls = 0
                 return stored
-        raise self._lost("somebody else still writes to the session")
+        raise self._lost("another client still writes to the session")
 
     async def cancel(self) -> None:
         """Cancel the session; the registry is asked to delete it if that goes quickly."""

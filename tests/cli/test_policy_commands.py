@@ -114,7 +114,7 @@ def test_an_edit_between_the_difference_and_the_change_is_a_conflict(
     monkeypatch.setattr("app.cli.policy_commands._checked", edited)
     conflict = policy(service, "apply", "-f", str(folder))
     assert conflict.exit_code == 1
-    assert "nightly.yaml: nightly was changed by somebody else" in conflict.stderr
+    assert "nightly.yaml: nightly was changed by another caller" in conflict.stderr
     assert stored(service, "nightly")["labels"] == {"team": "b"}
 
 
