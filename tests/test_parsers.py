@@ -23,6 +23,7 @@ from app.domain.duration import parse_duration
 from app.domain.errors import ContentError, InvalidRequestError, RegistryError
 from app.domain.manifest import digest_of, parse_manifest
 from app.domain.matcher import parse_matcher
+from app.domain.page import PageRequest, cursor_after
 from app.domain.pattern import DestinationTemplate, SourcePattern
 from app.domain.reference import Digest, InvalidReferenceError, Reference, Registry
 from app.domain.registry import DockerConfigAuth, RegistryEntry
@@ -43,7 +44,6 @@ from app.registry.http.host_trust import HostTrust
 from app.registry.http.message import Headers, InvalidUrlError, Url, find_head, parse_head, whole_number
 from app.registry.listing.pages import next_page
 from app.registry.ratelimit.quota_headers import _read as read_quota
-from app.store.db.paging import PageRequest, cursor_after
 
 T = TypeVar("T")
 MOST_SECONDS = 1e13

@@ -35,7 +35,7 @@ from app.domain.access import AUDIT_CONTEXT, Caller, Scope
 from app.domain.duration import parse_duration
 from app.domain.errors import AccessError
 from app.domain.job import Job
-from app.store.db.paging import Page, T
+from app.domain.page import Page, T
 
 LARGE_BODY = 32 * 1024
 """Bytes; what is smaller is checked where it is read."""

@@ -40,8 +40,8 @@ from app.bootstrap.service import Service
 from app.domain.access import Caller
 from app.domain.errors import NotFoundError
 from app.domain.job import IdempotencyKey, JobFilter, JobKind, Submission
+from app.domain.page import PageRequest
 from app.domain.policy import StoredPolicy
-from app.store.db.paging import PageRequest
 
 IMPORT_PATH = "/v1/policies/import"
 

@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 from app.clock import now
 from app.domain.duration import parse_duration
 from app.domain.job import ImageFilter, ImageState, JobFilter, JobKind, JobState, TriggerType
-from app.store.db.paging import DEFAULT_LIMIT, MAX_LIMIT, PageRequest
+from app.domain.page import DEFAULT_LIMIT, MAX_LIMIT, PageRequest
 
 MAX_SEARCH = 1_024
 """Characters of a text that is searched for."""

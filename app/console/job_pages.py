@@ -26,7 +26,7 @@ from app.console.session import ConsoleRoute, Visitor, form_of, leave_to, page
 from app.domain.access import Caller, Scope
 from app.domain.errors import InvalidRequestError
 from app.domain.job import Image, ImageFilter, ImageState, Job, JobFilter, JobState, TriggerType
-from app.store.db.paging import MAX_LIMIT, PageRequest
+from app.domain.page import MAX_LIMIT, PageRequest
 
 JOBS_ON_A_PAGE = 50
 IMAGES_ON_A_PAGE = 100

@@ -19,9 +19,9 @@ from app.domain.errors import AccessError, ConflictError, InvalidRequestError
 from app.domain.hook_event import HookEventFilter
 from app.domain.job import JobFilter
 from app.domain.notification import DeliveryFilter
+from app.domain.page import PageRequest
 from app.services.check_requests import CheckRequest
 from app.services.console_sessions import LIFETIME
-from app.store.db.paging import PageRequest
 
 ON_A_PAGE = 50
 RUNS_SHOWN = 30

@@ -14,6 +14,7 @@ cross the JSON border as they are.
     notification.py       subscriptions and deliveries; notify_url.py: their addresses; dead_letter.py: their retries
     access.py             callers, keys, scopes; grants.py: what a key is bound to; token_rules.py: OpenID Connect
     audit.py              entries of the audit log
+    page.py               keyset pages of lists, and their cursors
     errors.py             the exception tree
     retry_policy.py       backoff; duration.py: `30s`, `5m`
     tagged_value.py       values of several kinds by their `type`

@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager, suppress
 from app.concurrency import log_unavailable, wait_for_event
 from app.domain.errors import NotFoundError, UnavailableError
 from app.domain.job import ImageFilter, ImageState, Job, JobEvent
+from app.domain.page import PageRequest
 from app.store.db.database import Database
-from app.store.db.paging import PageRequest
 from app.store.images import ImageStore
 from app.store.jobs import JobStore
 

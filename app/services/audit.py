@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from app.domain.audit import AuditEntry, AuditFilter
+from app.domain.page import Page, PageRequest
 from app.store.audit import AuditStore
 from app.store.db.database import Database
-from app.store.db.paging import Page, PageRequest
 
 
 class AuditService:

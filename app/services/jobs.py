@@ -23,6 +23,7 @@ from app.domain.job import (
     Trigger,
 )
 from app.domain.notify_url import Notify
+from app.domain.page import Page, PageRequest
 from app.domain.plan import Listing
 from app.domain.report import CopyStep
 from app.domain.request import SyncRequest
@@ -40,7 +41,6 @@ from app.services.admission import Admission
 from app.store.audit import AuditStore
 from app.store.concurrency_groups import ConcurrencyGroupStore
 from app.store.db.database import Database, Session
-from app.store.db.paging import Page, PageRequest
 from app.store.idempotency import IdempotencyStore
 from app.store.images import ImageStore
 from app.store.jobs import JobStore

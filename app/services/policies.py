@@ -10,6 +10,7 @@ from app.domain.access import Caller
 from app.domain.audit import AuditAction, AuditEntry, changes
 from app.domain.errors import ConflictError
 from app.domain.job import IdempotencyKey, Submission, Trigger
+from app.domain.page import Page, PageRequest
 from app.domain.policy import Policy, StoredPolicy, next_run
 from app.jobs.policy_jobs import PolicyJobs
 from app.observability import get_logger
@@ -17,7 +18,6 @@ from app.services.admission import Admission, check_sees_policy
 from app.services.versions import check_version
 from app.store.audit import AuditStore
 from app.store.db.database import Database, Session
-from app.store.db.paging import Page, PageRequest
 from app.store.idempotency import IdempotencyStore
 from app.store.jobs import JobStore
 from app.store.policies import PolicyStore

@@ -14,6 +14,7 @@ from datetime import datetime
 from app.domain.access import Caller
 from app.domain.errors import HookError, UnavailableError
 from app.domain.hook_event import HookEvent, HookEventFilter, HookEventState
+from app.domain.page import Page, PageRequest
 from app.domain.policy import Policy
 from app.domain.push_event import GoogleProof, HookSettings, IgnoredEvent, PushEvent, UrlTokenProof
 from app.domain.reference import Reference
@@ -23,7 +24,6 @@ from app.observability import HOOK_EVENTS, get_logger
 from app.security import Sealer
 from app.services.push_deduplication import Arrival, PushEventLog
 from app.store.db.database import Database
-from app.store.db.paging import Page, PageRequest
 from app.store.hook_events import HookEventStore
 from app.store.policies import PolicyStore
 from app.store.registries import RegistryStore

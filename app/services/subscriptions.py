@@ -29,13 +29,13 @@ from app.domain.notification import (
     delivery_id,
 )
 from app.domain.notify_url import is_masked, sealed_token, shown_url
+from app.domain.page import Page, PageRequest
 from app.observability import get_logger
 from app.security import Sealer
 from app.services.admission import Admission
 from app.services.versions import check_version
 from app.store.audit import AuditStore
 from app.store.db.database import Database, Session
-from app.store.db.paging import Page, PageRequest
 from app.store.deliveries import DeliveryStore
 from app.store.subscriptions import SubscriptionStore, open_secrets, seal_secret, seal_url
 from app.webhooks.messages import write_message

@@ -19,5 +19,5 @@ in it. One store per noun, with its row mapping inside:
     subscriptions.py          subscriptions; deliveries.py: the outbox
     api_keys.py, audit.py     who may, and who did
     tables/                   what rows mean
-    db/                       connections, transactions, group commit, write queue, paging
+    db/                       connections, transactions, group commit, write queue
 """

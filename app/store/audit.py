@@ -19,9 +19,9 @@ from sqlalchemy import Row, Select, func, insert, select, text
 from app.domain.access import AuditContext
 from app.domain.audit import AuditAction, AuditEntry, AuditFilter, AuditLink
 from app.domain.errors import RegistrySyncError
+from app.domain.page import Page, PageRequest, cursor_after
 from app.security import Sealer
 from app.store.db.database import Database, Session
-from app.store.db.paging import Page, PageRequest, cursor_after
 from app.store.tables.access import AuditLinkRow, AuditRow
 from app.store.tables.declarative import table_of
 

@@ -17,9 +17,9 @@ from sqlalchemy import Row, Select, delete, select, update
 from app.domain.dead_letter import AttemptOutcome
 from app.domain.errors import NotFoundError
 from app.domain.notification import Delivery, DeliveryFilter, DeliveryState, EventType
+from app.domain.page import Page, PageRequest, cursor_after
 from app.store.db.column_types import is_id
 from app.store.db.database import Session, insert_into
-from app.store.db.paging import Page, PageRequest, cursor_after
 from app.store.tables.declarative import table_of
 from app.store.tables.notifications import DeliveryRow
 

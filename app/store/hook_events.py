@@ -11,10 +11,10 @@ from sqlalchemy import Row, Select, delete, insert, literal_column, select, upda
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.hook_event import HookEvent, HookEventFilter, HookEventState
+from app.domain.page import Page, PageRequest, cursor_after
 from app.domain.push_event import Dialect
 from app.domain.reference import Digest, Tag
 from app.store.db.database import insert_into
-from app.store.db.paging import Page, PageRequest, cursor_after
 from app.store.tables.declarative import table_of
 from app.store.tables.policies import HookEventRow
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.domain.errors import NotFoundError
 from app.domain.job import BlobCounts, ByteCounts, Image, ImageFilter, ImageState, Job
 from app.domain.manifest import Platform
+from app.domain.page import Page, PageRequest, SortKey, cursor_after
 from app.domain.plan import FailedListing, PlannedCopy, RefusedCopy, SeenDigests
 from app.domain.reference import Digest, Reference
 from app.domain.report import (
@@ -30,7 +31,6 @@ from app.domain.report import (
     merged_counts,
 )
 from app.store.db.database import insert_into
-from app.store.db.paging import Page, PageRequest, SortKey, cursor_after
 from app.store.jobs import error_document, read_error, read_selection, selection_documents
 from app.store.tables.declarative import table_of
 from app.store.tables.jobs import ImageLogRow, ImageRow, JobRow

@@ -15,8 +15,8 @@ from sqlalchemy.dialects.postgresql import JSONPATH
 
 from app.domain.access import VisibleJobs
 from app.domain.job import JobFilter, JobState
+from app.domain.page import SortKey
 from app.store.db.name_patterns import is_named
-from app.store.db.paging import SortKey
 from app.store.tables.declarative import table_of
 from app.store.tables.jobs import JobLabelRow, JobRow
 

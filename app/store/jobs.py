@@ -31,11 +31,11 @@ from app.domain.job import (
     Trigger,
 )
 from app.domain.notify_url import Notify
+from app.domain.page import Page, PageRequest, cursor_after
 from app.domain.plan import Listing
 from app.domain.report import ActionCounts, ExecutionError, FailureCount, JobWarning, SelectionCount
 from app.domain.request import SyncRequest
 from app.store.db.column_types import is_id
-from app.store.db.paging import Page, PageRequest, cursor_after
 from app.store.job_filters import list_statement
 from app.store.tables.declarative import table_of
 from app.store.tables.jobs import JobLabelRow, JobRow

@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.domain.errors import NotFoundError
 from app.domain.job import JobState
+from app.domain.page import Page, PageRequest, cursor_after
 from app.domain.pattern import SourcePattern
 from app.domain.policy import LastJob, Policy, StoredPolicy
 from app.domain.reference import Registry, Repository
 from app.store.db.name_patterns import is_named
-from app.store.db.paging import Page, PageRequest, cursor_after
 from app.store.tables.declarative import table_of
 from app.store.tables.jobs import JobRow
 from app.store.tables.policies import PolicyRow, PolicySourceRow

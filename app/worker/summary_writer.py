@@ -11,11 +11,11 @@ from datetime import date, datetime, time
 from zoneinfo import ZoneInfo
 
 from app.domain.notification import Delivery, EventType, StoredSubscription, Subscription, delivery_id
+from app.domain.page import PageRequest
 from app.domain.policy import StoredPolicy
 from app.domain.policy_summary import PolicySummary, SummaryDay, last_summary_day
 from app.observability import get_logger
 from app.store.db.database import Database
-from app.store.db.paging import PageRequest
 from app.store.deliveries import DeliveryStore
 from app.store.policies import PolicyStore
 from app.store.policy_summaries import count_runs

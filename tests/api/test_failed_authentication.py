@@ -5,8 +5,8 @@ import asyncio
 import httpx
 
 from app.domain.audit import AuditAction, AuditFilter
+from app.domain.page import PageRequest
 from app.services.authentication_guard import FREE_FAILURES
-from app.store.db.paging import PageRequest
 from tests.api.conftest import Api, Serve
 
 WRONG = {"Authorization": f"Bearer {'w' * 40}"}

@@ -9,12 +9,12 @@ import uuid_utils
 
 from app.domain.errors import InvalidRequestError, NotFoundError
 from app.domain.job import IdempotencyKey, Job, JobFilter, JobState, Submission, Trigger
+from app.domain.page import PageRequest
 from app.domain.policy import Policy, StoredPolicy
 from app.domain.reference import Reference
 from app.jobs.policy_jobs import Accepted, PolicyJobs
 from app.services.policies import PolicyService
 from app.store.db.database import Database
-from app.store.db.paging import PageRequest
 from app.store.policies import PolicyStore
 from app.sync.push_rules import rules_for_push
 from app.worker.scheduler import Scheduler

@@ -5,11 +5,11 @@ from datetime import datetime, timedelta
 from sqlalchemy import text
 
 from app.domain.job import IdempotencyKey, JobFilter
+from app.domain.page import PageRequest
 from app.domain.reference import Digest, Registry, Repository
 from app.jobs.retention import JOB_RETENTION, Retention
 from app.store.blob_locations import BlobLocation, BlobLocationStore
 from app.store.db.database import Database
-from app.store.db.paging import PageRequest
 from app.store.units import DestinationLockStore
 from tests.worker.house import CALLER, House, now, wish
 

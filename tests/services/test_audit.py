@@ -4,8 +4,8 @@ import asyncio
 
 from app.domain.audit import AuditAction, AuditEntry, AuditFilter
 from app.domain.job import IdempotencyKey, Job, JobState
+from app.domain.page import PageRequest
 from app.store.audit import AuditStore
-from app.store.db.paging import PageRequest
 from app.worker.scheduler import Scheduler
 from tests.jobs.test_policy_jobs import jobs, keep, policy, policy_jobs, push
 from tests.support.clock import SettableClock

@@ -9,6 +9,7 @@ import pytest
 from app.domain.access import AUDIT_CONTEXT, AuditContext
 from app.domain.audit import AuditAction, AuditEntry, AuditFilter
 from app.domain.errors import TooManyError
+from app.domain.page import PageRequest
 from app.observability import AUTHENTICATION_FAILURES
 from app.services.audit import AuditService
 from app.services.authentication_guard import (
@@ -21,7 +22,6 @@ from app.services.authentication_guard import (
     AuthenticationGuard,
 )
 from app.store.db.database import Database
-from app.store.db.paging import PageRequest
 from tests.support.clock import SettableClock
 
 PEER = "192.0.2.1"

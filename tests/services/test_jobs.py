@@ -7,7 +7,7 @@ import pytest
 
 from app.domain.errors import ConflictError, InvalidRequestError, NotFoundError, RegistrySyncError
 from app.domain.job import IdempotencyKey, ImageFilter, ImageState, JobFilter, JobState, Submission
-from app.store.db.paging import PageRequest
+from app.domain.page import PageRequest
 from tests.worker.house import CALLER, House, wish
 
 KEY = IdempotencyKey("tester", "order-66", "fingerprint")

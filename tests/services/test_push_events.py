@@ -8,6 +8,7 @@ import uuid_utils
 
 from app.domain.hook_event import HookEvent, HookEventFilter
 from app.domain.job import JobState
+from app.domain.page import PageRequest
 from app.domain.policy import Policy
 from app.domain.push_event import HookSettings
 from app.domain.registry import RegistryEntry
@@ -18,7 +19,6 @@ from app.services.policies import PolicyService
 from app.services.push_deduplication import PushEventLog
 from app.services.push_events import PushEventService
 from app.store.db.database import Database
-from app.store.db.paging import PageRequest
 from app.store.registries import RegistryStore
 from app.webhooks.google_keys import GoogleKeys
 from app.webhooks.inbound import RawDelivery

@@ -13,10 +13,10 @@ from app.domain.audit import AuditAction, AuditEntry, AuditFilter
 from app.domain.dead_letter import AttemptOutcome
 from app.domain.errors import InvalidRequestError, NotFoundError
 from app.domain.notification import Delivery, DeliveryFilter, DeliveryState, EventType, StoredSecret, Subscription
+from app.domain.page import PageRequest
 from app.security import Sealer
 from app.store.audit import AuditStore
 from app.store.db.database import Database
-from app.store.db.paging import PageRequest
 from app.store.deliveries import ClaimedDelivery, DeliveryStore
 from app.store.subscriptions import SubscriptionStore, open_secrets, seal_secret
 from tests.support.clock import START

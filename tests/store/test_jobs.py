@@ -13,12 +13,12 @@ from sqlalchemy import text
 from app.domain.errors import InvalidRequestError, NotFoundError
 from app.domain.job import ImageFilter, ImageState, Job, JobFilter, JobState, Trigger
 from app.domain.manifest import Platform
+from app.domain.page import Page, PageRequest, cursor_after
 from app.domain.plan import PlannedCopy
 from app.domain.reference import Reference
 from app.domain.report import ExecutionError
 from app.domain.request import Rule, SyncRequest
 from app.store.db.database import Database
-from app.store.db.paging import Page, PageRequest, cursor_after
 from app.store.images import ImageStore, PlannedImage
 from app.store.jobs import JobStore
 from tests.support.clock import START

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Connection, event, text
 
 from app.domain.job import ImageFilter, ImageState, JobFilter, JobState
+from app.domain.page import PageRequest
 from app.store.db.database import Database, Session
-from app.store.db.paging import PageRequest
 from app.store.hook_events import HookEventStore
 from app.store.images import ImageStore
 from app.store.jobs import JobStore

@@ -11,6 +11,7 @@ import uuid_utils
 
 from app.domain.access import Caller, Scope
 from app.domain.job import Image, ImageFilter, ImageState, Job, Submission
+from app.domain.page import MAX_LIMIT, PageRequest
 from app.domain.request import Options, Rule, SyncRequest
 from app.jobs.event_stream import JobEventStream
 from app.jobs.queue import JobQueue, MemoryQueue, PostgresQueue
@@ -19,7 +20,6 @@ from app.security import Sealer
 from app.services.admission import Admission
 from app.services.jobs import JobService
 from app.store.db.database import Database
-from app.store.db.paging import MAX_LIMIT, PageRequest
 from app.webhooks.outbound import Outbound
 from app.worker.claims import Claims, UnitSlots
 from app.worker.heartbeat import Heartbeat

@@ -25,6 +25,7 @@ from app.domain.notification import (
     Subscription,
 )
 from app.domain.notify_url import Notify
+from app.domain.page import PageRequest
 from app.jobs.outbox import save_transition
 from app.jobs.retention import DELIVERY_RETENTION, Retention
 from app.jobs.transitions import JobTransition
@@ -32,7 +33,6 @@ from app.net.address_guard import AddressRules
 from app.security import Sealer
 from app.store.audit import AuditStore
 from app.store.db.database import Database
-from app.store.db.paging import PageRequest
 from app.store.deliveries import DeliveryStore
 from app.store.jobs import JobStore
 from app.store.subscriptions import SubscriptionStore, seal_secret

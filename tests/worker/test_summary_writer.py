@@ -12,12 +12,12 @@ from sqlalchemy import update
 
 from app.domain.job import ImageCounts, Job, JobKind, JobState, Trigger
 from app.domain.notification import Delivery, DeliveryFilter, EventFilter, EventType, StoredSecret, Subscription
+from app.domain.page import PageRequest
 from app.domain.policy import Policy
 from app.domain.policy_summary import last_summary_day
 from app.domain.report import FailureCount
 from app.domain.request import Rule
 from app.store.db.database import Database
-from app.store.db.paging import PageRequest
 from app.store.deliveries import DeliveryStore
 from app.store.jobs import JobStore, failure_documents
 from app.store.policies import PolicyStore
