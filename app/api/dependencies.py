@@ -187,9 +187,7 @@ class KeyedRoute(APIRoute):
             query = request.query_params
             unknown = [("extra_forbidden", name) for name in query if name not in parameters]
             repeated = [("repeated", name) for name in query if name in single and len(query.getlist(name)) > 1]
-            wrong = [
-                {"type": kind, "loc": ("query", name), "msg": "this is taken once"} for kind, name in unknown + repeated
-            ]
+            wrong = [{"type": kind, "loc": ("query", name), "msg": kind} for kind, name in unknown + repeated]
             if model is None and not wrong:
                 return await handle(request)
             service, credentials = await service_of(request), await bearer(request)

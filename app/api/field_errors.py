@@ -39,6 +39,7 @@ _DETAILS = {
     "less_than_equal": "this has to be {le} or less",
     "list_type": "this has to be a list, in [ ], even of one item",
     "missing": "this is required",
+    "repeated": "this is taken once",
     "object_type": "this has to be a JSON object",
     "string_too_long": "this may have {max_length} characters at the most",
     "string_too_short": "this may not be empty",

@@ -110,8 +110,8 @@ async def import_policies(
     `notes` lists every line that can't be carried over, and where we behave differently on purpose. All of it is made
     or nothing; a registry that is entered already stays as it is.
     """
-    content_type, content = request.headers.get("Content-Type", ""), await request.body()
     with caller_limits(request).hold(caller, "import"):
+        content_type, content = request.headers.get("Content-Type", ""), await request.body()
         body = await asyncio.to_thread(import_body, content, content_type=content_type, query=query)
         as_job = body.as_ == "job"
         done = await service.imports.take_over(body.read, dry_run=query.dry_run, as_job=as_job, caller=caller)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from abc import ABC, abstractmethod
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -117,7 +118,7 @@ Environment = Annotated[
 ]
 
 
-class _In(BaseModel):
+class _In(BaseModel, ABC):
     model_config = ConfigDict(extra="forbid")
 
     tool: ClassVar[str]
@@ -143,8 +144,9 @@ class _In(BaseModel):
             raise unreadable(self.tool, f"there is nothing in it to take over; expected is {self.expected}")
         return found
 
+    @abstractmethod
     def _read(self) -> ImportResult:
-        raise NotImplementedError
+        """Read the files, whatever is in them."""
 
 
 class ImageSyncerIn(_In):
